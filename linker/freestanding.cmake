@@ -1,0 +1,45 @@
+# Flags and image rules of the hypervisor proper. lib/freestanding comes first on the include path: it configures libc++'s
+# headers for a machine without an operating system.
+add_library(mullion_platform INTERFACE)
+target_include_directories(mullion_platform SYSTEM INTERFACE
+  ${CMAKE_SOURCE_DIR}/lib/freestanding /usr/lib/llvm-19/include/c++/v1)
+target_include_directories(mullion_platform INTERFACE ${CMAKE_SOURCE_DIR}/lib/x86_64/include)
+set(freestanding_flags
+  --target=x86_64-linux-gnu -ffreestanding -fno-pic -fno-pie -mcmodel=kernel -mno-red-zone
+  -mno-mmx -mno-sse -mno-sse2 -mno-avx -msoft-float -fno-stack-protector -fno-asynchronous-unwind-tables -fno-unwind-tables
+  -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer -fno-strict-aliasing -ffunction-sections -fdata-sections
+  -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -ftrivial-auto-var-init=zero)
+set(freestanding_cxx_flags
+  -nostdinc++ -fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-use-cxa-atexit -fstrict-vtable-pointers
+  -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_FAST)
+target_compile_options(mullion_platform INTERFACE ${freestanding_flags} "$<$<COMPILE_LANGUAGE:CXX>:${freestanding_cxx_flags}>")
+target_compile_options(mullion_warnings INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wglobal-constructors;-Wframe-larger-than=4096>")
+set(HOSTED_EXCLUDE "")
+
+# mullion.elf: ELF64 for GRUB's multiboot2 command. The symbol table for backtraces is made from a first link and linked
+# in by a second, so both links must lay out text alike (the table lives behind everything else).
+function(add_hypervisor_image)
+  file(GLOB boot_sources CONFIGURE_DEPENDS boot/*.cpp boot/*.S)
+  add_library(boot_objects OBJECT ${boot_sources})
+  target_include_directories(boot_objects PUBLIC boot/include)
+  target_link_libraries(boot_objects PUBLIC lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform PRIVATE mullion_warnings)
+
+  set(script ${CMAKE_SOURCE_DIR}/linker/mullion.ld)
+  set(link_flags -nostdlib -static -fuse-ld=lld-19 --target=x86_64-linux-gnu -Wl,-T,${script} -Wl,--gc-sections
+    -Wl,-z,max-page-size=4096 -Wl,--build-id=none -Wl,--no-dynamic-linker -Wl,-z,noexecstack)
+  add_executable(mullion_unsymbolised)
+  add_executable(mullion)
+  set(symbols ${CMAKE_CURRENT_BINARY_DIR}/symbols.S)
+  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/no_symbols.S
+    ".section .symbols, \"a\"\n.globl symbol_table\nsymbol_table:\n.quad 0\n.section .note.GNU-stack,\"\",@progbits\n")
+  target_sources(mullion_unsymbolised PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/no_symbols.S)
+  target_sources(mullion PRIVATE ${symbols})
+  add_custom_command(OUTPUT ${symbols}
+    COMMAND ${CMAKE_SOURCE_DIR}/scripts/make-symbols $<TARGET_FILE:mullion_unsymbolised> ${symbols}
+    DEPENDS mullion_unsymbolised ${CMAKE_SOURCE_DIR}/scripts/make-symbols)
+  foreach(image mullion_unsymbolised mullion)
+    target_link_libraries(${image} PRIVATE boot_objects lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform)
+    target_link_options(${image} PRIVATE ${link_flags})
+    set_target_properties(${image} PROPERTIES SUFFIX .elf LINK_DEPENDS ${script})
+  endforeach()
+endfunction()
