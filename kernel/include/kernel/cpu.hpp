@@ -1,0 +1,50 @@
+#pragma once
+// Per-CPU data, reached through GS.
+#include <array>
+#include <atomic>
+#include <kernel/descriptors.hpp>
+#include <kernel/time.hpp>
+#include <lib/types.hpp>
+
+namespace kernel {
+
+inline constexpr lib::u32 max_cpus = 256;
+
+// What this CPU (and so every CPU of the machine) can do, read once at boot.
+struct CpuFeatures {
+    bool is_intel, is_amd;
+    bool no_execute, pages_1g, smep, smap, umip, fsgsbase, pcid, x2apic, tsc_deadline, xsave, invariant_tsc, arat;
+    lib::u8 physical_address_bits;
+    lib::u8 linear_address_bits;
+};
+CpuFeatures const& cpu_features();
+void detect_cpu_features();
+
+struct alignas(64) Cpu {
+    Cpu* self = nullptr; // first: %gs:0
+    lib::u32 index = 0;
+    lib::u32 apic_id = 0;
+    lib::u32 held_lock_ranks = 0;
+    std::atomic<bool> work_pending{false}; // something for the main loop to do before (re)entering a guest
+    TimerQueue timers;
+    DescriptorTables tables;
+    lib::u64 stack_top = 0;
+};
+
+inline Cpu& this_cpu() {
+    Cpu* cpu;
+#if __STDC_HOSTED__
+    extern Cpu hosted_cpu;
+    cpu = &hosted_cpu;
+#else
+    asm("movq %%gs:0, %0" : "=r"(cpu));
+#endif
+    return *cpu;
+}
+
+// Loads GS, descriptor tables and control registers of the calling CPU.
+void initialise_cpu(Cpu& cpu, lib::u32 index);
+// Turns on what protects the hypervisor from itself: NX, WP, SMEP, SMAP, UMIP, where the CPU has them.
+void enable_cpu_protections();
+
+} // namespace kernel

@@ -1,0 +1,65 @@
+#pragma once
+// Physical memory: a buddy allocator over zones, each one range of RAM of one NUMA node. A zone's book-keeping (two bits
+// per frame) lies in the zone itself; the list links of free blocks lie in the free frames.
+#include <array>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+
+namespace kernel {
+
+using lib::HostPhys;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+class FrameAllocator {
+public:
+    static constexpr unsigned max_order = 18; // 1 GiB
+    static constexpr unsigned order_2m = 9;
+    static constexpr u32 max_zones = 64;
+    static constexpr u32 any_node = ~0U;
+
+    // Adopts [base, base + size) of RAM, page-aligned, all of it in use until free_range() says otherwise. Takes the
+    // book-keeping from the zone's own start. Fails when the zone is too small to be worth it or there are too many.
+    lib::Result<void> add_zone(HostPhys base, u64 size, u32 node);
+    // Gives a part of a zone to the allocator. Pages of the book-keeping and outside of all zones are skipped.
+    void free_range(HostPhys base, u64 size);
+
+    // 2^order frames, naturally aligned; contents undefined. Memory of `node` first, then any.
+    lib::Result<HostPhys> allocate(unsigned order, u32 node = any_node);
+    void free(HostPhys base, unsigned order);
+
+    u64 free_bytes() const { return free_frames_ * lib::page_size; }
+    u64 managed_bytes() const { return managed_frames_ * lib::page_size; }
+    u64 metadata_bytes() const { return metadata_frames_ * lib::page_size; }
+    // The largest order that could be had now, or -1.
+    int largest_free_order() const;
+
+private:
+    struct FreeBlock {
+        FreeBlock* next;
+        FreeBlock* previous;
+    };
+    struct Zone {
+        u64 base_frame = 0;  // the book-keeping lies here
+        u64 first_frame = 0; // the first frame that can be free
+        u64 end_frame = 0;
+        u32 node = 0;
+        std::array<u64*, max_order + 1> is_free{}; // per order: bit set for each free block
+        std::array<FreeBlock*, max_order + 1> lists{};
+    };
+    Zone* zone_of(u64 frame);
+    static bool is_free_block(Zone const& zone, unsigned order, u64 frame);
+    static void link(Zone& zone, unsigned order, u64 frame);
+    static void unlink(Zone& zone, unsigned order, u64 frame);
+    static void free_block(Zone& zone, u64 frame, unsigned order);
+    static lib::Result<u64> take_block(Zone& zone, unsigned order);
+
+    std::array<Zone, max_zones> zones_{};
+    u32 zone_count_ = 0;
+    u64 free_frames_ = 0;
+    u64 managed_frames_ = 0;
+    u64 metadata_frames_ = 0;
+};
+
+} // namespace kernel

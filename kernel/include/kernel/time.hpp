@@ -1,0 +1,68 @@
+#pragma once
+// Machine time from the TSC, calibrated once at boot, and timers per CPU.
+#include <lib/delegate.hpp>
+#include <lib/intrusive_list.hpp>
+#include <lib/types.hpp>
+
+namespace kernel {
+
+using lib::Nanos;
+using lib::u32;
+using lib::u64;
+
+// Converts between TSC ticks and nanoseconds by a multiplication and a shift; exact to 2^-32 of the rate.
+class TscScale {
+public:
+    constexpr TscScale() = default;
+    explicit constexpr TscScale(u64 tsc_hz)
+        : hz_(tsc_hz), nanos_per_tick_(static_cast<u64>((lib::u128{lib::nanos_per_second} << 32) / tsc_hz)),
+          ticks_per_nano_(static_cast<u64>((lib::u128{tsc_hz} << 32) / lib::nanos_per_second)) {}
+    constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> 32); }
+    constexpr u64 to_ticks(u64 nanos) const { return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_) >> 32); }
+    constexpr u64 hz() const { return hz_; }
+
+private:
+    u64 hz_ = 0;
+    u64 nanos_per_tick_ = 0; // 32.32 fixed point
+    u64 ticks_per_nano_ = 0; // 32.32 fixed point
+};
+
+// Before this call now() is 0. `tsc_at_zero` is the TSC value that counts as time 0.
+void start_clock(u64 tsc_hz, u64 tsc_at_zero);
+TscScale const& tsc_scale();
+u64 tsc_at_time_zero();
+Nanos now();
+u64 tsc_of(Nanos time);
+
+// One callback at one time, in the queue of the CPU that armed it. Embedded in its owner.
+class Timer : public lib::ListLink<Timer> {
+public:
+    using Callback = lib::Delegate<void()>;
+    Timer() = default;
+    explicit Timer(Callback callback) : callback_(callback) {}
+    void set_callback(Callback callback) { callback_ = callback; }
+
+private:
+    friend class TimerQueue;
+    Callback callback_;
+    u64 deadline_tsc_ = 0;
+};
+
+// Timers of one CPU, sorted by deadline. Entered by that CPU with interrupts off, only.
+class TimerQueue {
+public:
+    static constexpr u64 never = ~u64{0};
+    // (Re)arms; returns true when this is now the earliest, so that the hardware must be told.
+    bool arm(Timer& timer, u64 deadline_tsc);
+    void cancel(Timer& timer);
+    u64 next_deadline() const { return next_; }
+    // Calls back every timer that is due at `now_tsc`, at most once each.
+    void expire(u64 now_tsc);
+
+private:
+    void update_next();
+    lib::IntrusiveList<Timer> timers_;
+    u64 next_ = never;
+};
+
+} // namespace kernel

@@ -1,0 +1,35 @@
+#pragma once
+// Exceptions and interrupts of the hypervisor itself.
+#include <lib/delegate.hpp>
+#include <lib/types.hpp>
+
+namespace kernel {
+
+using lib::u64;
+using lib::u8;
+
+// As kernel/src/trap_entry.S pushes it.
+struct TrapFrame {
+    u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
+    u64 vector, error_code;
+    u64 rip, cs, rflags, rsp, ss;
+};
+
+using InterruptHandler = lib::Delegate<void()>;
+
+// Vectors of ours. Higher number, higher priority.
+namespace vectors {
+inline constexpr u8 first_device = 0x30;
+inline constexpr u8 serial = 0x34;
+inline constexpr u8 timer = 0xe0;
+inline constexpr u8 kick = 0xe1;   // leave the guest and look at the requests
+inline constexpr u8 notify = 0xe2; // posted-interrupt notification
+inline constexpr u8 stop = 0xe3;   // a panic elsewhere
+inline constexpr u8 spurious = 0xff;
+} // namespace vectors
+
+void set_interrupt_handler(u8 vector, InterruptHandler handler);
+// Runs the handler of an interrupt that a VM exit acknowledged, and sends the EOI. Interrupts are off.
+void dispatch_interrupt(u8 vector);
+
+} // namespace kernel

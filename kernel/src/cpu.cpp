@@ -1,0 +1,100 @@
+#include <kernel/cpu.hpp>
+#include <kernel/page_table.hpp>
+#include <kernel/panic.hpp>
+#include <kernel/spinlock.hpp>
+#include <lib/bits.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+
+namespace kernel {
+namespace {
+
+namespace x86 = lib::x86;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+constinit CpuFeatures features{};
+constexpr unsigned exception_stack_pages = 2;
+
+constexpr bool has(u32 word, unsigned number) { return (word >> number & 1) != 0; }
+
+} // namespace
+
+CpuFeatures const& cpu_features() { return features; }
+
+void detect_cpu_features() {
+    auto const vendor = x86::cpuid(0);
+    features.is_intel = vendor.ebx == 0x756e'6547;                                // "Genu"
+    features.is_amd = vendor.ebx == 0x6874'7541 || vendor.ebx == 0x6f67'7948;     // "Auth", "Hygo"
+    auto const basic = x86::cpuid(1);
+    features.pcid = has(basic.ecx, 17);
+    features.x2apic = has(basic.ecx, 21);
+    features.tsc_deadline = has(basic.ecx, 24);
+    features.xsave = has(basic.ecx, 26);
+    if (vendor.eax >= 7) {
+        auto const structured = x86::cpuid(7);
+        features.fsgsbase = has(structured.ebx, 0);
+        features.smep = has(structured.ebx, 7);
+        features.smap = has(structured.ebx, 20);
+        features.umip = has(structured.ecx, 2);
+    }
+    if (vendor.eax >= 6) features.arat = has(x86::cpuid(6).eax, 2);
+    u32 const last_extended = x86::cpuid(0x8000'0000).eax;
+    auto const extended = x86::cpuid(0x8000'0001);
+    features.no_execute = has(extended.edx, 20);
+    features.pages_1g = has(extended.edx, 26);
+    if (last_extended >= 0x8000'0007) features.invariant_tsc = has(x86::cpuid(0x8000'0007).edx, 8);
+    features.physical_address_bits = 36;
+    features.linear_address_bits = 48;
+    if (last_extended >= 0x8000'0008) {
+        u32 const sizes = x86::cpuid(0x8000'0008).eax;
+        features.physical_address_bits = static_cast<u8>(sizes & 0xff);
+        features.linear_address_bits = static_cast<u8>(sizes >> 8 & 0xff);
+    }
+}
+
+void initialise_cpu(Cpu& cpu, u32 index) {
+    cpu.self = &cpu;
+    cpu.index = index;
+    x86::wrmsr(x86::IA32_GS_BASE, reinterpret_cast<u64>(&cpu));
+    std::array<u64, 3> stacks{};
+    for (u64& top : stacks) {
+        auto const stack = allocate_stack(exception_stack_pages);
+        if (!stack) refuse_to_start("too little memory for exception stacks", "add memory");
+        top = stack->value;
+    }
+    cpu.tables.load(stacks);
+    // Loading segment registers may clear the GS base on some CPUs; say it again.
+    x86::wrmsr(x86::IA32_GS_BASE, reinterpret_cast<u64>(&cpu));
+}
+
+void enable_cpu_protections() {
+    u64 const efer = x86::rdmsr(x86::IA32_EFER);
+    if (features.no_execute) x86::wrmsr(x86::IA32_EFER, efer | x86::Efer::NXE::mask);
+    x86::write_cr0((x86::read_cr0() | x86::Cr0::WP::mask | x86::Cr0::NE::mask | x86::Cr0::MP::mask) &
+                   ~(x86::Cr0::EM::mask | x86::Cr0::TS::mask | x86::Cr0::CD::mask | x86::Cr0::NW::mask));
+    u64 cr4 = x86::read_cr4() | x86::Cr4::PGE::mask | x86::Cr4::OSFXSR::mask | x86::Cr4::OSXMMEXCPT::mask;
+    if (features.smep) cr4 |= x86::Cr4::SMEP::mask;
+    if (features.smap) cr4 |= x86::Cr4::SMAP::mask;
+    if (features.umip) cr4 |= x86::Cr4::UMIP::mask;
+    if (features.xsave) cr4 |= x86::Cr4::OSXSAVE::mask;
+    x86::write_cr4(cr4);
+}
+
+#ifdef MULLION_DEBUG
+namespace detail {
+void lock_order_enter(LockRank rank) {
+    u32& held = this_cpu().held_lock_ranks;
+    ASSERT((held >> static_cast<unsigned>(rank)) == 0);
+    held |= 1U << static_cast<unsigned>(rank);
+}
+void lock_order_leave(LockRank rank) { this_cpu().held_lock_ranks &= ~(1U << static_cast<unsigned>(rank)); }
+} // namespace detail
+#endif
+
+#if __STDC_HOSTED__
+constinit Cpu hosted_cpu{};
+#endif
+
+} // namespace kernel

@@ -1,0 +1,54 @@
+#include <kernel/time.hpp>
+#include <lib/x86/instructions.hpp>
+
+namespace kernel {
+namespace {
+constinit TscScale scale;
+constinit u64 zero_tsc = 0;
+} // namespace
+
+void start_clock(u64 tsc_hz, u64 tsc_at_zero) {
+    scale = TscScale(tsc_hz);
+    zero_tsc = tsc_at_zero;
+}
+TscScale const& tsc_scale() { return scale; }
+u64 tsc_at_time_zero() { return zero_tsc; }
+Nanos now() { return {scale.to_nanos(lib::x86::rdtsc() - zero_tsc)}; }
+u64 tsc_of(Nanos time) { return zero_tsc + scale.to_ticks(time.value); }
+
+bool TimerQueue::arm(Timer& timer, u64 deadline_tsc) {
+    if (timer.is_linked()) lib::IntrusiveList<Timer>::remove(timer);
+    timer.deadline_tsc_ = deadline_tsc;
+    Timer* later = timers_.front();
+    while (later != nullptr && later->deadline_tsc_ <= deadline_tsc) later = timers_.next(*later);
+    if (later != nullptr) timers_.insert_before(*later, timer);
+    else timers_.push_back(timer);
+    u64 const before = next_;
+    update_next();
+    return next_ != before;
+}
+
+void TimerQueue::cancel(Timer& timer) {
+    if (!timer.is_linked()) return;
+    lib::IntrusiveList<Timer>::remove(timer);
+    update_next();
+}
+
+void TimerQueue::update_next() {
+    Timer* const first = timers_.front();
+    next_ = first != nullptr ? first->deadline_tsc_ : never;
+}
+
+void TimerQueue::expire(u64 now_tsc) {
+    // A callback may arm timers, itself included; one armed for the past waits for the next call, so this loop ends.
+    lib::IntrusiveList<Timer> due;
+    while (Timer* const timer = timers_.front()) {
+        if (timer->deadline_tsc_ > now_tsc) break;
+        lib::IntrusiveList<Timer>::remove(*timer);
+        due.push_back(*timer);
+    }
+    while (Timer* const timer = due.pop_front()) timer->callback_();
+    update_next();
+}
+
+} // namespace kernel

@@ -1,0 +1,64 @@
+#include <array>
+#include <kernel/apic.hpp>
+#include <kernel/panic.hpp>
+#include <kernel/traps.hpp>
+#include <lib/format.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+
+namespace kernel {
+namespace {
+
+constexpr u8 first_interrupt = 32;
+constinit std::array<InterruptHandler, 256> handlers{};
+
+struct ExceptionFixup {
+    u64 fault;
+    u64 resume;
+};
+extern "C" ExceptionFixup const exception_fixups_start[];
+extern "C" ExceptionFixup const exception_fixups_end[];
+
+constexpr std::array<std::string_view, first_interrupt> exception_names{
+    "divide error (#DE)", "debug exception (#DB)", "non-maskable interrupt", "breakpoint (#BP)", "overflow (#OF)",
+    "bound range (#BR)", "invalid opcode (#UD)", "device not available (#NM)", "double fault (#DF)", "vector 9",
+    "invalid TSS (#TS)", "segment not present (#NP)", "stack fault (#SS)", "general protection (#GP)", "page fault (#PF)",
+    "vector 15", "x87 error (#MF)", "alignment check (#AC)", "machine check (#MC)", "SIMD error (#XM)",
+    "virtualization exception (#VE)", "control protection (#CP)", "vector 22", "vector 23", "vector 24", "vector 25",
+    "vector 26", "vector 27", "hypervisor injection (#HV)", "VMM communication (#VC)", "security exception (#SX)", "vector 31"};
+
+bool apply_fixup(TrapFrame& frame) {
+    for (auto const* fixup = exception_fixups_start; fixup < exception_fixups_end; fixup++)
+        if (fixup->fault == frame.rip) {
+            frame.rip = fixup->resume;
+            return true;
+        }
+    return false;
+}
+
+} // namespace
+
+void set_interrupt_handler(u8 vector, InterruptHandler handler) { handlers[vector] = handler; }
+
+void dispatch_interrupt(u8 vector) {
+    if (handlers[vector]) handlers[vector]();
+    if (vector != vectors::spurious) local_apic().end_of_interrupt();
+}
+
+extern "C" void trap_dispatch(TrapFrame& frame);
+extern "C" void trap_dispatch(TrapFrame& frame) {
+    auto const vector = static_cast<u8>(frame.vector);
+    if (vector >= first_interrupt) {
+        dispatch_interrupt(vector);
+        return;
+    }
+    // An NMI that strikes while we handle an exit belongs to nobody here: platform errors are not ours to repair.
+    if (vector == lib::x86::exception_nmi && handlers[vector]) {
+        handlers[vector]();
+        return;
+    }
+    if (vector == lib::x86::exception_gp && apply_fixup(frame)) return;
+    panic_trap(frame, exception_names[vector]);
+}
+
+} // namespace kernel
