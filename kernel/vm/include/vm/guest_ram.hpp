@@ -1,0 +1,57 @@
+#pragma once
+// The RAM of one VM: blocks of host memory, owned, zeroed before use, and reached with bounds checks.
+#include <array>
+#include <kernel/heap.hpp>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+#include <span>
+
+namespace vm {
+
+using lib::GuestPhys;
+using lib::HostPhys;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+// Contiguous in guest-physical and in host-physical space.
+struct RamBlock {
+    GuestPhys base;
+    u64 size;
+    HostPhys host;
+};
+
+class GuestRam {
+public:
+    static constexpr u64 hole_begin = 0xc000'0000; // devices live from here to 4 GiB
+    static constexpr u64 hole_end = 0x1'0000'0000;
+    static constexpr u64 granule = 2 * lib::MiB;
+
+    GuestRam() = default;
+    ~GuestRam() { release(); }
+    GuestRam(GuestRam const&) = delete;
+    GuestRam& operator=(GuestRam const&) = delete;
+
+    // `size` is a multiple of the granule. On failure nothing is kept.
+    lib::Result<void> allocate(u64 size, u32 node);
+    void release();
+
+    u64 size() const { return size_; }
+    u64 size_below_hole() const { return size_ < hole_begin ? size_ : hole_begin; }
+    u64 size_above_hole() const { return size_ - size_below_hole(); }
+    // Sorted by guest address; neighbours in both spaces are merged.
+    std::span<RamBlock const> blocks() const { return {blocks_, block_count_}; }
+
+    // A pointer to `size` bytes at `at` when they lie in one block, else nullptr.
+    u8* pointer(GuestPhys at, u64 size) const;
+    bool read(GuestPhys at, std::span<u8> out) const;
+
+private:
+    lib::Result<void> append(GuestPhys base, u64 size, u32 node);
+    RamBlock* blocks_ = nullptr; // an array of capacity_
+    u32 block_count_ = 0;
+    u32 capacity_ = 0;
+    u64 size_ = 0;
+};
+
+} // namespace vm

@@ -1,0 +1,111 @@
+#pragma once
+// Second-level page tables (EPT, NPT): 4 levels, 4 KiB, 2 MiB and 1 GiB pages, over an entry type of the vendor's.
+#include <concepts>
+#include <cstring>
+#include <kernel/direct_map.hpp>
+#include <kernel/heap.hpp>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+
+namespace vm {
+
+using lib::GuestPhys;
+using lib::HostPhys;
+using lib::u64;
+using lib::u8;
+
+enum class MemoryRights : u8 { Read, ReadWrite, All };
+
+// What the backend of a VM offers to map guest-physical space.
+class AddressSpace {
+public:
+    virtual ~AddressSpace() = default;
+    // Ranges are page-aligned. Larger pages are used where both addresses allow.
+    virtual lib::Result<void> map(GuestPhys at, HostPhys to, u64 size, MemoryRights rights) = 0;
+    // Takes effect on every CPU before it returns.
+    virtual lib::Result<void> unmap(GuestPhys at, u64 size) = 0;
+    virtual u64 table_bytes() const = 0;
+};
+
+// Entry: static table(HostPhys), static leaf(HostPhys, level, rights), is_present(), is_leaf(level), address().
+template <typename Entry>
+class StageTwoTable {
+public:
+    explicit StageTwoTable(bool pages_1g) : pages_1g_(pages_1g) {}
+    ~StageTwoTable() {
+        if (root_.value != 0) release(root_, 4);
+    }
+    StageTwoTable(StageTwoTable const&) = delete;
+    StageTwoTable& operator=(StageTwoTable const&) = delete;
+
+    lib::Result<void> create_root() {
+        root_ = TRY(new_table());
+        return {};
+    }
+    HostPhys root() const { return root_; }
+    u64 table_bytes() const { return tables_ * lib::page_size; }
+
+    lib::Result<void> map(GuestPhys at, HostPhys to, u64 size, MemoryRights rights) {
+        if (!at.is_aligned(lib::page_size) || !to.is_aligned(lib::page_size) || size % lib::page_size != 0)
+            return lib::fail(lib::Errc::OutOfRange);
+        while (size > 0) {
+            unsigned level = pages_1g_ ? 3 : 2;
+            while (level > 1 && (((at.value | to.value) & (bytes_at(level) - 1)) != 0 || size < bytes_at(level))) level--;
+            Entry* const entry = TRY(entry_for(at, level));
+            if (entry->is_present() && !entry->is_leaf(level)) {
+                release(entry->address(), level - 1);
+            }
+            *entry = Entry::leaf(to, level, rights);
+            at += bytes_at(level);
+            to += bytes_at(level);
+            size -= bytes_at(level);
+        }
+        return {};
+    }
+    lib::Result<void> unmap(GuestPhys at, u64 size) {
+        for (u64 done = 0; done < size; done += lib::page_size) *TRY(entry_for(at + done, 1)) = Entry{};
+        return {};
+    }
+
+private:
+    static constexpr u64 entries = 512;
+    static constexpr u64 bytes_at(unsigned level) { return u64{1} << (12 + 9 * (level - 1)); }
+    static Entry* table_at(HostPhys frame) { return kernel::phys_to_virt<Entry>(frame); }
+
+    lib::Result<HostPhys> new_table() {
+        auto const frame = TRY(kernel::allocate_zeroed_frame());
+        tables_++;
+        return frame;
+    }
+    lib::Result<Entry*> entry_for(GuestPhys at, unsigned level) {
+        if (at.value >= u64{1} << 48) return lib::fail(lib::Errc::OutOfRange);
+        Entry* table = table_at(root_);
+        for (unsigned up = 4; up > level; up--) {
+            Entry& entry = table[(at.value / bytes_at(up)) % entries];
+            if (!entry.is_present()) {
+                entry = Entry::table(TRY(new_table()));
+            } else if (entry.is_leaf(up)) {
+                HostPhys const frame = TRY(new_table());
+                for (u64 i = 0; i < entries; i++) table_at(frame)[i] = entry.piece(i, up);
+                entry = Entry::table(frame);
+            }
+            table = table_at(entry.address());
+        }
+        return &table[(at.value / bytes_at(level)) % entries];
+    }
+    void release(HostPhys frame, unsigned level) {
+        if (level > 1)
+            for (u64 i = 0; i < entries; i++) {
+                Entry const entry = table_at(frame)[i];
+                if (entry.is_present() && !entry.is_leaf(level)) release(entry.address(), level - 1);
+            }
+        kernel::free_frames(frame, 0);
+        tables_--;
+    }
+
+    HostPhys root_{};
+    u64 tables_ = 0;
+    bool pages_1g_;
+};
+
+} // namespace vm

@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <cstring>
+#include <kernel/direct_map.hpp>
+#include <vm/guest_ram.hpp>
+
+namespace vm {
+namespace {
+constexpr unsigned granule_order = kernel::FrameAllocator::order_2m;
+constexpr unsigned order_1g = 18;
+} // namespace
+
+lib::Result<void> GuestRam::append(GuestPhys base, u64 size, u32 node) {
+    while (size > 0) {
+        // 1 GiB at once where it fits, so that second-level tables can use 1 GiB pages.
+        bool const try_1g = base.is_aligned(lib::GiB) && size >= lib::GiB;
+        unsigned order = try_1g ? order_1g : granule_order;
+        auto block = kernel::allocate_frames(order, node);
+        if (!block && try_1g) {
+            order = granule_order;
+            block = kernel::allocate_frames(order, node);
+        }
+        if (!block) return lib::fail(block.error());
+        u64 const bytes = lib::page_size << order;
+        std::memset(kernel::phys_to_virt(*block), 0, bytes);
+        RamBlock* const last = block_count_ > 0 ? &blocks_[block_count_ - 1] : nullptr;
+        if (last != nullptr && last->base + last->size == base && last->host + last->size == *block) {
+            last->size += bytes;
+        } else {
+            blocks_[block_count_++] = {base, bytes, *block};
+        }
+        base += bytes;
+        size -= bytes;
+        size_ += bytes;
+    }
+    return {};
+}
+
+lib::Result<void> GuestRam::allocate(u64 size, u32 node) {
+    if (size == 0 || size % granule != 0) return lib::fail(lib::Errc::OutOfRange);
+    capacity_ = static_cast<u32>(size / granule);
+    blocks_ = static_cast<RamBlock*>(::operator new(capacity_ * sizeof(RamBlock), std::nothrow));
+    if (blocks_ == nullptr) return lib::fail(lib::Errc::NoMemory);
+    u64 const below = std::min(size, hole_begin);
+    auto done = append(GuestPhys{0}, below, node);
+    if (done && size > below) done = append(GuestPhys{hole_end}, size - below, node);
+    if (!done) release();
+    return done;
+}
+
+void GuestRam::release() {
+    if (blocks_ == nullptr) return;
+    for (u32 i = 0; i < block_count_; i++) {
+        RamBlock const& block = blocks_[i];
+        // Merged blocks go back in the smallest pieces they may have come in: the allocator merges again.
+        for (u64 at = 0; at < block.size; at += granule) kernel::free_frames(block.host + at, granule_order);
+    }
+    ::operator delete(blocks_, capacity_ * sizeof(RamBlock));
+    blocks_ = nullptr;
+    block_count_ = capacity_ = 0;
+    size_ = 0;
+}
+
+u8* GuestRam::pointer(GuestPhys at, u64 size) const {
+    // Blocks are few and sorted; the usual VM has one.
+    for (u32 i = 0; i < block_count_; i++) {
+        RamBlock const& block = blocks_[i];
+        if (at < block.base || at - block.base >= block.size) continue;
+        u64 const offset = at - block.base;
+        return block.size - offset >= size ? kernel::phys_to_virt<u8>(block.host + offset) : nullptr;
+    }
+    return nullptr;
+}
+
+bool GuestRam::read(GuestPhys at, std::span<u8> out) const {
+    u64 done = 0;
+    while (done < out.size()) {
+        u64 const in_page = lib::page_size - (at.value + done) % lib::page_size;
+        u64 const count = std::min<u64>(out.size() - done, in_page);
+        u8 const* const from = pointer(at + done, count);
+        if (from == nullptr) return false;
+        std::memcpy(out.data() + done, from, count);
+        done += count;
+    }
+    return true;
+}
+
+} // namespace vm
