@@ -1,0 +1,72 @@
+#pragma once
+// A 16550A UART of the machine, polled or by interrupts. No wait is without bound: a dead UART costs one time-out,
+// after which writes are dropped until it shows life again. [ns/16550d] Not supported: other chips than the 16550A (a
+// 16450 works with its one-byte FIFO), CTS flow control, DMA mode.
+#include <lib/bits.hpp>
+#include <lib/format.hpp>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+#include <span>
+#include <string_view>
+
+namespace drivers {
+
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+class SerialPort {
+public:
+    static constexpr u16 COM1 = 0x3f8;
+    static constexpr u16 COM2 = 0x2f8;
+    static constexpr u8 COM1_gsi = 4; // ISA interrupts, before overrides
+    static constexpr u8 COM2_gsi = 3;
+
+    explicit constexpr SerialPort(u16 base) : base_(base) {}
+
+    // Looks for the UART and sets it to 8N1 with FIFOs, interrupts off, DTR and RTS on. NotFound if nothing answers.
+    lib::Result<void> start(u32 baud = 115200);
+    bool is_started() const { return fifo_depth_ != 0; }
+
+    // Waits for room; drops the rest when the UART has stopped sending.
+    void write(std::string_view text);
+    // Waits until the last bit is on the wire; false on time-out. Before power-off, or the tail is lost.
+    bool drain();
+    // Sends as much as goes without waiting, and says how much. With fifo room left unknown, that is 0 or up to 16.
+    u32 write_some(std::span<u8 const> bytes);
+    u32 read_some(std::span<u8> bytes);
+
+    // The line reaches the interrupt controller only with OUT2, which is set here with the first enabled event.
+    void enable_interrupts(bool received, bool can_send);
+    struct Events {
+        bool has_received = false;
+        bool can_send = false;
+    };
+    // Acknowledges what the UART asks for. The caller then reads until read_some() gives 0.
+    Events handle_interrupt();
+    // Asks the other side to send (true) or to pause.
+    void set_rts(bool on);
+
+private:
+    bool wait_for_line_status(u8 bits);
+    void write_modem_control() const;
+
+    u16 base_;
+    u8 fifo_depth_ = 0; // 0 before start()
+    bool has_stalled_ = false;
+    bool has_interrupts_ = false;
+    bool rts_ = true;
+};
+
+// Text to a serial terminal: a carriage return goes before each line feed.
+class SerialSink final : public lib::TextSink {
+public:
+    explicit SerialSink(SerialPort& port) : port_(port) {}
+    void write(std::string_view text) override;
+
+private:
+    SerialPort& port_;
+};
+
+} // namespace drivers
