@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <kernel/apic.hpp>
 #include <kernel/cpu.hpp>
 #include <kernel/page_table.hpp>
@@ -16,8 +17,8 @@ using lib::u8;
 constinit LocalApic the_apic;
 
 // Register offsets in the page; in x2APIC mode MSR 0x800 + offset / 16. [intel/vol3] table 12-1
-constexpr u32 ID = 0x20, TPR = 0x80, EOI = 0xb0, LDR = 0xd0, SVR = 0xf0, ESR = 0x280, ICR_LOW = 0x300, ICR_HIGH = 0x310,
-              LVT_TIMER = 0x320, LVT_THERMAL = 0x330, LVT_PERF = 0x340, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360,
+constexpr u32 ID = 0x20, TPR = 0x80, EOI = 0xb0, SVR = 0xf0, ICR_LOW = 0x300, ICR_HIGH = 0x310,
+              LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360,
               LVT_ERROR = 0x370, TIMER_INITIAL = 0x380, TIMER_CURRENT = 0x390, TIMER_DIVIDE = 0x3e0;
 constexpr u32 svr_enable = 1U << 8;
 constexpr u32 lvt_masked = 1U << 16;

@@ -109,7 +109,10 @@ lib::Result<u64> FrameAllocator::take_block(Zone& zone, unsigned order) {
     if (found > max_order) return lib::fail(lib::Errc::NoMemory);
     u64 const frame = virt_to_phys(zone.lists[found]).value / lib::page_size;
     unlink(zone, found, frame);
-    while (found > order) link(zone, --found, frame + frames_in(found));
+    while (found > order) {
+        found--;
+        link(zone, found, frame + frames_in(found));
+    }
     return frame;
 }
 

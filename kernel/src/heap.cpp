@@ -114,6 +114,6 @@ void* operator new(std::size_t size, std::align_val_t, std::nothrow_t const&) no
 void operator delete(void* pointer, std::size_t size) noexcept { kernel::heap_free(pointer, size); }
 void operator delete(void* pointer, std::size_t size, std::align_val_t) noexcept { kernel::heap_free(pointer, size); }
 // Named by the compiler for virtual destructors; never called, since every type here is complete where it is deleted.
-void operator delete(void*) noexcept { ASSERT(!"unsized delete"); }
-void operator delete(void*, std::align_val_t) noexcept { ASSERT(!"unsized delete"); }
+void operator delete(void*) noexcept { lib::assertion_failed("unsized delete", __FILE__, __LINE__); }
+void operator delete(void*, std::align_val_t) noexcept { lib::assertion_failed("unsized delete", __FILE__, __LINE__); }
 #endif

@@ -30,8 +30,8 @@ inline constexpr lib::u16 task_selector = 0x18;
 enum class InterruptStack : lib::u8 { None = 0, Nmi = 1, DoubleFault = 2, MachineCheck = 3 };
 
 struct alignas(64) DescriptorTables {
-    std::array<lib::u64, 5> gdt;
-    TaskState tss;
+    std::array<lib::u64, 5> gdt{};
+    TaskState tss{};
     // Loads GDT, TSS and the shared IDT. `stacks[i]` is the top of IST i + 1.
     void load(std::array<lib::u64, 3> const& stacks);
 };

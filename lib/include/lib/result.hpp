@@ -42,12 +42,14 @@ constexpr std::unexpected<Errc> fail(Errc error) { return std::unexpected<Errc>{
 } // namespace lib
 
 // Evaluates to the value, or returns the error from the enclosing function.
-#define TRY(expr)                                                                                                      \
+#define TRY(expr) TRY_WITH_NAME(expr, __COUNTER__)
+#define TRY_WITH_NAME(expr, number) TRY_WITH_NAME_(expr, number)
+#define TRY_WITH_NAME_(expr, number)                                                                                   \
     ({                                                                                                                 \
-        auto try_result_ = (expr);                                                                                     \
-        if (!try_result_) [[unlikely]]                                                                                 \
-            return ::std::unexpected{try_result_.error()};                                                             \
-        ::lib::detail::take(std::move(try_result_));                                                                   \
+        auto try_result_##number = (expr);                                                                             \
+        if (!try_result_##number) [[unlikely]]                                                                         \
+            return ::std::unexpected{try_result_##number.error()};                                                     \
+        ::lib::detail::take(std::move(try_result_##number));                                                           \
     })
 
 namespace lib::detail {

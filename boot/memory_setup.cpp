@@ -1,0 +1,155 @@
+#include <algorithm>
+#include <array>
+#include <boot/image.hpp>
+#include <boot/memory_setup.hpp>
+#include <kernel/cpu.hpp>
+#include <kernel/direct_map.hpp>
+#include <kernel/heap.hpp>
+#include <kernel/log.hpp>
+#include <kernel/page_table.hpp>
+#include <lib/x86/instructions.hpp>
+
+namespace boot {
+namespace {
+
+constexpr u64 boot_mapped = 4 * lib::GiB;   // boot/entry.S
+constexpr u64 low_reserved = 0x1000;        // the real-mode vectors and the BIOS data area
+constexpr u64 smallest_zone = 64 * lib::KiB;
+
+struct Range {
+    u64 begin;
+    u64 end;
+};
+
+// What must not be given to the allocator, sorted.
+class ReservedRanges {
+public:
+    void add(u64 begin, u64 end) {
+        begin = lib::align_down(begin, lib::page_size);
+        end = lib::align_up(end, lib::page_size);
+        if (count_ == ranges_.size() || begin >= end) return;
+        std::size_t at = count_++;
+        while (at > 0 && ranges_[at - 1].begin > begin) {
+            ranges_[at] = ranges_[at - 1];
+            at--;
+        }
+        ranges_[at] = {begin, end};
+    }
+    bool is_full() const { return count_ == ranges_.size(); }
+    // Calls body(begin, end) for each part of [begin, end) that is not reserved.
+    template <typename Body>
+    void for_each_gap(u64 begin, u64 end, Body body) const {
+        for (std::size_t i = 0; i < count_ && begin < end; i++) {
+            Range const& taken = ranges_[i];
+            if (taken.end <= begin) continue;
+            if (taken.begin >= end) break;
+            if (taken.begin > begin) body(begin, taken.begin);
+            begin = taken.end;
+        }
+        if (begin < end) body(begin, end);
+    }
+
+private:
+    std::array<Range, 64> ranges_{};
+    std::size_t count_ = 0;
+};
+
+struct ZoneRequest {
+    ReservedRanges const* reserved;
+    Range range;
+};
+
+// A zone per gap: its book-keeping takes the first pages of the gap itself.
+void add_zones(kernel::FrameAllocator& frames, void* argument) {
+    auto const& request = *static_cast<ZoneRequest const*>(argument);
+    request.reserved->for_each_gap(request.range.begin, request.range.end, [&](u64 begin, u64 end) {
+        if (end - begin < smallest_zone) return;
+        if (!frames.add_zone(HostPhys{begin}, end - begin, 0)) return;
+        frames.free_range(HostPhys{begin}, end - begin);
+    });
+}
+
+lib::Result<void> map_image(kernel::PageTable& table) {
+    auto const map = [&](char const* begin, char const* end, kernel::Rights rights) {
+        return table.map(lib::HostVirt{reinterpret_cast<u64>(begin)}, kernel::image_to_phys(begin),
+                         static_cast<u64>(end - begin), rights);
+    };
+    TRY(map(text_start, text_end, kernel::Rights::ReadExecute));
+    TRY(map(rodata_start, rodata_end, kernel::Rights::Read));
+    TRY(map(data_start, data_end, kernel::Rights::ReadWrite));
+    table.unmap_page(lib::HostVirt{reinterpret_cast<u64>(boot_stack_guard)});
+    return {};
+}
+
+// Direct map of [begin, end), the image's constants and code read-only in it too.
+lib::Result<void> map_direct(kernel::PageTable& table, u64 begin, u64 end) {
+    auto const map = [&](u64 from, u64 to, kernel::Rights rights) -> lib::Result<void> {
+        if (from >= to) return {};
+        return table.map(lib::HostVirt{from + kernel::direct_map_base}, HostPhys{from}, to - from, rights);
+    };
+    u64 const locked_begin = std::clamp(kernel::image_to_phys(text_start).value, begin, end);
+    u64 const locked_end = std::clamp(kernel::image_to_phys(rodata_end).value, begin, end);
+    TRY(map(begin, locked_begin, kernel::Rights::ReadWrite));
+    TRY(map(locked_begin, locked_end, kernel::Rights::Read));
+    return map(locked_end, end, kernel::Rights::ReadWrite);
+}
+
+Range pages_of(MemoryRange const& range) {
+    return {std::max(lib::align_up(range.base.value, lib::page_size), low_reserved),
+            lib::align_down(range.base.value + range.size, lib::page_size)};
+}
+
+} // namespace
+
+lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys information_at, u32 information_size) {
+    MemorySummary summary;
+    ReservedRanges reserved;
+    reserved.add(kernel::image_to_phys(image_start).value, kernel::image_to_phys(image_end).value);
+    reserved.add(information_at.value, information_at.value + information_size);
+    for (u32 i = 0; i < information.module_count(); i++)
+        if (auto const module = information.module(i)) {
+            reserved.add(module->start.value, module->end.value);
+            summary.modules += lib::align_up(module->size(), lib::page_size);
+        }
+    if (reserved.is_full()) return lib::fail(lib::Errc::OutOfRange);
+    summary.own_image = static_cast<u64>(image_end - image_start);
+
+    // First what the boot page tables reach, so that tables for the rest can be allocated.
+    for (bool const is_high : {false, true}) {
+        for (u32 i = 0; i < information.memory_range_count(); i++) {
+            auto const entry = information.memory_range(i);
+            if (!entry || !entry->is_available()) continue;
+            Range range = pages_of(*entry);
+            if (range.begin >= range.end) continue;
+            if (!is_high) {
+                summary.ram += range.end - range.begin;
+                summary.highest.value = std::max(summary.highest.value, range.end);
+                range.end = std::min(range.end, boot_mapped);
+            } else {
+                range.begin = std::max(range.begin, boot_mapped);
+                if (range.begin < range.end)
+                    TRY(kernel::kernel_page_table().map(lib::HostVirt{range.begin + kernel::direct_map_base},
+                                                        HostPhys{range.begin}, range.end - range.begin, kernel::Rights::ReadWrite));
+            }
+            ZoneRequest request{&reserved, range};
+            if (range.begin < range.end) kernel::with_frame_allocator(add_zones, &request);
+        }
+        if (is_high) break;
+        auto table = TRY(kernel::PageTable::create({kernel::cpu_features().no_execute, kernel::cpu_features().pages_1g}));
+        TRY(map_image(table));
+        // Everything the firmware describes below 4 GiB: RAM, and ACPI tables in reserved ranges.
+        for (u32 i = 0; i < information.memory_range_count(); i++) {
+            auto const entry = information.memory_range(i);
+            if (!entry || entry->base.value >= boot_mapped) continue;
+            u64 const end = std::min(lib::align_up(entry->base.value + entry->size, lib::page_size), boot_mapped);
+            TRY(map_direct(table, lib::align_down(entry->base.value, lib::page_size), end));
+        }
+        // The BIOS area and the text screen.
+        TRY(map_direct(table, 0x9f000, 0x100000));
+        kernel::set_kernel_page_table(table);
+        lib::x86::write_cr3(table.root().value);
+    }
+    return summary;
+}
+
+} // namespace boot

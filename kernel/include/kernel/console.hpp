@@ -1,0 +1,96 @@
+#pragma once
+// One serial line shared by the log, the monitor and the guests' consoles. Everything written goes through one queue that
+// the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).
+#include <array>
+#include <kernel/spinlock.hpp>
+#include <lib/delegate.hpp>
+#include <lib/format.hpp>
+#include <lib/ring.hpp>
+#include <span>
+
+namespace kernel {
+
+using lib::u32;
+using lib::u8;
+
+// The hardware side, fulfilled by a driver.
+class ConsolePort {
+public:
+    virtual u32 write_some(std::span<u8 const> bytes) = 0; // without waiting
+    virtual u32 read_some(std::span<u8> bytes) = 0;
+    virtual void write_all(std::span<u8 const> bytes) = 0; // waits, bounded
+    virtual void set_input_wanted(bool wanted) = 0;         // flow control towards the sender
+
+protected:
+    ~ConsolePort() = default;
+};
+
+// Who may have the line.
+class ConsoleUser {
+public:
+    virtual void on_console_input() = 0; // bytes wait for Console::read()
+    virtual void on_console_space() = 0; // a write that was cut may go on
+    virtual std::string_view console_name() const = 0;
+
+protected:
+    ~ConsoleUser() = default;
+};
+
+class Console {
+public:
+    void set_port(ConsolePort* port) { port_ = port; }
+    // From now on the port's interrupt calls pump(): writes need not wait any more.
+    void set_interrupt_driven() { is_interrupt_driven_ = true; }
+
+    // Log lines: never refused. Waits for the hardware only when the queue is full.
+    void write_log(std::string_view text);
+    // Guest bytes: as many as there is room for. Fewer: on_console_space() follows.
+    u32 write(ConsoleUser& user, std::span<u8 const> bytes);
+    u32 read(ConsoleUser& user, std::span<u8> bytes);
+
+    // Moves bytes between queues and port, and tells users. Called by the port's interrupt and by whoever made room.
+    void pump();
+    // Everything queued goes out before it returns: for panics and power-off.
+    void flush();
+
+    void attach(ConsoleUser& user) { owner_ = &user; }
+    void detach(ConsoleUser& user);
+    void set_monitor(ConsoleUser& monitor) { monitor_ = &monitor; }
+    bool is_attached(ConsoleUser const& user) const { return owner_ == &user; }
+    void enter_monitor();
+    void leave_monitor();
+    bool is_in_monitor() const { return in_monitor_; }
+
+private:
+    static constexpr u32 output_size = 32 * 1024;
+    static constexpr u32 log_reserve = 8 * 1024; // room that guests cannot fill
+    static constexpr u32 input_size = 16 * 1024;
+    enum class Escape : u8 { None, Prefix };
+
+    ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
+    void put(u8 byte);
+    void send_queued();
+    void receive();
+    void accept(u8 byte);
+    void escape(u8 byte);
+
+    ConsolePort* port_ = nullptr;
+    ConsoleUser* owner_ = nullptr;
+    ConsoleUser* monitor_ = nullptr;
+    lib::Ring<u8, output_size> output_;
+    lib::Ring<u8, input_size> input_;
+    std::array<u8, 16> unsent_{};
+    u32 unsent_begin_ = 0, unsent_end_ = 0;
+    Spinlock output_lock_;
+    bool is_interrupt_driven_ = false;
+    bool in_monitor_ = false;
+    bool at_line_start_ = true;
+    bool guest_waits_for_space_ = false;
+    bool is_throttled_ = false;
+    bool is_pumping_ = false;
+    Escape escape_ = Escape::None;
+};
+
+Console& console();
+
+} // namespace kernel

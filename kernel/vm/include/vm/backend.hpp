@@ -1,0 +1,29 @@
+#pragma once
+// What a CPU vendor's virtualization offers, implemented by vmx and svm. A VMCS or VMCB is visible in neither direction.
+#include <kernel/heap.hpp>
+#include <lib/format.hpp>
+#include <lib/result.hpp>
+#include <vm/cpuid_policy.hpp>
+#include <vm/stage_two.hpp>
+
+namespace vm {
+
+class Vcpu;
+class Vm;
+
+class Backend {
+public:
+    virtual ~Backend() = default;
+    virtual std::string_view name() const = 0;
+    // The optional features in use, one word each, for the log.
+    virtual void describe(lib::TextSink& sink) const = 0;
+    // On each CPU before it runs a vCPU.
+    virtual lib::Result<void> enable_on_this_cpu() = 0;
+    virtual void disable_on_this_cpu() = 0;
+    // What CPUID may offer beyond the allow-list because this backend switches or intercepts it.
+    virtual void constrain(PlatformFacts& facts) const = 0;
+    virtual lib::Result<kernel::Own<AddressSpace>> create_address_space() = 0;
+    virtual lib::Result<kernel::Own<Vcpu>> create_vcpu(Vm& vm, lib::u32 id) = 0;
+};
+
+} // namespace vm
