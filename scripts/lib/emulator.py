@@ -1,0 +1,195 @@
+"""Starts a machine in Bochs or QEMU and hands out its serial line. Nothing of it outlives the script."""
+import ctypes
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+from . import private_network
+from .project import Failure
+
+BOCHS_MODEL = "corei7_skylake_x"
+# Bochs counts one tick per instruction and this many of them as one second of the machine.
+BOCHS_TICKS_PER_SECOND = 100_000_000
+OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE.fd")
+
+
+@dataclasses.dataclass
+class Options:
+    kind: str = "bochs"  # or qemu, qemu-kvm
+    cpus: int = 1
+    memory: int = 512  # MiB
+    cpu_model: str = ""
+    uefi: bool = False
+    ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
+    deterministic: bool = False  # QEMU: one tick per instruction
+    extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
+
+
+@dataclasses.dataclass
+class End:
+    reason: str
+    orderly: bool  # the machine was switched off, not stopped by a crash or by us
+    ticks: int | None = None  # Bochs: instructions since power-on
+
+
+def die_with_parent():
+    """Runs in the child before exec: not even a killed script leaves an emulator behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Machine:
+    """A running emulator. `serial` is a connected socket: the first serial port of the machine."""
+
+    def __init__(self, image, options):
+        self._folder = tempfile.TemporaryDirectory(prefix="mullion-machine-")
+        self.folder = pathlib.Path(self._folder.name)
+        self.serial = None
+        self.process = None
+        self._log = self.folder / "emulator.log"
+        try:
+            start = self._start_bochs if options.kind == "bochs" else self._start_qemu
+            start(pathlib.Path(image).resolve(), options)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.close()
+
+    def log(self):
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def close(self):
+        """Stops the emulator if it still runs and removes its files."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.serial:
+            self.serial.close()
+            self.serial = None
+        self._folder.cleanup()
+
+    def end(self, wait=10):
+        """Waits for the emulator to leave after its serial line closed, and says how the machine ended."""
+        try:
+            self.process.wait(wait)
+        except subprocess.TimeoutExpired:
+            return End("the emulator closed the serial line but runs on", False)
+        return bochs_end(self.log()) if self.is_bochs else qemu_end(self.process.returncode, self.log())
+
+    def _spawn(self, command, **options):
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder,
+                                            start_new_session=True, **options)
+
+    def _start_bochs(self, image, options):
+        self.is_bochs = True
+        binary = os.environ.get("BOCHS", "bochs")
+        if not shutil.which(binary):
+            raise Failure(f"there is no {binary}; ./scripts/setup bochs installs it")
+        (self.folder / "commands").write_text("c\n")
+        listener, enter = private_network.listener()
+        with listener:
+            port = listener.getsockname()[1]
+            (self.folder / "bochsrc").write_text(bochs_configuration(image, options, port))
+
+            def prepare():
+                enter()
+                die_with_parent()
+            self._spawn([binary, "-q", "-f", "bochsrc", "-rc", "commands"], preexec_fn=prepare)
+            self.serial = self._accept(listener)
+
+    def _accept(self, listener):
+        listener.settimeout(0.1)
+        for _ in range(300):
+            try:
+                connection, _ = listener.accept()
+                connection.setblocking(True)
+                return connection
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    break
+        raise Failure("Bochs did not start:\n" + bochs_reason(self.log()))
+
+    def _start_qemu(self, image, options):
+        self.is_bochs = False
+        if not shutil.which("qemu-system-x86_64"):
+            raise Failure("there is no qemu-system-x86_64; ./scripts/setup qemu installs it")
+        self.serial, other = socket.socketpair()
+        with other:
+            command = qemu_command(image, options, other.fileno(), self.folder)
+            self._spawn(command, pass_fds=[other.fileno()], preexec_fn=die_with_parent)
+
+
+def bochs_configuration(image, options, port):
+    model = options.cpu_model or BOCHS_MODEL
+    lines = [
+        "config_interface: textconfig",
+        'display_library: rfb, options="timeout=0, hideIPS"',
+        "romimage: file=/usr/share/bochs/BIOS-bochs-latest",
+        "vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest",
+        f"cpu: model={model}, count={options.cpus}, ips={BOCHS_TICKS_PER_SECOND}, reset_on_triple_fault=0, "
+        f"ignore_bad_msrs={int(options.ignore_bad_msrs)}",
+        "clock: sync=none, time0=1700000000",
+        f"megs: {options.memory}",
+        f"ata0-master: type=cdrom, path={image}, status=inserted",
+        "boot: cdrom",
+        f"com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}",
+        # Without a sound card in the host, the default driver brings Bochs down.
+        "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy",
+        "speaker: enabled=0",
+        "panic: action=fatal",
+        "error: action=ignore",
+        "info: action=report",
+        "debug: action=ignore",
+        "log: machine.log",
+        *options.extra,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def bochs_reason(log):
+    found = re.findall(r"Bochs is exiting with the following message:\s*\n\s*(.*)", log)
+    return found[-1] if found else "\n".join(line for line in log.splitlines()[-8:] if "ALSA" not in line)
+
+
+def bochs_end(log):
+    reason = bochs_reason(log)
+    # "ACPI control: soft power off" and the shutdown port are how a machine switches itself off; all end with status 1.
+    orderly = "power off" in reason.lower() or "shutdown port" in reason.lower()
+    ticks = re.findall(r"^(\d{11,})[a-z]\[", log, re.M)
+    final = re.findall(r"\(0\)\.\[(\d+)\]", log)
+    return End(reason, orderly, int((final or ticks)[-1]) if final or ticks else None)
+
+
+def qemu_command(image, options, serial_descriptor, folder):
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-m", str(options.memory),
+               "-smp", str(options.cpus), "-chardev", f"socket,id=serial0,fd={serial_descriptor}", "-serial", "chardev:serial0",
+               "-cdrom", str(image), "-boot", "d", "-no-reboot"]
+    if options.kind == "qemu-kvm":
+        command += ["-accel", "kvm", "-cpu", options.cpu_model or "host"]
+    else:
+        command += ["-cpu", options.cpu_model or "EPYC,+svm"]
+        command += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
+            if options.deterministic else ["-accel", "tcg,thread=multi"]
+    if options.uefi:
+        variables = folder / "variables.fd"
+        shutil.copyfile(OVMF.with_name(OVMF.name.replace("CODE", "VARS")), variables)
+        command += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}", "-drive", f"if=pflash,format=raw,file={variables}"]
+    return command + list(options.extra)
+
+
+def qemu_end(status, log):
+    if status == 0:
+        return End("the machine was switched off or reset", True)
+    return End(f"QEMU ended with status {status}: " + log.strip()[-2000:], False)

@@ -1,0 +1,83 @@
+"""Makes a bootable ISO (BIOS and UEFI, from CD or disk) with GRUB on it."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+from .project import Failure
+
+# Not the time of the build: the same input makes the same image.
+IMAGE_TIME = 1700000000
+MODULES = "normal iso9660 part_msdos part_gpt fat multiboot2 linux serial terminal terminfo echo test minicmd configfile reboot halt all_video"
+PREAMBLE = """serial --unit=0 --speed=115200
+terminfo serial dumb
+terminal_input console serial
+terminal_output console serial
+"""
+
+
+def mullion_config(options, modules):
+    lines = [f"multiboot2 /boot/mullion.elf {options}".rstrip()]
+    lines += [f"module2 /boot/modules/{name} {name}" for name in modules]
+    return lines
+
+
+def linux_config(command_line):
+    return [f"linux /boot/modules/vmlinuz {command_line}", "initrd /boot/modules/initrd.img"]
+
+
+def grub_config(commands):
+    """Each command must succeed for the next to run; the message of the one that fails stays on both terminals."""
+    chain = "if " + "; then if ".join(commands) + "; then boot; fi" + "; fi" * (len(commands) - 1)
+    return PREAMBLE + chain + '\necho "GRUB could not load Mullion: see above."\n'
+
+
+def build(output, commands, files):
+    """Writes OUTPUT: `files` maps a path on the image to a file here or to bytes, `commands` are GRUB's."""
+    output = pathlib.Path(output)
+    with tempfile.TemporaryDirectory(prefix="mullion-image-") as folder:
+        tree = pathlib.Path(folder, "tree")
+        for path, content in {**files, "boot/grub/grub.cfg": grub_config(commands).encode()}.items():
+            target = tree / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                target.write_bytes(content)
+            else:
+                shutil.copyfile(content, target)
+        for path in [*tree.rglob("*"), tree]:
+            os.utime(path, (IMAGE_TIME, IMAGE_TIME))
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        partial = pathlib.Path(folder, "image.iso")
+        rescue(partial, tree)
+        fix_fat_serial(partial)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(partial, output)
+
+
+def rescue(output, tree):
+    modules = [name for name in MODULES.split() if pathlib.Path(f"/usr/lib/grub/i386-pc/{name}.mod").exists()]
+    command = ["grub-mkrescue", "--output", str(output), f"--install-modules={' '.join(modules)}", "--fonts=", "--locales=", "--themes=",
+               "--compress=no", str(tree), "--", "-volid", "MULLION", "-volume_date", "uuid", "2023111422132000",
+               "-volume_date", "all_file_dates", f"={IMAGE_TIME}"]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(IMAGE_TIME), "LC_ALL": "C", "TZ": "UTC"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0 or not output.exists():
+        raise Failure(f"grub-mkrescue failed:\n{done.stderr.strip()}")
+
+
+def fix_fat_serial(image):
+    """mformat takes the serial number of the EFI system partition from the clock."""
+    with open(image, "r+b") as file:
+        content = file.read(1 << 20)
+        for sector in range(0, len(content), 512):
+            if content[sector + 3:sector + 7] == b"MTOO" and content[sector + 38] == 0x29:
+                file.seek(sector + 39)
+                file.write(b"MULL")
+
+
+def module_name(text):
+    if not re.fullmatch(r"[A-Za-z0-9._+-]+", text):
+        raise Failure(f"module name {text!r}: only letters, digits and . _ + - can be named in GRUB")
+    return text

@@ -1,0 +1,70 @@
+"""Debian packages the project needs, by purpose, and how they are installed."""
+import os
+import pathlib
+import shutil
+import subprocess
+
+from .project import Failure, run_quietly, say
+
+GROUPS = {
+    "build": ["clang-19", "lld-19", "llvm-19", "libc++-19-dev", "cmake", "ninja-build"],
+    "image": ["grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "xorriso", "mtools", "busybox-static"],
+    "bochs": ["bochs", "bochsbios", "vgabios"],
+    "qemu": ["qemu-system-x86", "ovmf"],
+    "test": ["libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git"],
+}
+NAMES_OF_OTHERS = "clang 19, lld 19, llvm 19, libc++ 19 headers, cmake >= 3.25, ninja, GRUB 2 (grub-mkrescue for i386-pc and x86_64-efi), " \
+                  "xorriso, mtools, a static busybox, Bochs 2.7 or QEMU 7.2, OVMF"
+
+
+def is_debian_like():
+    release = pathlib.Path("/etc/os-release")
+    fields = dict(line.split("=", 1) for line in release.read_text().splitlines() if "=" in line) if release.exists() else {}
+    family = {fields.get("ID", "").strip('"'), *fields.get("ID_LIKE", "").strip('"').split()}
+    return bool(family & {"debian", "ubuntu"}) and shutil.which("dpkg-query") and shutil.which("apt-get")
+
+
+def missing(groups):
+    wanted = [package for group in groups for package in GROUPS[group]]
+    listing = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+                             capture_output=True, text=True).stdout
+    installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
+    return [package for package in wanted if package not in installed]
+
+
+def install(groups, visible=True):
+    """Installs what is missing. Says nothing when nothing is missing; on another distribution it lists what is needed."""
+    if not is_debian_like():
+        raise_if_tools_missing()
+        return
+    needed = missing(groups)
+    if not needed:
+        return
+    prefix = [] if os.geteuid() == 0 else ["sudo"]
+    if prefix and not shutil.which("sudo"):
+        raise Failure("these packages are missing, and there is no sudo to install them with:\n  apt-get install " + " ".join(needed))
+    if visible:
+        say("Installing Debian packages: " + " ".join(needed))
+    if prefix:
+        subprocess.run(["sudo", "-v"], check=False)
+    environment = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive"]
+    if not pathlib.Path("/var/lib/apt/lists").exists() or not known_to_apt(needed):
+        run_quietly("Reading the package lists", [*environment, "apt-get", "update"], visible)
+    unknown = [package for package in needed if not known_to_apt([package])]
+    if unknown:
+        raise Failure("this release has no package " + ", ".join(unknown) + "; Mullion is made on Debian 12. Needed: " + NAMES_OF_OTHERS)
+    command = [*environment, "apt-get", "install", "-y", "--no-install-recommends", *needed]
+    run_quietly(f"Installing {len(needed)} packages", command, visible)
+
+
+def known_to_apt(packages):
+    done = subprocess.run(["apt-cache", "show", "--no-all-versions", *packages], capture_output=True)
+    return done.returncode == 0
+
+
+def raise_if_tools_missing():
+    tools = ["clang++-19", "ld.lld-19", "cmake", "ninja", "grub-mkrescue", "xorriso", "mformat"]
+    absent = [tool for tool in tools if not shutil.which(tool)]
+    if absent:
+        raise Failure("this is neither Debian nor Ubuntu, so nothing is installed for you. Not found: " + ", ".join(absent)
+                      + ".\nNeeded: " + NAMES_OF_OTHERS)
