@@ -18,10 +18,7 @@ multiboot2_header:                       // [multiboot2] 3.1.1
     .short 3, 0                          // entry address: physical
     .long 12
     .long P(boot_entry)
-    .balign 8
-    .short 5, 1                          // framebuffer, optional: any mode, text preferred
-    .long 20
-    .long 80, 25, 0
+    // No framebuffer tag: asked for one, GRUB 2.06 probes VBE, and with some BIOSes (Bochs') that corrupts GRUB's heap.
     .balign 8
     .short 6, 0                          // modules are page-aligned
     .long 8

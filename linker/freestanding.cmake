@@ -28,18 +28,23 @@ function(add_hypervisor_image)
   set(link_flags -nostdlib -static -fuse-ld=lld-19 --target=x86_64-linux-gnu -Wl,-T,${script} -Wl,--gc-sections
     -Wl,-z,max-page-size=4096 -Wl,--build-id=none -Wl,--no-dynamic-linker -Wl,-z,noexecstack)
   add_executable(mullion_unsymbolised)
-  add_executable(mullion)
+  add_executable(mullion_debug)
   set(symbols ${CMAKE_CURRENT_BINARY_DIR}/symbols.S)
   file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/no_symbols.S
     ".section .symbols, \"a\"\n.globl symbol_table\nsymbol_table:\n.quad 0\n.section .note.GNU-stack,\"\",@progbits\n")
   target_sources(mullion_unsymbolised PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/no_symbols.S)
-  target_sources(mullion PRIVATE ${symbols})
+  target_sources(mullion_debug PRIVATE ${symbols})
   add_custom_command(OUTPUT ${symbols}
     COMMAND ${CMAKE_SOURCE_DIR}/scripts/make-symbols $<TARGET_FILE:mullion_unsymbolised> ${symbols}
     DEPENDS mullion_unsymbolised ${CMAKE_SOURCE_DIR}/scripts/make-symbols)
-  foreach(image mullion_unsymbolised mullion)
+  foreach(image mullion_unsymbolised mullion_debug)
     target_link_libraries(${image} PRIVATE boot_objects lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform)
     target_link_options(${image} PRIVATE ${link_flags})
     set_target_properties(${image} PROPERTIES SUFFIX .elf LINK_DEPENDS ${script})
   endforeach()
+  # What GRUB loads has no section headers: GRUB 2.06 would load every debug section too, and corrupts its heap doing so.
+  add_custom_command(OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf
+    COMMAND llvm-objcopy-19 --strip-sections $<TARGET_FILE:mullion_debug> ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf
+    DEPENDS mullion_debug)
+  add_custom_target(mullion ALL DEPENDS ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf)
 endfunction()
