@@ -1,0 +1,73 @@
+#pragma once
+// I/O APIC with 24 inputs and, as version 0x20, an EOI register. [intel/82093aa] [intel/ich] 13.5
+//
+// Not supported: input polarity (lines are asserted or not), the delivery-status bit (messages leave at once: 0), more
+// than 8 bits of destination, ExtINT elsewhere than where the 8259 pair is wired (input 0).
+#include <array>
+#include <lib/delegate.hpp>
+#include <vmm/abi.hpp>
+#include <vmm/state.hpp>
+
+namespace vmm {
+
+// A set of interrupt vectors.
+class VectorSet {
+public:
+    constexpr bool contains(u8 vector) const { return (words_[vector / 64] >> (vector % 64) & 1) != 0; }
+    constexpr void insert(u8 vector) { words_[vector / 64] |= u64{1} << (vector % 64); }
+    constexpr std::array<u64, 4> const& words() const { return words_; }
+    friend constexpr bool operator==(VectorSet const&, VectorSet const&) = default;
+
+private:
+    std::array<u64, 4> words_{};
+};
+
+class Ioapic final : public Device {
+public:
+    static constexpr u32 pin_count = 24;
+    static constexpr u64 default_base = 0xfec0'0000;
+    static constexpr u64 window_size = 0x1000;
+    static constexpr u16 state_version = 1;
+    struct State {
+        std::array<u64, pin_count> redirection;
+        u32 lines;
+        u8 select, id, reserved[2];
+    };
+
+    explicit Ioapic(Host& host) : host_(host) { reset(); }
+    // `changed`: a redirection entry was rewritten.
+    void listen(lib::Delegate<void()> changed) { changed_ = changed; }
+
+    IoReply io(IoRequest const& request) override;
+    void on(Event const&) override {}
+    void reset() override;
+    State save() const { return state_; }
+    lib::Result<void> restore(State const& state);
+
+    void set_line(u32 pin, bool level);
+    void end_of_interrupt(u8 vector);
+    bool is_masked(u32 pin) const;
+    // Vectors whose EOI must reach end_of_interrupt().
+    VectorSet const& eoi_vectors() const { return eoi_vectors_; }
+    // True once after eoi_vectors() changed.
+    bool take_eoi_vectors_changed() {
+        bool const changed = eoi_vectors_changed_;
+        eoi_vectors_changed_ = false;
+        return changed;
+    }
+
+private:
+    u32 read_register(u32 index) const;
+    void write_register(u32 index, u32 value);
+    void write_redirection(u32 pin, u64 entry);
+    void service(u32 pin, bool is_edge);
+    void collect_eoi_vectors();
+
+    Host& host_;
+    lib::Delegate<void()> changed_;
+    State state_{};
+    VectorSet eoi_vectors_;
+    bool eoi_vectors_changed_ = false;
+};
+
+} // namespace vmm
