@@ -1,0 +1,98 @@
+#pragma once
+// The allow-list of MSRs and its index. Values that guests read without expecting #GP but that mean nothing here are
+// constants.
+#include <vm/msr_policy.hpp>
+
+namespace vm::msr {
+
+inline constexpr u64 all_bits = ~u64{0};
+constexpr u8 at(MsrSlot slot, unsigned offset = 0) { return static_cast<u8>(static_cast<unsigned>(slot) + offset); }
+constexpr u8 at(HardwareMsr which) { return static_cast<u8>(which); }
+
+inline constexpr u64 mtrr_variable_count = 8;
+inline constexpr u64 mtrr_capabilities = mtrr_variable_count | bit(8) | bit(10); // fixed ranges, write combining
+
+// Fast strings on; branch trace and PEBS storage say unavailable. [intel/vol4] 2.1, IA32_MISC_ENABLE
+inline constexpr u64 misc_enable_reset = bit(0) | bit(11) | bit(12);
+
+using R = MsrRead;
+using W = MsrWrite;
+namespace need = msr_need;
+
+inline constexpr MsrRule rules[] = {
+    // index, read, write, slot or register, needs, writable, reset, how many in a row
+    {0, R::Fault, W::Fault, 0, 0, 0, 0, 0}, // entry 0 of the index: not ours
+    {IA32_TSC, R::Tsc, W::Tsc, 0, 0, all_bits, 0},
+    {IA32_PLATFORM_ID, R::Constant, W::Fault, 0, need::Intel, 0, 0},
+    {IA32_APIC_BASE, R::ApicBase, W::ApicBase, 0, 0, all_bits, 0},
+    {IA32_FEATURE_CONTROL, R::Constant, W::Fault, 0, need::Intel, 0, 1}, // locked, with VMX and SMX off
+    {IA32_TSC_ADJUST, R::Stored, W::TscAdjust, at(MsrSlot::TscAdjust), 0, all_bits, 0},
+    {IA32_BIOS_SIGN_ID, R::Microcode, W::Microcode, 0, 0, 0, 0},
+    {MSR_PLATFORM_INFO, R::Constant, W::Fault, 0, need::Intel, 0, 0}, // no CPUID faulting, no ratios
+    {IA32_MTRRCAP, R::Constant, W::Fault, 0, 0, 0, mtrr_capabilities},
+    {MSR_MISC_FEATURES_ENABLES, R::Stored, W::Stored, at(MsrSlot::MiscFeatures), need::Intel, 0, 0},
+    {IA32_SYSENTER_CS, R::Hardware, W::SysenterCs, at(HardwareMsr::SysenterCs), 0, 0xffff'ffff, 0},
+    {IA32_SYSENTER_ESP, R::Hardware, W::Canonical, at(HardwareMsr::SysenterEsp), 0, all_bits, 0},
+    {IA32_SYSENTER_EIP, R::Hardware, W::Canonical, at(HardwareMsr::SysenterEip), 0, all_bits, 0},
+    {IA32_MCG_CAP, R::Constant, W::Fault, 0, 0, 0, 0}, // no banks
+    {IA32_MCG_STATUS, R::Stored, W::Stored, at(MsrSlot::McgStatus), 0, 7, 0},
+    {IA32_MISC_ENABLE, R::Stored, W::Stored, at(MsrSlot::MiscEnable), need::Intel, bit(0), misc_enable_reset},
+    {IA32_DEBUGCTL, R::Constant, W::Constant, 0, 0, 0, 0},                                     // only 0
+    {IA32_MTRR_PHYSBASE0, R::Stored, W::MtrrVariable, at(MsrSlot::MtrrVariable), 0, 0, 0, 16}, // base, mask, base, ...
+    {IA32_MTRR_FIX64K_00000, R::Stored, W::MtrrFixed, at(MsrSlot::MtrrFixed, 0), 0, all_bits, 0},
+    {IA32_MTRR_FIX16K_80000, R::Stored, W::MtrrFixed, at(MsrSlot::MtrrFixed, 1), 0, all_bits, 0},
+    {IA32_MTRR_FIX16K_A0000, R::Stored, W::MtrrFixed, at(MsrSlot::MtrrFixed, 2), 0, all_bits, 0},
+    {IA32_MTRR_FIX4K_C0000, R::Stored, W::MtrrFixed, at(MsrSlot::MtrrFixed, 3), 0, all_bits, 0, 8},
+    {IA32_PAT, R::Hardware, W::Pat, at(HardwareMsr::Pat), 0, all_bits, 0},
+    {IA32_MTRR_DEF_TYPE, R::Stored, W::MtrrDefType, at(MsrSlot::MtrrDefType), 0, 0xcff, 0},
+    {IA32_TSC_DEADLINE, R::TscDeadline, W::TscDeadline, 0, need::TscDeadline, all_bits, 0},
+    {IA32_XSS, R::Hardware, W::Xss, at(HardwareMsr::Xss), need::Xsaves, 0, 0},
+    {IA32_EFER, R::Hardware, W::Efer, at(HardwareMsr::Efer), 0, 0, 0},
+    {IA32_STAR, R::Hardware, W::Masked, at(HardwareMsr::Star), 0, all_bits, 0},
+    {IA32_LSTAR, R::Hardware, W::Canonical, at(HardwareMsr::Lstar), 0, all_bits, 0},
+    {IA32_CSTAR, R::Hardware, W::Canonical, at(HardwareMsr::Cstar), 0, all_bits, 0},
+    {IA32_FMASK, R::Hardware, W::Masked, at(HardwareMsr::Fmask), 0, 0xffff'ffff, 0},
+    {IA32_FS_BASE, R::Hardware, W::Canonical, at(HardwareMsr::FsBase), 0, all_bits, 0},
+    {IA32_GS_BASE, R::Hardware, W::Canonical, at(HardwareMsr::GsBase), 0, all_bits, 0},
+    {IA32_KERNEL_GS_BASE, R::Hardware, W::Canonical, at(HardwareMsr::KernelGsBase), 0, all_bits, 0},
+    {IA32_TSC_AUX, R::Hardware, W::TscAux, at(HardwareMsr::TscAux), need::TscAux, 0xffff'ffff, 0},
+    // AMD, of which operating systems read some without expecting #GP
+    {SYSCFG, R::Constant, W::Constant, 0, need::Amd, 0, 0},
+    {HWCR, R::Stored, W::Stored, at(MsrSlot::Hwcr), need::Amd, bit(6) | bit(8),
+     bit(24)}, // bit 24: the TSC runs at P0 speed
+    {TOP_MEM, R::Constant, W::Fault, 0, need::Amd, 0, 0},
+    {TOP_MEM2, R::Constant, W::Fault, 0, need::Amd, 0, 0},
+    {NB_CFG, R::Constant, W::Constant, 0, need::Amd, 0, 0},
+    {INT_PENDING, R::Constant, W::Constant, 0, need::Amd, 0, 0}, // no C1E message
+    {MMIO_CFG_BASE, R::Constant, W::Fault, 0, need::Amd, 0, 0},
+    {VM_CR, R::Constant, W::Fault, 0, need::Amd, 0, bit(3) | bit(4)}, // SVM disabled and locked
+    {LS_CFG, R::Constant, W::Constant, 0, need::Amd, 0, 0},
+    {DE_CFG, R::DeCfg, W::DeCfg, 0, need::Amd, 0, 0},
+};
+
+// Direct index: one byte per MSR number in each populated 4096-number block, 0 where there is none.
+struct Index {
+    u8 low[0x1000]{};
+    u8 syscall[0x200]{};
+    u8 amd[0x200]{};
+    u8 amd_more[0x80]{};
+};
+consteval Index make_index() {
+    Index index;
+    u8 number = 0;
+    for (MsrRule const& rule : rules) {
+        for (u32 i = 0; i < rule.count; ++i) {
+            u32 const block = rule.index >> 12;
+            u32 const offset = (rule.index & 0xfff) + i;
+            if (block == 0) index.low[offset] = number;
+            if (block == 0xc'0000) index.syscall[offset] = number;
+            if (block == 0xc'0010) index.amd[offset] = number;
+            if (block == 0xc'0011) index.amd_more[offset] = number;
+        }
+        ++number;
+    }
+    return index;
+}
+inline constexpr Index index_of = make_index();
+
+} // namespace vm::msr

@@ -1,0 +1,259 @@
+#include "vm/cpuid_hosts.hpp"
+
+#include <gtest/gtest.h>
+#include <map>
+#include <vm/msr_policy.hpp>
+
+namespace {
+
+using vm::HardwareMsr;
+using vm::MsrResult;
+using vm::u32;
+using vm::u64;
+constexpr MsrResult done = MsrResult::Done;
+constexpr MsrResult fault = MsrResult::GeneralProtection;
+
+struct FakeVcpu final : vm::MsrHooks {
+    std::map<HardwareMsr, u64> hardware;
+    u64 cr0_value = 0;
+    u64 host_tsc = 1000, offset = 0, deadline = 0, apic_base = 0xfee00900;
+    u64 read_hardware(HardwareMsr which) override { return hardware[which]; }
+    void write_hardware(HardwareMsr which, u64 value) override { hardware[which] = value; }
+    u64 cr0() override { return cr0_value; }
+    u64 guest_tsc() override { return host_tsc + offset; }
+    void shift_tsc(u64 delta) override { offset += delta; }
+    u64 read_tsc_deadline() override { return deadline; }
+    void write_tsc_deadline(u64 value) override { deadline = value; }
+    u64 read_apic_base() override { return apic_base; }
+    MsrResult write_apic_base(u64 value) override {
+        apic_base = value;
+        return done;
+    }
+    MsrResult read_x2apic(u32 index, u64& value) override {
+        value = index;
+        return index == 0x802 ? done : fault;
+    }
+    MsrResult write_x2apic(u32 index, u64) override { return index == 0x80b ? done : fault; }
+};
+
+struct MsrTest : ::testing::Test {
+    FakeVcpu vcpu;
+    vm::MsrPolicy msrs{facts(vm::CpuVendor::Intel), vcpu};
+
+    static vm::MsrFacts facts(vm::CpuVendor vendor) {
+        vm::MsrFacts result = vm::msr_facts_of(hosts::policy<hosts::skylake_x>(hosts::everything()));
+        result.vendor = vendor;
+        result.microcode_revision = 0x2006;
+        return result;
+    }
+    u64 read(u32 index) {
+        u64 value = 0xdead;
+        EXPECT_EQ(msrs.read(index, value), done) << std::hex << index;
+        return value;
+    }
+    MsrResult try_read(u32 index) {
+        u64 value = 0;
+        return msrs.read(index, value);
+    }
+};
+
+TEST_F(MsrTest, OnlyTheseExistOnIntel) {
+    std::vector<u32> found;
+    for (u32 base : {0U, 0x40000000U, 0xc0000000U, 0xc0010000U, 0xc0011000U, 0xfffff000U})
+        for (u32 index = base; index - base < 0x1000; ++index)
+            if (msrs.find(index) != nullptr) found.push_back(index);
+    std::vector<u32> expected = {0x10,  0x17,  0x1b,  0x3a,  0x3b,  0x8b,  0xce,  0xfe,
+                                 0x140, 0x174, 0x175, 0x176, 0x179, 0x17a, 0x1a0, 0x1d9};
+    for (u32 i = 0x200; i <= 0x20f; ++i)
+        expected.push_back(i);
+    for (u32 i : {0x250U, 0x258U, 0x259U})
+        expected.push_back(i);
+    for (u32 i = 0x268; i <= 0x26f; ++i)
+        expected.push_back(i);
+    for (u32 i : {0x277U, 0x2ffU, 0x6e0U, 0xda0U, 0xc0000080U, 0xc0000081U, 0xc0000082U, 0xc0000083U, 0xc0000084U,
+                  0xc0000100U, 0xc0000101U, 0xc0000102U, 0xc0000103U})
+        expected.push_back(i);
+    EXPECT_EQ(found, expected);
+}
+
+TEST_F(MsrTest, WhatTheTableDoesNotNameIsGeneralProtection) {
+    for (u32 index : {0U, 1U, 0x34U, 0x48U, 0x49U, 0x10aU, 0x122U, 0x345U, 0x38fU, 0x480U, 0x600U, 0x7ffU, 0x900U,
+                      0xc0010015U, 0xc0010117U, 0xffffffffU, 0x80000000U}) {
+        EXPECT_EQ(try_read(index), fault) << std::hex << index;
+        EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;
+    }
+}
+
+TEST_F(MsrTest, AmdHasItsOwnAndNotIntels) {
+    msrs = vm::MsrPolicy(facts(vm::CpuVendor::Amd), vcpu);
+    EXPECT_EQ(try_read(vm::msr::IA32_MISC_ENABLE), fault);
+    EXPECT_EQ(try_read(vm::msr::IA32_FEATURE_CONTROL), fault);
+    EXPECT_EQ(read(vm::msr::SYSCFG), 0U);
+    EXPECT_EQ(read(vm::msr::VM_CR), 0x18U);
+    EXPECT_EQ(read(vm::msr::HWCR), 1U << 24);
+    EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 6), done);
+    EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 4), fault);
+    EXPECT_EQ(read(vm::msr::IA32_BIOS_SIGN_ID), 0x2006U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_BIOS_SIGN_ID, 0), fault);
+    EXPECT_EQ(msrs.write(vm::msr::DE_CFG, 2), fault) << "a promise that the host does not keep";
+    EXPECT_EQ(msrs.write(vm::msr::DE_CFG, 0), done);
+    vm::MsrFacts serialising = facts(vm::CpuVendor::Amd);
+    serialising.lfence_serialising = true;
+    msrs = vm::MsrPolicy(serialising, vcpu);
+    EXPECT_EQ(read(vm::msr::DE_CFG), 2U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_AUX, 0x1'0000'0005), done);
+    EXPECT_EQ(vcpu.hardware[HardwareMsr::TscAux], 5U);
+}
+
+TEST_F(MsrTest, FeaturesGateTheirMsrs) {
+    vm::MsrFacts bare = facts(vm::CpuVendor::Intel);
+    bare.tsc_aux = bare.tsc_deadline = bare.xsaves = false;
+    msrs = vm::MsrPolicy(bare, vcpu);
+    for (u32 index : {vm::msr::IA32_TSC_AUX, vm::msr::IA32_TSC_DEADLINE, vm::msr::IA32_XSS}) {
+        EXPECT_EQ(try_read(index), fault);
+        EXPECT_EQ(msrs.write(index, 0), fault);
+    }
+}
+
+TEST_F(MsrTest, TscAndTscAdjustMoveTogether) {
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 500), done);
+    EXPECT_EQ(read(vm::msr::IA32_TSC), 1500U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC, 100), done);
+    EXPECT_EQ(read(vm::msr::IA32_TSC), 100U);
+    EXPECT_EQ(read(vm::msr::IA32_TSC_ADJUST), u64{500} - 1400);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 0), done);
+    EXPECT_EQ(read(vm::msr::IA32_TSC), 1000U);
+}
+
+TEST_F(MsrTest, HooksAreReached) {
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_DEADLINE, 77), done);
+    EXPECT_EQ(read(vm::msr::IA32_TSC_DEADLINE), 77U);
+    EXPECT_EQ(read(vm::msr::IA32_APIC_BASE), 0xfee00900U);
+    EXPECT_EQ(read(0x802), 0x802U);
+    EXPECT_EQ(try_read(0x80b), fault);
+    EXPECT_EQ(msrs.write(0x80b, 0), done);
+    EXPECT_EQ(msrs.write(0x8ff, 0), fault);
+}
+
+TEST_F(MsrTest, EferRules) {
+    EXPECT_EQ(msrs.write(vm::msr::IA32_EFER, 0x901), done);
+    EXPECT_EQ(vcpu.hardware[HardwareMsr::Efer], 0x901U);
+    vcpu.cr0_value = vm::cr0::PG | vm::cr0::PE;
+    vcpu.hardware[HardwareMsr::Efer] = 0xd01;
+    EXPECT_EQ(msrs.write(vm::msr::IA32_EFER, 0xc01), fault) << "LME may not change while paging";
+    EXPECT_EQ(msrs.write(vm::msr::IA32_EFER, 0x101), done);
+    EXPECT_EQ(vcpu.hardware[HardwareMsr::Efer], 0x501U) << "LMA stays";
+    for (unsigned reserved : {1U, 9U, 12U, 13U, 14U, 15U, 63U})
+        EXPECT_EQ(msrs.write(vm::msr::IA32_EFER, 0x501 | u64{1} << reserved), fault) << reserved;
+}
+
+TEST_F(MsrTest, BasesMustBeCanonical) {
+    for (u32 index : {vm::msr::IA32_LSTAR, vm::msr::IA32_FS_BASE, vm::msr::IA32_GS_BASE, vm::msr::IA32_KERNEL_GS_BASE,
+                      vm::msr::IA32_CSTAR, vm::msr::IA32_SYSENTER_EIP, vm::msr::IA32_SYSENTER_ESP}) {
+        EXPECT_EQ(msrs.write(index, 0x0000'8000'0000'0000), fault);
+        EXPECT_EQ(msrs.write(index, 0xffff'7fff'ffff'ffff), fault);
+        EXPECT_EQ(msrs.write(index, 0xffff'8000'0000'0000), done);
+        EXPECT_EQ(read(index), 0xffff'8000'0000'0000);
+        EXPECT_EQ(msrs.write(index, 0x0000'7fff'ffff'ffff), done);
+    }
+}
+
+TEST_F(MsrTest, ReservedBitsFault) {
+    EXPECT_EQ(msrs.write(vm::msr::IA32_FMASK, u64{1} << 32), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_AUX, u64{1} << 32), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_XSS, 0x100), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_XSS, 0), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 1), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 0), done);
+    EXPECT_EQ(read(vm::msr::IA32_MISC_ENABLE), 0x1801U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, 0x1800), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, 0x1800 | 1 << 18), fault) << "no MONITOR to enable";
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MTRRCAP, 0x508), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_FEATURE_CONTROL, 5), fault);
+    EXPECT_EQ(read(vm::msr::IA32_FEATURE_CONTROL), 1U);
+    EXPECT_EQ(read(vm::msr::IA32_BIOS_SIGN_ID), 0x2006'0000'0000U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_BIOS_SIGN_ID, 0), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_SYSENTER_CS, 0xf'0000'0010), done);
+    EXPECT_EQ(read(vm::msr::IA32_SYSENTER_CS), 0x10U);
+}
+
+TEST_F(MsrTest, MtrrsAreStoredWhenValid) {
+    EXPECT_EQ(read(vm::msr::IA32_MTRRCAP), 0x508U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MTRR_DEF_TYPE, 0xc06), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MTRR_DEF_TYPE, 0xc02), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MTRR_DEF_TYPE, 0x1c06), fault);
+    EXPECT_EQ(read(vm::msr::IA32_MTRR_DEF_TYPE), 0xc06U);
+    for (u32 i = 0; i < 8; ++i) {
+        EXPECT_EQ(msrs.write(0x200 + 2 * i, 0xc000'0001 + (u64{i} << 20)), done);
+        EXPECT_EQ(msrs.write(0x201 + 2 * i, 0x3fff'c000'0800), done);
+        EXPECT_EQ(read(0x200 + 2 * i), 0xc000'0001 + (u64{i} << 20));
+    }
+    EXPECT_EQ(msrs.write(0x200, 0x103), fault);
+    EXPECT_EQ(msrs.write(0x200, 0x106), fault);
+    EXPECT_EQ(msrs.write(0x201, 0x400), fault);
+    EXPECT_EQ(msrs.write(0x201, u64{1} << 46), fault);
+    EXPECT_EQ(msrs.write(0x26f, 0x0606'0606'0505'0401), done);
+    EXPECT_EQ(msrs.write(0x26f, 0x0706'0606'0505'0401), fault);
+    EXPECT_EQ(read(0x26f), 0x0606'0606'0505'0401U);
+    EXPECT_EQ(read(0x26e), 0U);
+}
+
+TEST_F(MsrTest, FirmwareMtrrsSurviveAsWritten) {
+    msrs.set_firmware_mtrrs(0xc000'0000);
+    EXPECT_EQ(read(vm::msr::IA32_MTRR_DEF_TYPE), 0xc06U);
+    EXPECT_EQ(read(0x200), 0xc000'0000U);
+    EXPECT_EQ(read(0x201), 0x3fff'c000'0800U);
+    EXPECT_EQ(read(0x250), 0x0606'0606'0606'0606U);
+    EXPECT_EQ(read(0x259), 0U);
+    EXPECT_EQ(read(0x26f), 0x0606'0606'0606'0606U);
+    for (u32 index : {0x200U, 0x201U, 0x250U, 0x2ffU})
+        EXPECT_EQ(msrs.write(index, read(index)), done);
+    msrs.reset();
+    EXPECT_EQ(read(vm::msr::IA32_MTRR_DEF_TYPE), 0U);
+}
+
+TEST(ControlRegisters, Pat) {
+    static_assert(vm::is_valid_pat(vm::pat_reset));
+    for (u64 type = 0; type < 256; ++type) {
+        bool const valid = type == 0 || type == 1 || (type >= 4 && type <= 7);
+        for (unsigned byte = 0; byte < 8; ++byte)
+            EXPECT_EQ(vm::is_valid_pat(type << (8 * byte)), valid) << type;
+    }
+}
+
+TEST(ControlRegisters, Cr0) {
+    using namespace vm::cr0;
+    u64 const lme = vm::efer::LME, lma = vm::efer::LME | vm::efer::LMA;
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, PG, 0, 0, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, NW, 0, 0, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, u64{1} << 32, 0, 0, false));
+    EXPECT_TRUE(vm::is_valid_cr0_write(0, PE | PG, 0, 0, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, 0, lme, false)) << "long mode needs PAE";
+    EXPECT_TRUE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme, true));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma, true));
+    EXPECT_TRUE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE | vm::cr4::PCIDE, lma, false));
+    EXPECT_EQ(vm::effective_cr0(0xffff'ffff), 0xe005'003fU);
+}
+
+TEST(ControlRegisters, Cr3Cr4Xcr0) {
+    vm::ControlRegisterRules const rules{.cr4 = vm::cr4::PAE | vm::cr4::PCIDE | vm::cr4::PGE};
+    u64 const lma = vm::efer::LMA;
+    EXPECT_FALSE(vm::is_valid_cr4_write(0, vm::cr4::SMEP, 0, 0, rules));
+    EXPECT_FALSE(vm::is_valid_cr4_write(vm::cr4::PAE, 0, 0, lma, rules));
+    EXPECT_FALSE(vm::is_valid_cr4_write(0, vm::cr4::PCIDE | vm::cr4::PAE, 0, 0, rules));
+    EXPECT_FALSE(vm::is_valid_cr4_write(vm::cr4::PAE, vm::cr4::PCIDE | vm::cr4::PAE, 0x1001, lma, rules));
+    EXPECT_TRUE(vm::is_valid_cr4_write(vm::cr4::PAE, vm::cr4::PCIDE | vm::cr4::PAE, 0x1000, lma, rules));
+    EXPECT_FALSE(vm::is_valid_cr3_write(u64{1} << 46, 0, lma, 46));
+    EXPECT_FALSE(vm::is_valid_cr3_write(u64{1} << 63, 0, lma, 46));
+    EXPECT_TRUE(vm::is_valid_cr3_write(u64{1} << 63 | 5, vm::cr4::PCIDE, lma, 46));
+    EXPECT_TRUE(vm::is_valid_xcr0(1, 7));
+    for (u64 bad : {u64{0}, u64{2}, u64{5}, u64{0x27}, u64{0xe3}, u64{0x207}})
+        EXPECT_FALSE(vm::is_valid_xcr0(bad, 0xe7)) << bad;
+    EXPECT_TRUE(vm::is_valid_xcr0(0xe7, 0xe7));
+    EXPECT_FALSE(vm::is_canonical(0x8000'0000'0000));
+    EXPECT_TRUE(vm::is_canonical(~u64{0}));
+}
+
+} // namespace
