@@ -1,4 +1,5 @@
-// The four functions that the compiler calls by itself, plus strlen. REP string instructions: no vector registers in ring 0.
+// The four functions that the compiler calls by itself, plus strlen and memchr. REP string instructions: no vector
+// registers in ring 0.
 #include <cstddef>
 #include <cstdint>
 
@@ -9,6 +10,7 @@ void* memmove(void* to, void const* from, std::size_t count);
 void* memset(void* to, int value, std::size_t count);
 int memcmp(void const* left, void const* right, std::size_t count);
 std::size_t strlen(char const* text);
+void* memchr(void const* bytes, int value, std::size_t count);
 
 void* memcpy(void* to, void const* from, std::size_t count) {
     void* const result = to;
@@ -55,6 +57,13 @@ std::size_t strlen(char const* text) {
         asm volatile("" : : : "memory");
     }
     return n;
+}
+
+void* memchr(void const* bytes, int value, std::size_t count) {
+    auto const* at = static_cast<unsigned char const*>(bytes);
+    for (; count != 0; at++, count--)
+        if (*at == static_cast<unsigned char>(value)) return const_cast<unsigned char*>(at);
+    return nullptr;
 }
 }
 #endif
