@@ -1,0 +1,6 @@
+#pragma once
+#include "runtime/runtime.hpp"
+
+namespace guest {
+void parse_boot_info(); // once, before anything overwrites low memory
+}
