@@ -39,16 +39,11 @@ void TimerQueue::update_next() {
     next_ = first != nullptr ? first->deadline_tsc_ : never;
 }
 
-void TimerQueue::expire(u64 now_tsc) {
-    // A callback may arm timers, itself included; one armed for the past waits for the next call, so this loop ends.
-    lib::IntrusiveList<Timer> due;
-    while (Timer* const timer = timers_.front()) {
-        if (timer->deadline_tsc_ > now_tsc) break;
-        lib::IntrusiveList<Timer>::remove(*timer);
-        due.push_back(*timer);
-    }
-    while (Timer* const timer = due.pop_front()) timer->callback_();
+Timer* TimerQueue::pop_due(u64 now_tsc) {
+    if (next_ > now_tsc) return nullptr;
+    Timer* const timer = timers_.pop_front();
     update_next();
+    return timer;
 }
 
 } // namespace kernel

@@ -1,5 +1,7 @@
 #pragma once
 // Machine time from the TSC, calibrated once at boot, and timers per CPU.
+#include <atomic>
+#include <kernel/spinlock.hpp>
 #include <lib/delegate.hpp>
 #include <lib/intrusive_list.hpp>
 #include <lib/types.hpp>
@@ -44,11 +46,20 @@ public:
 
 private:
     friend class TimerQueue;
+    friend void arm_timer(Timer& timer, u64 deadline_tsc);
+    friend void cancel_timer(Timer& timer);
     Callback callback_;
     u64 deadline_tsc_ = 0;
+    std::atomic<u32> queue_{~0U}; // the CPU in whose queue it is or was last
 };
 
-// Timers of one CPU, sorted by deadline. Entered by that CPU with interrupts off, only.
+// Arms on the calling CPU, whose timer interrupt will call back; an earlier arming is forgotten. A deadline in the past
+// fires at once, but never from inside this call.
+void arm_timer(Timer& timer, u64 deadline_tsc);
+// A callback that runs on another CPU at this moment is not waited for.
+void cancel_timer(Timer& timer);
+
+// Timers of one CPU, sorted by deadline. Its lock belongs to arm_timer() and its friends.
 class TimerQueue {
 public:
     static constexpr u64 never = ~u64{0};
@@ -56,11 +67,14 @@ public:
     bool arm(Timer& timer, u64 deadline_tsc);
     void cancel(Timer& timer);
     u64 next_deadline() const { return next_; }
-    // Calls back every timer that is due at `now_tsc`, at most once each.
-    void expire(u64 now_tsc);
+    // Takes out the first timer that is due at `now_tsc`; nullptr: none.
+    Timer* pop_due(u64 now_tsc);
+    static void call(Timer& timer) { timer.callback_(); }
+    Spinlock& lock() { return lock_; }
 
 private:
     void update_next();
+    Spinlock lock_;
     lib::IntrusiveList<Timer> timers_;
     u64 next_ = never;
 };

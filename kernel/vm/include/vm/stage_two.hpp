@@ -31,7 +31,8 @@ public:
 template <typename Entry>
 class StageTwoTable {
 public:
-    explicit StageTwoTable(bool pages_1g) : pages_1g_(pages_1g) {}
+    // `largest_level`: 1 for 4 KiB pages only, 2 for 2 MiB, 3 for 1 GiB.
+    explicit StageTwoTable(unsigned largest_level) : largest_level_(largest_level) {}
     ~StageTwoTable() {
         if (root_.value != 0) release(root_, 4);
     }
@@ -49,7 +50,7 @@ public:
         if (!at.is_aligned(lib::page_size) || !to.is_aligned(lib::page_size) || size % lib::page_size != 0)
             return lib::fail(lib::Errc::OutOfRange);
         while (size > 0) {
-            unsigned level = pages_1g_ ? 3 : 2;
+            unsigned level = largest_level_;
             while (level > 1 && (((at.value | to.value) & (bytes_at(level) - 1)) != 0 || size < bytes_at(level))) level--;
             Entry* const entry = TRY(entry_for(at, level));
             if (entry->is_present() && !entry->is_leaf(level)) {
@@ -105,7 +106,7 @@ private:
 
     HostPhys root_{};
     u64 tables_ = 0;
-    bool pages_1g_;
+    unsigned largest_level_;
 };
 
 } // namespace vm

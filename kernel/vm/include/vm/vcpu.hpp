@@ -2,8 +2,9 @@
 // One virtual CPU: the vendor-neutral half. A backend derives from it and adds its control block.
 #include <array>
 #include <atomic>
+#include <kernel/heap.hpp>
 #include <kernel/time.hpp>
-#include <lib/types.hpp>
+#include <lib/format.hpp>
 #include <vm/cpuid_policy.hpp>
 #include <vm/exit.hpp>
 #include <vm/local_apic.hpp>
@@ -19,14 +20,13 @@ enum class Gpr : u8 { Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, 
 enum class SegmentName : u8 { Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr };
 struct Segment {
     u16 selector;
-    u16 attributes; // type, S, DPL, P in bits 7:0, AVL, L, D/B, G in bits 15:12, unusable in bit 11. [intel/vol3] 25.4.1
+    u16 attributes; // type, S, DPL, P in bits 7:0, AVL, L, D/B, G in bits 15:12, unusable in bit 16 is kept in bit 11
     u32 limit;
     u64 base;
 };
 namespace segment {
 inline constexpr u16 long_code = 0xa09b, code_32 = 0xc09b, data_32 = 0xc093, code_16 = 0x009b, data_16 = 0x0093,
-                     ldt = 0x0082, busy_tss = 0x008b, unusable = 0x0800;
-inline constexpr u16 l_bit = 0x2000, db_bit = 0x4000;
+                     ldt = 0x0082, busy_tss = 0x008b, unusable = 0x0800, l_bit = 0x2000, db_bit = 0x4000;
 } // namespace segment
 struct TablePointer {
     u64 base;
@@ -51,19 +51,28 @@ inline constexpr u32 interrupt = 1U << 0; // something may be deliverable
 inline constexpr u32 nmi = 1U << 1;
 inline constexpr u32 leave = 1U << 2; // back to the main loop
 inline constexpr u32 flush_tlb = 1U << 3;
-inline constexpr u32 stop = 1U << 4;
-inline constexpr u32 apic_mode = 1U << 5; // the APIC changed between disabled, xAPIC and x2APIC
+inline constexpr u32 apic_mode = 1U << 4; // the APIC changed between disabled, xAPIC and x2APIC
+inline constexpr u32 eoi_bitmap = 1U << 5;
+inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
+inline constexpr u32 init = 1U << 7;
+inline constexpr u32 sipi = 1U << 8;
+inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
+
+// Waiting for SIPI is what an AP does after INIT.
+enum class Activity : u8 { Running, Halted, WaitForSipi };
 
 class Vcpu : public ApicBus, public MsrHooks {
 public:
-    Vcpu(Vm& vm, u32 id);
+    Vcpu(Vm& vm, u32 id, ApicPage& apic_page);
     virtual ~Vcpu();
     Vcpu(Vcpu const&) = delete;
     Vcpu& operator=(Vcpu const&) = delete;
 
     // Runs the guest on the calling CPU, interrupts off, until something wants the CPU back.
     virtual Leave run() = 0;
+    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs elsewhere.
+    virtual void unload() = 0;
 
     // State of the guest. Valid on the owning CPU between exits; slow ones read the control block.
     u64& gpr(Gpr name) { return gpr_[static_cast<unsigned>(name)]; }
@@ -72,10 +81,9 @@ public:
     virtual void set_rip(u64 value) = 0;
     virtual u64 rflags() = 0;
     virtual void set_rflags(u64 value) = 0;
-    // RSP lives in the control block: brings it into gpr(Rsp), and back.
-    virtual void fetch_rsp() = 0;
-    virtual void store_rsp() = 0;
-    virtual u64 cr0() = 0;
+    // RSP (and with AMD RAX) live in the control block: brings them into gprs(), and back.
+    virtual void fetch_gprs() = 0;
+    virtual void store_gprs() = 0;
     virtual u64 cr3() = 0;
     virtual u64 cr4() = 0;
     virtual u64 efer() = 0;
@@ -89,64 +97,91 @@ public:
     virtual void set_idt(TablePointer table) = 0;
     virtual u64 dr7() = 0;
     virtual void set_dr7(u64 value) = 0;
+    virtual u32 privilege_level() = 0;
 
-    // Go on behind an emulated instruction: also ends STI and MOV-SS shadows and delivers a single-step trap.
+    // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
-    void raise(Exception const& exception) { pending_exception_ = exception, has_exception_ = true; }
-    // The registers after RESET or INIT. [intel/vol3] table 9-1
-    void reset_architecture(bool is_init);
+    void raise(Exception const& exception) {
+        pending_exception_ = exception;
+        has_exception_ = true;
+    }
+    // The registers after RESET or INIT. [intel/vol3] table 10-1
+    void reset_registers();
+    void reset();
 
     Vm& vm() { return vm_; }
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
-    MsrState& msrs() { return msrs_; }
+    MsrPolicy& msrs() { return msrs_; }
     u64 xcr0() const { return xcr0_; }
-    virtual void set_xcr0(u64 value) = 0;
-    CpuidDynamic cpuid_dynamic();
+    void set_xcr0(u64 value);
+    Activity activity() const { return activity_; }
+    void set_activity(Activity activity) { activity_ = activity; }
 
     // Guest TSC = host TSC + offset.
     u64 tsc_offset() const { return tsc_offset_; }
     virtual void set_tsc_offset(u64 offset) = 0;
-    u64 guest_tsc() override;
 
-    // Wakes or interrupts the vCPU so that it looks at its requests soon; callable from any CPU.
+    // Sets requests and sees to it that they are looked up soon; from any CPU.
     void post(u32 requests);
+    void post_interrupt(u8 vector, TriggerMode trigger);
     // True when a sleeping vCPU has a reason to run.
     bool has_wake_event();
 
-    // ApicBus
-    void send_ipi(LocalApic& from, IpiRequest const& ipi) override;
-    void end_of_interrupt(u8 vector) override;
+    // TimerHost, ApicBus
+    u64 guest_tsc() override;
     void arm_timer(u64 deadline_guest_tsc) override;
     void disarm_timer() override;
-    void interrupt_pending(LocalApic& apic) override;
+    void send_ipi(LocalApic& from, IpiRequest const& request) override;
+    void end_of_interrupt(u8 vector) override;
+    void interrupt_pending(LocalApic& at) override;
+    // MsrHooks; the hardware ones are the backend's
+    void shift_tsc(u64 delta) override;
+    u64 read_tsc_deadline() override { return apic_.tsc_deadline(); }
+    void write_tsc_deadline(u64 value) override { apic_.write_tsc_deadline(value); }
+    u64 read_apic_base() override { return apic_.read_base(); }
+    MsrResult write_apic_base(u64 value) override;
+    MsrResult read_x2apic(u32 index, u64& value) override { return apic_.read_x2apic(index, value); }
+    MsrResult write_x2apic(u32 index, u64 value) override { return apic_.write_x2apic(index, value); }
+
+    // INIT, SIPI and timer requests, handled by the owner before entry.
+    void handle_requests(u32 requests);
+    void signal_init() { post(request::init); }
+    void signal_startup(u8 vector) {
+        startup_vector_.store(vector, std::memory_order_relaxed);
+        post(request::sipi);
+    }
 
     std::array<u64, exit_reason_count> const& exit_counts() const { return exit_counts_; }
-    void print_state(lib::TextSink& sink);
+    u64 total_exits() const;
+    virtual void print_state(lib::TextSink& sink) = 0;
+    void print_registers(lib::TextSink& sink);
 
 protected:
-    friend Outcome route(Vcpu& vcpu, Exit const& exit);
-    // One exit, from the count to what becomes of the instruction.
-    Outcome handle(Exit const& exit);
-
-    std::array<u64, 16> gpr_{}; // first: assembly knows the offset
+    std::array<u64, 16> gpr_{};
+    u64 host_stack_ = 0; // right behind gpr_: vmx/src/entry.S
     std::atomic<u32> requests_{0};
     bool has_exception_ = false;
     bool nmi_pending_ = false;
+    Activity activity_ = Activity::Running;
     Exception pending_exception_{};
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
-    std::atomic<u32> running_on_{~0U}; // CPU index while in run()
+    std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
-    MsrState msrs_;
-    kernel::Own<ApicPage> apic_page_;
+    std::array<u64, exit_reason_count> exit_counts_{};
+    MsrPolicy msrs_;
     LocalApic apic_;
     kernel::Timer apic_timer_;
-    std::array<u64, exit_reason_count> exit_counts_{};
+    std::atomic<u8> startup_vector_{0};
 
 private:
+    friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
 };
+
+// What becomes of an exit: the one router, shared by both vendors.
+Outcome route(Vcpu& vcpu, Exit const& exit);
 
 } // namespace vm

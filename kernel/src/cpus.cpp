@@ -1,0 +1,72 @@
+#include <kernel/apic.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/traps.hpp>
+
+namespace kernel {
+namespace {
+
+constinit std::array<Cpu*, max_cpus> all{};
+constinit std::atomic<u32> count{0};
+
+// A callback that arms its timer for the past gets its turn with the next interrupt, so one interrupt's work is bounded
+// by how many timers there are, not by what a guest asks for.
+constexpr unsigned max_callbacks_per_interrupt = 64;
+
+class Locked {
+public:
+    explicit Locked(TimerQueue& queue) : queue_(queue) { queue_.lock().lock(); }
+    ~Locked() { queue_.lock().unlock(); }
+    Locked(Locked const&) = delete;
+    Locked& operator=(Locked const&) = delete;
+
+private:
+    InterruptGuard no_interrupts_;
+    TimerQueue& queue_;
+};
+
+} // namespace
+
+u32 cpu_count() { return count.load(std::memory_order_acquire); }
+Cpu& cpu(u32 index) { return *all[index]; }
+void register_cpu(Cpu& cpu) {
+    all[cpu.index] = &cpu;
+    count.fetch_add(1, std::memory_order_release);
+}
+
+void kick(u32 index) {
+    if (index != this_cpu().index) local_apic().send_ipi(cpu(index).apic_id, vectors::kick);
+}
+
+void arm_timer(Timer& timer, u64 deadline_tsc) {
+    Cpu& here = this_cpu();
+    u32 const before = timer.queue_.load(std::memory_order_relaxed);
+    if (before != here.index && before != ~0U) cancel_timer(timer);
+    Locked const locked(here.timers);
+    timer.queue_.store(here.index, std::memory_order_relaxed);
+    if (here.timers.arm(timer, deadline_tsc)) local_apic().arm_timer(here.timers.next_deadline());
+}
+
+void cancel_timer(Timer& timer) {
+    u32 const index = timer.queue_.load(std::memory_order_relaxed);
+    if (index == ~0U) return;
+    TimerQueue& queue = cpu(index).timers;
+    Locked const locked(queue);
+    queue.cancel(timer); // the hardware may fire for nothing: cheaper than telling it
+}
+
+void run_timers() {
+    TimerQueue& queue = this_cpu().timers;
+    for (unsigned i = 0; i < max_callbacks_per_interrupt; i++) {
+        Timer* due = nullptr;
+        {
+            Locked const locked(queue);
+            due = queue.pop_due(lib::x86::rdtsc());
+        }
+        if (due == nullptr) break;
+        TimerQueue::call(*due);
+    }
+    Locked const locked(queue);
+    local_apic().arm_timer(queue.next_deadline());
+}
+
+} // namespace kernel

@@ -1,0 +1,22 @@
+#pragma once
+// The guest's own page tables, walked as its CPU would, without paging, with 32-bit, PAE and 4-level paging.
+// [intel/vol3] 4.3, 4.4, 4.5. Not supported: protection keys, 5-level paging (neither is offered).
+#include <expected>
+#include <lib/types.hpp>
+#include <vm/vcpu.hpp>
+
+namespace vm {
+
+struct WalkAccess {
+    bool is_write;
+    bool is_user;
+    bool is_checked; // false: rights are ignored, for what the CPU has executed already
+};
+
+// The guest-physical address, or the #PF that the access deserves.
+std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access);
+
+// Up to 15 bytes of code at CS:RIP; how many could be had.
+u32 fetch_code(Vcpu& vcpu, std::array<u8, 16>& bytes);
+
+} // namespace vm

@@ -1,0 +1,177 @@
+// The exit router: what becomes of an instruction that left the guest. One switch without a default, so a reason that
+// nobody thought of does not compile.
+#include <array>
+#include <lib/format.hpp>
+#include <vm/vm.hpp>
+
+namespace vm {
+namespace {
+
+u32 low(Vcpu& vcpu, Gpr name) { return static_cast<u32>(vcpu.gpr(name)); }
+u64 edx_eax(Vcpu& vcpu) { return vcpu.gpr(Gpr::Rdx) << 32 | low(vcpu, Gpr::Rax); }
+
+Outcome fault(Vcpu& vcpu, Exception const& exception) {
+    vcpu.raise(exception);
+    return Outcome::Inject;
+}
+
+Outcome cpuid(Vcpu& vcpu) {
+    CpuidDynamic const dynamic{.cr4 = vcpu.cr4(),
+                               .xcr0 = vcpu.xcr0(),
+                               .apic_id = vcpu.id(),
+                               .apic_enabled = vcpu.apic().mode() != LocalApic::Mode::Disabled};
+    CpuidRegs const result = vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic);
+    vcpu.gpr(Gpr::Rax) = result.eax;
+    vcpu.gpr(Gpr::Rbx) = result.ebx;
+    vcpu.gpr(Gpr::Rcx) = result.ecx;
+    vcpu.gpr(Gpr::Rdx) = result.edx;
+    return Outcome::Advance;
+}
+
+Outcome read_msr(Vcpu& vcpu) {
+    u64 value = 0;
+    if (vcpu.msrs().read(low(vcpu, Gpr::Rcx), value) != MsrResult::Done) return fault(vcpu, general_protection());
+    vcpu.gpr(Gpr::Rax) = static_cast<u32>(value);
+    vcpu.gpr(Gpr::Rdx) = value >> 32;
+    return Outcome::Advance;
+}
+
+Outcome write_msr(Vcpu& vcpu) {
+    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done) return fault(vcpu, general_protection());
+    return Outcome::Advance;
+}
+
+Outcome port_io(Vcpu& vcpu, Exit const& exit) {
+    PortAccess const& port = exit.port;
+    if (port.is_string) [[unlikely]]
+        return vcpu.vm().platform().port_string(vcpu, exit);
+    u64& rax = vcpu.gpr(Gpr::Rax);
+    if (!port.is_in) {
+        vcpu.vm().platform().port_out(port.port, port.size, rax);
+        return Outcome::Advance;
+    }
+    u64 const value = vcpu.vm().platform().port_in(port.port, port.size);
+    if (port.size == 1) rax = (rax & ~u64{0xff}) | static_cast<u8>(value);
+    else if (port.size == 2) rax = (rax & ~u64{0xffff}) | static_cast<u16>(value);
+    else rax = static_cast<u32>(value);
+    return Outcome::Advance;
+}
+
+// Number 0: do nothing, and say so. All others are reserved: RAX becomes all ones.
+Outcome hypercall(Vcpu& vcpu) {
+    if (vcpu.privilege_level() != 0) return fault(vcpu, invalid_opcode());
+    vcpu.gpr(Gpr::Rax) = vcpu.gpr(Gpr::Rax) == 0 ? 0 : ~u64{0};
+    return Outcome::Advance;
+}
+
+Outcome set_extended_control(Vcpu& vcpu) {
+    u64 const value = edx_eax(vcpu);
+    if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 || !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
+        return fault(vcpu, general_protection());
+    vcpu.set_xcr0(value);
+    return Outcome::Advance;
+}
+
+Outcome write_cr0(Vcpu& vcpu, u64 value) {
+    u64 const old = vcpu.cr0();
+    bool const long_code = (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
+    if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return fault(vcpu, general_protection());
+    vcpu.set_cr0(effective_cr0(value));
+    return Outcome::Advance;
+}
+
+Outcome write_cr4(Vcpu& vcpu, u64 value) {
+    if (!is_valid_cr4_write(vcpu.cr4(), value, vcpu.cr3(), vcpu.efer(), vcpu.vm().cpuid().rules()))
+        return fault(vcpu, general_protection());
+    vcpu.set_cr4(value);
+    return Outcome::Advance;
+}
+
+Outcome control_register(Vcpu& vcpu, RegisterAccess const& access) {
+    using Kind = RegisterAccess::Kind;
+    constexpr u64 lmsw_bits = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
+    switch (access.kind) {
+    case Kind::Clts: return write_cr0(vcpu, vcpu.cr0() & ~cr0::TS);
+    case Kind::Lmsw: {
+        u64 const wanted = access.lmsw_source & lmsw_bits;
+        u64 const keep_pe = vcpu.cr0() & cr0::PE; // LMSW can set PE, not clear it
+        return write_cr0(vcpu, (vcpu.cr0() & ~lmsw_bits) | wanted | keep_pe);
+    }
+    case Kind::Read:
+        vcpu.fetch_gprs();
+        switch (access.number) {
+        case 0: vcpu.gprs()[access.operand & 15] = vcpu.cr0(); break;
+        case 3: vcpu.gprs()[access.operand & 15] = vcpu.cr3(); break;
+        case 4: vcpu.gprs()[access.operand & 15] = vcpu.cr4(); break;
+        case 8: vcpu.gprs()[access.operand & 15] = vcpu.apic().task_priority() >> 4; break;
+        default: return fault(vcpu, invalid_opcode());
+        }
+        vcpu.store_gprs();
+        return Outcome::Advance;
+    case Kind::Write: break;
+    }
+    vcpu.fetch_gprs();
+    u64 const value = vcpu.gprs()[access.operand & 15];
+    switch (access.number) {
+    case 0: return write_cr0(vcpu, value);
+    case 3:
+        if (!is_valid_cr3_write(value, vcpu.cr4(), vcpu.efer(), vcpu.vm().cpuid().rules().physical_bits))
+            return fault(vcpu, general_protection());
+        vcpu.set_cr3(value & ~lib::bit(63));
+        return Outcome::Advance;
+    case 4: return write_cr4(vcpu, value);
+    case 8:
+        if (!is_valid_cr8_write(value)) return fault(vcpu, general_protection());
+        vcpu.apic().set_task_priority(static_cast<u8>(value << 4));
+        vcpu.interrupt_pending(vcpu.apic());
+        return Outcome::Advance;
+    default: return fault(vcpu, invalid_opcode());
+    }
+}
+
+Outcome crash(Vcpu& vcpu, std::string_view what) {
+    std::array<char, 120> text{};
+    vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
+    return Outcome::StopVm;
+}
+
+} // namespace
+
+Outcome route(Vcpu& vcpu, Exit const& exit) {
+    vcpu.exit_counts_[static_cast<unsigned>(exit.reason)]++;
+    switch (exit.reason) {
+    case ExitReason::Cpuid: return cpuid(vcpu);
+    case ExitReason::Hypercall: return hypercall(vcpu);
+    case ExitReason::ReadMsr: return read_msr(vcpu);
+    case ExitReason::WriteMsr: return write_msr(vcpu);
+    case ExitReason::PortIo: return port_io(vcpu, exit);
+    case ExitReason::MemoryFault:
+    case ExitReason::ApicAccess: return vcpu.vm().platform().memory_access(vcpu, exit);
+    case ExitReason::Hlt: return Outcome::Sleep;
+    case ExitReason::Pause: return Outcome::Yield;
+    case ExitReason::Xsetbv: return set_extended_control(vcpu);
+    case ExitReason::ControlRegister: return control_register(vcpu, exit.control);
+    case ExitReason::CacheControl: return Outcome::Advance; // memory is coherent: nothing to write back
+    case ExitReason::Forbidden: return fault(vcpu, invalid_opcode());
+    case ExitReason::Privileged: return fault(vcpu, general_protection());
+    case ExitReason::ApicWrite: vcpu.apic().apic_write(exit.apic_offset); return Outcome::Retry;
+    case ExitReason::EndOfInterrupt: vcpu.apic().eoi_exit(exit.vector); return Outcome::Retry;
+    case ExitReason::TripleFault: return crash(vcpu, "triple fault");
+    case ExitReason::TaskSwitch: return crash(vcpu, "hardware task switch, which is not supported,");
+    case ExitReason::MachineCheck: return crash(vcpu, "machine check");
+    case ExitReason::InvalidState: return crash(vcpu, "registers that no CPU would run");
+    // The backend deals with these itself and does not ask.
+    case ExitReason::ExternalInterrupt:
+    case ExitReason::InterruptWindow:
+    case ExitReason::NmiWindow:
+    case ExitReason::Exception:
+    case ExitReason::DebugRegister:
+    case ExitReason::TprBelowThreshold:
+    case ExitReason::PreemptionTimer:
+    case ExitReason::Nmi:
+    case ExitReason::Unknown: break;
+    }
+    return crash(vcpu, "exit without a handler");
+}
+
+} // namespace vm

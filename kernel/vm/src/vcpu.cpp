@@ -1,0 +1,163 @@
+#include <kernel/cpus.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <vm/guest_walk.hpp>
+#include <vm/vcpu.hpp>
+#include <vm/vm.hpp>
+
+namespace vm {
+namespace {
+
+// A periodic timer may make us work at most this often; the guest's phase is kept.
+constexpr u64 minimum_timer_period_ns = 20'000;
+
+LocalApicConfig apic_config(Vm const& vm, CpuidPolicy const& cpuid, u32 id) {
+    (void)vm;
+    return {.id = id,
+            .is_bootstrap = id == 0,
+            .has_x2apic = cpuid.has_x2apic(),
+            .has_tsc_deadline = cpuid.has_tsc_deadline(),
+            .physical_bits = cpuid.rules().physical_bits,
+            .crystal = cpuid.crystal(),
+            .minimum_timer_period = kernel::tsc_scale().to_ticks(minimum_timer_period_ns)};
+}
+
+} // namespace
+
+Vcpu::Vcpu(Vm& vm, u32 id, ApicPage& apic_page)
+    : vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this), apic_(apic_config(vm, vm.cpuid(), id), apic_page, *this),
+      apic_timer_(kernel::Timer::Callback::to<&Vcpu::apic_timer_expired>(*this)) {}
+
+Vcpu::~Vcpu() { kernel::cancel_timer(apic_timer_); }
+
+void Vcpu::reset() {
+    kernel::cancel_timer(apic_timer_);
+    requests_.store(request::apic_mode | request::eoi_bitmap, std::memory_order_relaxed);
+    has_exception_ = false;
+    nmi_pending_ = false;
+    activity_ = id_ == 0 ? Activity::Running : Activity::WaitForSipi;
+    msrs_.reset();
+    msrs_.set_firmware_mtrrs(GuestRam::hole_begin);
+    apic_.reset();
+    set_xcr0(xcr0::X87);
+    reset_registers();
+}
+
+void Vcpu::reset_registers() {
+    using lib::x86::Rflags;
+    gpr_ = {};
+    gpr(Gpr::Rdx) = vm_.cpuid().lookup(1, 0, {}).eax; // family, model, stepping
+    store_gprs();
+    set_rip(0xfff0);
+    set_rflags(2);
+    set_cr0(cr0::reset);
+    set_cr3(0);
+    set_cr4(0);
+    set_efer(0);
+    set_segment(SegmentName::Cs, {0xf000, segment::code_16, 0xffff, 0xffff'0000});
+    for (auto const name : {SegmentName::Es, SegmentName::Ss, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs})
+        set_segment(name, {0, segment::data_16, 0xffff, 0});
+    set_segment(SegmentName::Ldtr, {0, segment::ldt, 0xffff, 0});
+    set_segment(SegmentName::Tr, {0, segment::busy_tss, 0xffff, 0});
+    set_gdt({0, 0xffff});
+    set_idt({0, 0xffff});
+    set_dr7(0x400);
+}
+
+void Vcpu::set_xcr0(u64 value) {
+    xcr0_ = value;
+    if (running_on_.load(std::memory_order_relaxed) == kernel::this_cpu().index) lib::x86::xsetbv(0, value);
+}
+
+u64 Vcpu::guest_tsc() { return lib::x86::rdtsc() + tsc_offset_; }
+
+void Vcpu::shift_tsc(u64 delta) {
+    set_tsc_offset(tsc_offset_ + delta);
+    apic_.tsc_shifted(delta);
+}
+
+void Vcpu::arm_timer(u64 deadline_guest_tsc) {
+    // A deadline before the guest's time 0 wraps around; it has passed, so it fires now.
+    u64 const now = guest_tsc();
+    u64 const ahead = deadline_guest_tsc > now ? deadline_guest_tsc - now : 0;
+    u64 const host_now = now - tsc_offset_;
+    kernel::arm_timer(apic_timer_, ahead > ~host_now ? ~u64{0} - 1 : host_now + ahead);
+}
+
+void Vcpu::disarm_timer() { kernel::cancel_timer(apic_timer_); }
+void Vcpu::apic_timer_expired() { post(request::timer); }
+
+void Vcpu::post(u32 requests) {
+    u32 const before = requests_.fetch_or(requests, std::memory_order_acq_rel);
+    if ((before & requests) == requests) return; // somebody has seen to it already
+    u32 const where = running_on_.load(std::memory_order_acquire);
+    if (where != ~0U) kernel::kick(where);
+    else vm_.wake(*this);
+}
+
+void Vcpu::post_interrupt(u8 vector, TriggerMode trigger) {
+    if (apic_.post(vector, trigger)) post(request::interrupt);
+}
+
+void Vcpu::interrupt_pending(LocalApic&) { requests_.fetch_or(request::interrupt, std::memory_order_relaxed); }
+
+void Vcpu::send_ipi(LocalApic&, IpiRequest const& request) { vm_.deliver(request, this, TriggerMode::Edge); }
+
+void Vcpu::end_of_interrupt(u8 vector) { vm_.platform().end_of_interrupt(vector); }
+
+MsrResult Vcpu::write_apic_base(u64 value) {
+    auto const before = apic_.mode();
+    auto const result = apic_.write_base(value);
+    if (apic_.mode() != before) requests_.fetch_or(request::apic_mode | request::interrupt, std::memory_order_relaxed);
+    return result;
+}
+
+bool Vcpu::has_wake_event() {
+    u32 const requests = requests_.load(std::memory_order_acquire);
+    if (activity_ == Activity::WaitForSipi) return (requests & (request::init | request::sipi)) != 0;
+    return (requests & request::wakes) != 0 || activity_ == Activity::Running;
+}
+
+void Vcpu::handle_requests(u32 requests) {
+    if ((requests & request::timer) != 0) apic_.timer_expired();
+    if ((requests & request::init) != 0) {
+        apic_.init_signal();
+        reset_registers();
+        has_exception_ = nmi_pending_ = false;
+        activity_ = id_ == 0 ? Activity::Running : Activity::WaitForSipi;
+    }
+    if ((requests & request::sipi) != 0 && activity_ == Activity::WaitForSipi) {
+        u8 const vector = startup_vector_.load(std::memory_order_relaxed);
+        set_segment(SegmentName::Cs, {static_cast<u16>(vector << 8), segment::code_16, 0xffff, u64{vector} << 12});
+        set_rip(0);
+        activity_ = Activity::Running;
+    }
+    if ((requests & request::nmi) != 0) nmi_pending_ = true;
+}
+
+u64 Vcpu::total_exits() const {
+    u64 sum = 0;
+    for (u64 const count : exit_counts_) sum += count;
+    return sum;
+}
+
+void Vcpu::print_registers(lib::TextSink& sink) {
+    fetch_gprs();
+    lib::format(sink, "vcpu {}: rip {:016x} rflags {:08x} cr0 {:08x} cr3 {:016x} cr4 {:08x} efer {:x}\n", id_, rip(), rflags(), cr0(),
+                cr3(), cr4(), efer());
+    constexpr std::string_view names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
+    for (unsigned i = 0; i < gpr_.size(); i++) lib::format(sink, "{} {:016x}{}", names[i], gpr_[i], i % 4 == 3 ? "\n" : " ");
+    constexpr std::string_view segments[] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
+    for (unsigned i = 0; i < 8; i++) {
+        auto const s = segment(static_cast<SegmentName>(i));
+        lib::format(sink, "{:<4} {:04x} base {:016x} limit {:08x} rights {:04x}\n", segments[i], s.selector, s.base, s.limit, s.attributes);
+    }
+    std::array<u8, 16> code{};
+    u32 const count = fetch_code(*this, code);
+    lib::format(sink, "code at rip:");
+    for (u32 i = 0; i < count; i++) lib::format(sink, " {:02x}", code[i]);
+    lib::format(sink, "\n");
+}
+
+} // namespace vm

@@ -1,0 +1,39 @@
+#pragma once
+// Guest-physical space of one VM by EPT.
+#include <vm/stage_two.hpp>
+#include <vmx/capabilities.hpp>
+#include <vmx/ept.hpp>
+#include <vmx/vmcs.hpp>
+
+namespace vmx {
+
+inline constexpr lib::u64 invept_single = 1, invept_all = 2;                         // [intel/vol3] 31.3 INVEPT
+inline constexpr lib::u64 invvpid_address = 0, invvpid_single = 1, invvpid_all = 2; // INVVPID
+
+class EptSpace final : public vm::AddressSpace {
+public:
+    explicit EptSpace(Capabilities const& capabilities)
+        : table_(capabilities.ept_vpid.get<EptVpidCapabilities::Pages2m>() ? (capabilities.has_pages_1g() ? 3U : 2U) : 1U) {}
+    ~EptSpace() override;
+    // The tables' root, and the page that stands for the xAPIC's registers where the CPU virtualizes accesses to it.
+    lib::Result<void> create(bool has_apic_accesses);
+    lib::HostPhys apic_access_page() const { return apic_access_page_; }
+    lib::Result<void> map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) override {
+        return table_.map(at, to, size, rights);
+    }
+    lib::Result<void> unmap(lib::GuestPhys at, lib::u64 size) override;
+    lib::u64 table_bytes() const override { return table_.table_bytes(); }
+    Eptp pointer() const {
+        constexpr lib::u8 write_back = 6, levels = 4;
+        Eptp eptp{{table_.root().value}};
+        eptp.set<Eptp::MemoryType>(write_back);
+        eptp.set<Eptp::WalkLengthMinusOne>(levels - 1);
+        return eptp;
+    }
+
+private:
+    vm::StageTwoTable<EptEntry> table_;
+    lib::HostPhys apic_access_page_{};
+};
+
+} // namespace vmx

@@ -1,0 +1,113 @@
+#pragma once
+// A vCPU on Intel VT-x.
+#include <vm/vm.hpp>
+#include <vmx/backend.hpp>
+#include <vmx/vmcs.hpp>
+
+namespace vmx {
+
+using lib::HostPhys;
+
+class Vcpu final : public vm::Vcpu {
+public:
+    static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
+    ~Vcpu() override;
+
+    vm::Leave run() override;
+    void unload() override;
+    // The vCPU whose registers this CPU holds, if any, goes back to memory.
+    static void unload_current();
+
+    u64 rip() override { return vmcs().read(field::GUEST_RIP); }
+    void set_rip(u64 value) override { vmcs().write(field::GUEST_RIP, value); }
+    u64 rflags() override { return vmcs().read(field::GUEST_RFLAGS); }
+    void set_rflags(u64 value) override { vmcs().write(field::GUEST_RFLAGS, value); }
+    void fetch_gprs() override { gpr(vm::Gpr::Rsp) = vmcs().read(field::GUEST_RSP); }
+    void store_gprs() override { vmcs().write(field::GUEST_RSP, gpr(vm::Gpr::Rsp)); }
+    u64 cr0() override;
+    u64 cr3() override { return vmcs().read(field::GUEST_CR3); }
+    u64 cr4() override;
+    u64 efer() override { return vmcs().read(field::GUEST_EFER); }
+    void set_cr0(u64 value) override;
+    void set_cr3(u64 value) override;
+    void set_cr4(u64 value) override;
+    void set_efer(u64 value) override;
+    vm::Segment segment(vm::SegmentName name) override;
+    void set_segment(vm::SegmentName name, vm::Segment const& value) override;
+    void set_gdt(vm::TablePointer table) override;
+    void set_idt(vm::TablePointer table) override;
+    u64 dr7() override { return vmcs().read(field::GUEST_DR7); }
+    void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
+    u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
+    void advance(u8 length) override;
+    void set_tsc_offset(u64 offset) override;
+    u64 read_hardware(vm::HardwareMsr which) override;
+    void write_hardware(vm::HardwareMsr which, u64 value) override;
+    void print_state(lib::TextSink& sink) override;
+
+private:
+    // What the guest keeps in registers that VM entry and exit leave alone.
+    struct LoadedRegisters {
+        u64 star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, xss;
+        u64 cr2, dr0, dr1, dr2, dr3, dr6;
+    };
+    Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page)
+        : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), apic_page_(page) {}
+    lib::Result<void> build();
+    void write_controls();
+    void write_host_state();
+    void write_host_state_of_cpu();
+    // Makes this VMCS current on this CPU, whatever was before; access to its fields from here on.
+    Loaded vmcs();
+    void make_current();
+    void load();
+    void pass_msr(u32 index, bool read, bool write);
+    void intercept_x2apic();
+    void load_page_directory_pointers();
+
+    // Entry
+    enum class Ready : u8 { Enter, Leave, Sleep };
+    Ready prepare_entry();
+    void apply_apic_mode();
+    void apply_eoi_bitmap();
+    void flush_translations();
+    bool deliver_events();
+    bool deliver_virtualized();
+    bool inject_pic();
+    bool can_take_interrupt();
+    void inject(InterruptionInfo info, u32 error_code, u32 instruction_length);
+    void inject_exception(vm::Exception const& exception);
+    void set_interrupt_window(bool on);
+    void set_nmi_window(bool on);
+
+    // Exit
+    enum class After : u8 { Enter, Work, Sleep, Yield, Stopped };
+    After handle_exit();
+    After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After slow_exit(u16 reason, vm::Exit& exit);
+    void requeue_interrupted_event();
+    bool exception_exit(vm::Exit& exit);
+    void describe_port(vm::Exit& exit);
+    void describe_register_access(vm::Exit& exit);
+    After entry_failed(ExitReasonField reason);
+    After instruction_failed();
+
+    Backend& backend_;
+    Capabilities const& capabilities_;
+    vm::ApicPage& apic_page_;
+    HostPhys region_{};
+    u8* msr_bitmap_ = nullptr;
+    u8* fpu_area_ = nullptr;
+    u32 fpu_order_ = 0;
+    u16 vpid_ = 0;
+    CpuControls cpu_controls_{};
+    CpuControls2 cpu2_controls_{};
+    EntryControls entry_controls_{};
+    bool is_launched_ = false;
+    bool has_event_ = false; // the entry-interruption field is taken
+    bool is_delivery_virtualized_ = false;
+    u32 last_cpu_ = ~0U; // where the VMCS is active
+    LoadedRegisters saved_{};
+};
+
+} // namespace vmx

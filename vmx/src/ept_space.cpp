@@ -1,0 +1,26 @@
+#include <lib/x86/instructions.hpp>
+#include <vm/apic_page.hpp>
+#include <vmx/ept_space.hpp>
+
+namespace vmx {
+
+EptSpace::~EptSpace() {
+    // Nobody may find the dead tables in a TLB.
+    lib::x86::invept(invept_all, {0, 0});
+    if (apic_access_page_.value != 0) kernel::free_frames(apic_access_page_, 0);
+}
+
+lib::Result<void> EptSpace::create(bool has_apic_accesses) {
+    TRY(table_.create_root());
+    if (!has_apic_accesses) return {};
+    apic_access_page_ = TRY(kernel::allocate_zeroed_frame());
+    return map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size, vm::MemoryRights::ReadWrite);
+}
+
+lib::Result<void> EptSpace::unmap(lib::GuestPhys at, lib::u64 size) {
+    TRY(table_.unmap(at, size));
+    lib::x86::invept(invept_all, {0, 0});
+    return {};
+}
+
+} // namespace vmx

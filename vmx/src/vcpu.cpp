@@ -1,0 +1,138 @@
+// Creation of a vCPU: its VMCS, MSR bitmap and register areas.
+#include <bit>
+#include <cstring>
+#include <kernel/cpus.hpp>
+#include <kernel/page_table.hpp>
+#include <kernel/traps.hpp>
+#include <lib/x86/registers.hpp>
+#include <vmx/ept_space.hpp>
+#include <vmx/vcpu.hpp>
+
+extern "C" char vmx_exit[]; // vmx/src/entry.S
+
+namespace vmx {
+namespace {
+
+namespace x86 = lib::x86;
+
+constexpr u32 xsave_legacy_size = 512, xsave_header_size = 64;
+constexpr u32 mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
+constexpr u16 fcw_at_reset = 0x37f;
+
+// Exceptions that never reach the guest directly. #DB and #AC: a guest can make the CPU deliver them to itself for ever
+// without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
+constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
+
+} // namespace
+
+lib::Result<kernel::Own<vm::Vcpu>> Vcpu::create(Backend& backend, vm::Vm& vm, u32 id) {
+    auto const page = TRY(kernel::allocate_zeroed_frame());
+    kernel::Own<Vcpu> vcpu(new (std::nothrow) Vcpu(backend, vm, id, *kernel::phys_to_virt<vm::ApicPage>(page)));
+    if (!vcpu) {
+        kernel::free_frames(page, 0);
+        return lib::fail(lib::Errc::NoMemory);
+    }
+    TRY(vcpu->build());
+    return kernel::Own<vm::Vcpu>(vcpu.release());
+}
+
+Vcpu::~Vcpu() {
+    unload();
+    if (region_.value != 0) kernel::free_frames(region_, 0);
+    if (msr_bitmap_ != nullptr) kernel::free_frames(kernel::virt_to_phys(msr_bitmap_), 0);
+    if (fpu_area_ != nullptr) kernel::free_frames(kernel::virt_to_phys(fpu_area_), fpu_order_);
+    kernel::free_frames(kernel::virt_to_phys(&apic_page_), 0);
+}
+
+lib::Result<void> Vcpu::build() {
+    region_ = TRY(backend_.allocate_region());
+    msr_bitmap_ = kernel::phys_to_virt<u8>(TRY(kernel::allocate_zeroed_frame()));
+    u64 const components = vm().cpuid().rules().xcr0;
+    u32 const size = components != 0 ? vm().cpuid().xsave_size(components) : xsave_legacy_size + xsave_header_size;
+    fpu_order_ = static_cast<u32>(std::bit_width((size - 1) / lib::page_size));
+    auto const area = TRY(kernel::allocate_frames(fpu_order_));
+    fpu_area_ = kernel::phys_to_virt<u8>(area);
+    std::memset(fpu_area_, 0, lib::page_size << fpu_order_);
+    std::memcpy(fpu_area_, &fcw_at_reset, sizeof(fcw_at_reset));
+    std::memcpy(fpu_area_ + mxcsr_offset, &mxcsr_at_reset, sizeof(mxcsr_at_reset));
+    saved_.dr6 = 0xffff'0ff0;
+
+    if (!x86::vmclear(region_.value)) return lib::fail(lib::Errc::BadState);
+    write_controls();
+    write_host_state();
+
+    // The same for all: guest state that reset_registers() does not name.
+    vmcs().write(field::VMCS_LINK_POINTER, ~u64{0});
+    vmcs().write(field::GUEST_PAT, x86::pat_at_reset);
+    vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
+    return {};
+}
+
+void Vcpu::write_controls() {
+    Capabilities const& c = capabilities_;
+    cpu_controls_ = c.cpu;
+    cpu2_controls_ = c.cpu2;
+    entry_controls_ = c.entry;
+    // The APIC features come on with the APIC's mode: apply_apic_mode().
+    using C2 = CpuControls2;
+    cpu2_controls_.raw &= ~(C2::VirtualizeApicAccesses::mask | C2::VirtualizeX2apicMode::mask |
+                            C2::ApicRegisterVirtualization::mask | C2::VirtualInterruptDelivery::mask);
+    if (c.has_vpid()) vpid_ = backend_.next_vpid();
+    if (vpid_ == 0) cpu2_controls_.set<C2::EnableVpid>(false);
+
+    vmcs().write(field::PIN_CONTROLS, PinControls{{c.pin.raw & ~u32{PinControls::ProcessPostedInterrupts::mask}}});
+    vmcs().write(field::CPU_CONTROLS, cpu_controls_);
+    vmcs().write(field::CPU_CONTROLS2, cpu2_controls_);
+    vmcs().write(field::EXIT_CONTROLS, c.exit);
+    vmcs().write(field::ENTRY_CONTROLS, entry_controls_);
+    if (vpid_ != 0) vmcs().write(field::VPID, vpid_);
+    vmcs().write(field::EPT_POINTER, static_cast<EptSpace&>(vm().space()).pointer());
+    vmcs().write(field::MSR_BITMAP, kernel::virt_to_phys(msr_bitmap_).value);
+    vmcs().write(field::EXCEPTION_BITMAP, intercepted_exceptions);
+    if (c.has_tpr_shadow()) vmcs().write(field::VIRTUAL_APIC_ADDRESS, kernel::virt_to_phys(&apic_page_).value);
+    if (c.cpu2.get<C2::EnableXsaves>()) vmcs().write(field::XSS_EXITING_BITMAP, u64{0});
+
+    std::memset(msr_bitmap_, 0xff, lib::page_size);
+    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_STAR, x86::IA32_LSTAR,
+                            x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS, x86::IA32_SYSENTER_ESP,
+                            x86::IA32_SYSENTER_EIP, x86::IA32_PAT})
+        pass_msr(index, true, true);
+    pass_msr(x86::IA32_EFER, true, false);
+    pass_msr(x86::IA32_TSC, true, false); // RDMSR of it is subject to the TSC offset
+    if (c.cpu2.get<C2::EnableRdtscp>()) pass_msr(x86::IA32_TSC_AUX, true, true);
+}
+
+// Four bitmaps of 1 KiB: reads of low and high MSRs, writes of low and high ones. [intel/vol3] 25.6.9
+void Vcpu::pass_msr(u32 index, bool read, bool write) {
+    constexpr u32 high_base = 0xc000'0000, per_bitmap = 0x2000;
+    u32 const offset = index >= high_base ? index - high_base + per_bitmap : index;
+    u8 const mask = static_cast<u8>(1U << offset % 8);
+    auto const set = [&](u32 at, bool pass) {
+        msr_bitmap_[at] = static_cast<u8>(pass ? msr_bitmap_[at] & ~mask : msr_bitmap_[at] | mask);
+    };
+    set(offset / 8, read);
+    set(offset / 8 + 2 * per_bitmap / 8, write);
+}
+
+void Vcpu::write_host_state() {
+    vmcs().write(field::HOST_CR0, x86::read_cr0());
+    vmcs().write(field::HOST_CR4, x86::read_cr4());
+    vmcs().write(field::HOST_CR3, kernel::kernel_page_table().root().value);
+    vmcs().write(field::HOST_CS, kernel::code_selector);
+    for (auto const selector : {field::HOST_SS, field::HOST_DS, field::HOST_ES}) vmcs().write(selector, kernel::data_selector);
+    vmcs().write(field::HOST_TR, kernel::task_selector);
+    vmcs().write(field::HOST_EFER, x86::rdmsr(x86::IA32_EFER));
+    vmcs().write(field::HOST_PAT, x86::rdmsr(x86::IA32_PAT));
+    vmcs().write(field::HOST_RIP, reinterpret_cast<u64>(vmx_exit));
+}
+
+void Vcpu::write_host_state_of_cpu() {
+    kernel::Cpu& cpu = kernel::this_cpu();
+    Loaded here = Loaded::still_loaded();
+    here.write(field::HOST_GS_BASE, reinterpret_cast<u64>(&cpu));
+    here.write(field::HOST_TR_BASE, reinterpret_cast<u64>(&cpu.tables.tss));
+    here.write(field::HOST_GDTR_BASE, x86::sgdt().base);
+    here.write(field::HOST_IDTR_BASE, x86::sidt().base);
+}
+
+} // namespace vmx

@@ -1,0 +1,232 @@
+// The way into the guest: requests, interrupts and the run loop.
+#include <kernel/cpus.hpp>
+#include <kernel/traps.hpp>
+#include <lib/x86/registers.hpp>
+#include <vmx/ept_space.hpp>
+#include <vmx/vcpu.hpp>
+
+extern "C" lib::u64 vmx_enter(std::array<lib::u64, 16>* gprs, bool is_launched); // vmx/src/entry.S
+
+namespace vmx {
+namespace {
+
+namespace x86 = lib::x86;
+
+} // namespace
+
+vm::Leave Vcpu::run() {
+    load();
+    running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
+    kernel::Cpu& cpu = kernel::this_cpu();
+    auto leave = vm::Leave::Work;
+    for (;;) {
+        if (requests_.load(std::memory_order_relaxed) != 0 || activity_ != vm::Activity::Running || nmi_pending_) [[unlikely]] {
+            Ready const ready = prepare_entry();
+            if (ready == Ready::Sleep) {
+                leave = vm::Leave::Sleep;
+                break;
+            }
+            if (ready == Ready::Leave) break;
+        }
+        if (cpu.work_pending.load(std::memory_order_relaxed)) [[unlikely]]
+            break;
+        bool const failed = vmx_enter(&gpr_, is_launched_) != 0;
+        has_event_ = false;
+        After const after = failed ? instruction_failed() : handle_exit();
+        if (after == After::Enter) [[likely]]
+            continue;
+        if (after == After::Yield) leave = vm::Leave::Yield;
+        if (after == After::Sleep) leave = vm::Leave::Sleep;
+        if (after == After::Stopped) leave = vm::Leave::Stopped;
+        break;
+    }
+    running_on_.store(~0U, std::memory_order_seq_cst);
+    return vm().state() == vm::VmState::Running ? leave : vm::Leave::Stopped;
+}
+
+Vcpu::Ready Vcpu::prepare_entry() {
+    using namespace vm;
+    u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
+    handle_requests(requests);
+    u32 const now = requests | requests_.exchange(0, std::memory_order_acq_rel); // what those caused
+    if ((now & request::apic_mode) != 0) apply_apic_mode();
+    if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
+    if ((now & request::flush_tlb) != 0) flush_translations();
+    bool const woken = deliver_events();
+    if ((now & request::leave) != 0) return Ready::Leave;
+    if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
+    if (activity_ != Activity::Running) return Ready::Sleep;
+    return Ready::Enter;
+}
+
+void Vcpu::flush_translations() {
+    // EPT changes are flushed by who makes them; this is about what the guest's paging has cached.
+    if (vpid_ == 0) return; // every entry flushes
+    x86::InvvpidDescriptor const descriptor{vpid_, {}, 0};
+    ASSERT(x86::invvpid(capabilities_.ept_vpid.get<EptVpidCapabilities::InvvpidSingle>() ? invvpid_single : invvpid_all, descriptor));
+}
+
+void Vcpu::apply_apic_mode() {
+    using Mode = vm::LocalApic::Mode;
+    using C2 = CpuControls2;
+    Mode const mode = apic().mode();
+    bool const xapic = mode == Mode::XApic && capabilities_.has_apic_accesses();
+    bool const x2apic = mode == Mode::X2Apic && capabilities_.has_x2apic_mode();
+    bool const registers = (xapic || x2apic) && capabilities_.has_register_virtualization();
+    is_delivery_virtualized_ = (xapic || x2apic) && capabilities_.has_interrupt_delivery();
+    cpu2_controls_.set<C2::VirtualizeApicAccesses>(xapic);
+    cpu2_controls_.set<C2::VirtualizeX2apicMode>(x2apic);
+    cpu2_controls_.set<C2::ApicRegisterVirtualization>(registers);
+    cpu2_controls_.set<C2::VirtualInterruptDelivery>(is_delivery_virtualized_);
+    vmcs().write(field::CPU_CONTROLS2, cpu2_controls_);
+    if (xapic) vmcs().write(field::APIC_ACCESS_ADDRESS, static_cast<EptSpace&>(vm().space()).apic_access_page().value);
+    if (capabilities_.has_tpr_shadow()) vmcs().write(field::TPR_THRESHOLD, u32{0});
+    apic().set_virtualized(is_delivery_virtualized_);
+    if (is_delivery_virtualized_) {
+        GuestInterruptStatus status{};
+        int const in_service = apic().highest_isr();
+        if (in_service >= 0) status.set<GuestInterruptStatus::Servicing>(static_cast<u8>(in_service));
+        vmcs().write(field::GUEST_INTERRUPT_STATUS, status);
+    }
+    intercept_x2apic();
+    requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+}
+
+void Vcpu::intercept_x2apic() {
+    constexpr u32 first = x86::IA32_X2APIC_BASE, count = 0x40;
+    bool const mode = cpu2_controls_.get<CpuControls2::VirtualizeX2apicMode>();
+    bool const registers = mode && cpu2_controls_.get<CpuControls2::ApicRegisterVirtualization>();
+    using namespace vm::apic_reg;
+    for (u32 index = 0; index < count; index++) {
+        u32 const offset = index * 16;
+        // Registers whose value in the page is what RDMSR returns; the rest is not readable or counts down.
+        bool const is_plain = offset == ID || offset == VERSION || offset == PPR || offset == LDR || offset == SVR ||
+                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT || offset == DIVIDE ||
+                              (offset >= LVT_TIMER && offset <= LVT_ERROR);
+        bool const pass_read = (registers && is_plain) || (mode && offset == TPR);
+        bool const pass_write = (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
+        pass_msr(first + index, pass_read, pass_write);
+    }
+}
+
+void Vcpu::apply_eoi_bitmap() {
+    if (!is_delivery_virtualized_) return;
+    auto const vectors = vm().platform().eoi_vectors();
+    vmcs().write(field::EOI_EXIT_BITMAP_0, vectors[0]);
+    vmcs().write(field::EOI_EXIT_BITMAP_1, vectors[1]);
+    vmcs().write(field::EOI_EXIT_BITMAP_2, vectors[2]);
+    vmcs().write(field::EOI_EXIT_BITMAP_3, vectors[3]);
+}
+
+bool Vcpu::can_take_interrupt() {
+    if ((vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) == 0) return false;
+    return (vmcs().read(field::GUEST_INTERRUPTIBILITY).raw & Interruptibility::shadow) == 0;
+}
+
+void Vcpu::inject(InterruptionInfo info, u32 error_code, u32 instruction_length) {
+    info.set<InterruptionInfo::Valid>(true);
+    vmcs().write(field::ENTRY_INTERRUPTION_INFO, info);
+    if (info.get<InterruptionInfo::HasErrorCode>()) vmcs().write(field::ENTRY_EXCEPTION_ERROR_CODE, error_code);
+    if (instruction_length != 0) vmcs().write(field::ENTRY_INSTRUCTION_LENGTH, instruction_length);
+    has_event_ = true;
+}
+
+void Vcpu::inject_exception(vm::Exception const& exception) {
+    InterruptionInfo info{};
+    info.set<InterruptionInfo::Vector>(exception.vector);
+    info.set<InterruptionInfo::Type>(InterruptionInfo::hardware_exception);
+    // Real mode has no error codes. [intel/vol3] 27.2.1.3
+    info.set<InterruptionInfo::HasErrorCode>(exception.has_error_code && (cr0() & x86::Cr0::PE::mask) != 0);
+    if (exception.vector == x86::exception_pf) x86::write_cr2(exception.cr2);
+    // A fault ends no shadow, but VM entry refuses to inject past one of MOV SS.
+    inject(info, exception.error_code, 0);
+}
+
+void Vcpu::set_interrupt_window(bool on) {
+    if (cpu_controls_.get<CpuControls::InterruptWindowExiting>() == on) return;
+    cpu_controls_.set<CpuControls::InterruptWindowExiting>(on);
+    vmcs().write(field::CPU_CONTROLS, cpu_controls_);
+}
+
+void Vcpu::set_nmi_window(bool on) {
+    if (cpu_controls_.get<CpuControls::NmiWindowExiting>() == on) return;
+    cpu_controls_.set<CpuControls::NmiWindowExiting>(on);
+    vmcs().write(field::CPU_CONTROLS, cpu_controls_);
+}
+
+// The 8259 pair's interrupt, when LINT0 lets it through. True when it is on its way or waits for the window.
+bool Vcpu::inject_pic() {
+    if (id() != 0 || !vm().platform().has_pic_interrupt() || !apic().accepts_pic()) return false;
+    if (has_event_ || !can_take_interrupt()) {
+        set_interrupt_window(true);
+        return false;
+    }
+    InterruptionInfo info{};
+    info.set<InterruptionInfo::Vector>(vm().platform().acknowledge_pic());
+    inject(info, 0, 0);
+    return true;
+}
+
+// Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True when
+// something arrived that ends a HLT.
+bool Vcpu::deliver_events() {
+    bool woken = has_event_;
+    apic().merge_posted();
+    if (nmi_pending_) {
+        bool const blocked = vmcs().read(field::GUEST_INTERRUPTIBILITY).raw != 0;
+        if (!has_event_ && !blocked) {
+            InterruptionInfo info{};
+            info.set<InterruptionInfo::Vector>(x86::exception_nmi);
+            info.set<InterruptionInfo::Type>(InterruptionInfo::nmi);
+            inject(info, 0, 0);
+            nmi_pending_ = false;
+            set_nmi_window(false);
+            woken = true;
+        } else {
+            set_nmi_window(true);
+        }
+    }
+    if (is_delivery_virtualized_) return deliver_virtualized() || woken;
+
+    set_interrupt_window(false);
+    if (inject_pic()) return true;
+    int const vector = apic().highest_pending();
+    if (vector < 0) {
+        // Held back by the TPR? Then lowering it must exit. [intel/vol3] 30.1.2
+        if (capabilities_.has_tpr_shadow()) {
+            int const waiting = apic().highest_irr();
+            int const threshold = waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0) ? waiting >> 4 : 0;
+            vmcs().write(field::TPR_THRESHOLD, static_cast<u32>(threshold));
+        }
+        return woken;
+    }
+    if (has_event_ || !can_take_interrupt()) {
+        set_interrupt_window(true);
+        return woken;
+    }
+    InterruptionInfo info{};
+    info.set<InterruptionInfo::Vector>(static_cast<u8>(vector));
+    apic().acknowledge(static_cast<u8>(vector));
+    inject(info, 0, 0);
+    if (apic().highest_pending() >= 0) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    return true;
+}
+
+bool Vcpu::deliver_virtualized() {
+    // The CPU evaluates RVI against the PPR at entry and after. [intel/vol3] 30.2
+    int const highest = apic().highest_irr();
+    auto status = vmcs().read(field::GUEST_INTERRUPT_STATUS);
+    u8 const requesting = highest < 0 ? u8{0} : static_cast<u8>(highest);
+    if (status.get<GuestInterruptStatus::Requesting>() != requesting) {
+        status.set<GuestInterruptStatus::Requesting>(requesting);
+        vmcs().write(field::GUEST_INTERRUPT_STATUS, status);
+    }
+    set_interrupt_window(false);
+    bool const from_pic = inject_pic();
+    // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR.
+    bool const deliverable = (requesting & 0xf0) > (apic().processor_priority() & 0xf0) &&
+                             (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
+    return from_pic || deliverable;
+}
+
+} // namespace vmx

@@ -1,0 +1,286 @@
+// The way out of the guest: from the VMCS's exit information to a vendor-neutral exit and its outcome.
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <kernel/traps.hpp>
+#include <lib/x86/registers.hpp>
+#include <vm/guest_walk.hpp>
+#include <vmx/exit_reason.hpp>
+#include <vmx/state_check.hpp>
+#include <vmx/vcpu.hpp>
+
+namespace vmx {
+namespace {
+
+namespace x86 = lib::x86;
+using vm::Exit;
+using vm::ExitReason;
+using vm::Outcome;
+
+// [intel/vol3] table 28-5, I/O instructions
+struct IoQualification : Reg<IoQualification, u64> {
+    using SizeMinusOne = Bits<u64, 2, 0, u8>;
+    using In = Bits<u64, 3>;
+    using String = Bits<u64, 4>;
+    using Rep = Bits<u64, 5>;
+    using Port = Bits<u64, 31, 16, u16>;
+};
+// [intel/vol3] table 28-7
+struct EptQualification : Reg<EptQualification, u64> {
+    using Read = Bits<u64, 0>;
+    using Write = Bits<u64, 1>;
+    using Fetch = Bits<u64, 2>;
+    using LinearValid = Bits<u64, 7>;
+    using IsTranslation = Bits<u64, 8>; // of a linear address; else a walk of the guest's tables
+    using NmiUnblocking = Bits<u64, 12>;
+};
+// [intel/vol3] table 28-3, control-register accesses
+struct CrQualification : Reg<CrQualification, u64> {
+    using Number = Bits<u64, 3, 0, u8>;
+    using Access = Bits<u64, 5, 4, u8>;
+    using Operand = Bits<u64, 11, 8, u8>;
+    using LmswSource = Bits<u64, 31, 16, u16>;
+};
+// [intel/vol3] table 28-6, APIC accesses
+struct ApicQualification : Reg<ApicQualification, u64> {
+    using Offset = Bits<u64, 11, 0, u16>;
+    using Type = Bits<u64, 15, 12, u8>;
+};
+
+constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect = 1U << 13;
+
+} // namespace
+
+// Instructions that guests use all the time come first and read nothing that they do not need.
+Vcpu::After Vcpu::handle_exit() {
+    is_launched_ = true;
+    auto const reason = vmcs().read(field::EXIT_REASON);
+    Exit exit;
+    switch (reason.raw) {
+    case reason::cpuid: exit.reason = ExitReason::Cpuid; break;
+    case reason::rdmsr: exit.reason = ExitReason::ReadMsr; break;
+    case reason::wrmsr: exit.reason = ExitReason::WriteMsr; break;
+    case reason::vmcall: exit.reason = ExitReason::Hypercall; break;
+    case reason::hlt: exit.reason = ExitReason::Hlt; break;
+    case reason::io_instruction: {
+        exit.reason = ExitReason::PortIo;
+        describe_port(exit);
+        break;
+    }
+    case reason::external_interrupt:
+        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
+        kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
+        return After::Enter;
+    default:
+        if (reason.get<ExitReasonField::EntryFailure>()) return entry_failed(reason);
+        return slow_exit(reason.get<ExitReasonField::Basic>(), exit);
+    }
+    exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
+    return finish(vm::route(*this, exit), exit);
+}
+
+Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
+    switch (outcome) {
+    case Outcome::Advance: advance(exit.length); return After::Enter;
+    case Outcome::Retry: return After::Enter;
+    case Outcome::Inject:
+        has_exception_ = false;
+        inject_exception(pending_exception_);
+        return After::Enter;
+    case Outcome::Sleep:
+        advance(exit.length);
+        activity_ = vm::Activity::Halted;
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed); // what waits already ends the HLT
+        return After::Enter;
+    case Outcome::Yield: advance(exit.length); return After::Yield;
+    case Outcome::StopVm: return After::Stopped;
+    }
+    return After::Stopped;
+}
+
+void Vcpu::advance(u8 length) {
+    u64 next = vmcs().read(field::GUEST_RIP) + length;
+    if (next >> 32 != 0) [[unlikely]] {
+        // Outside of 64-bit mode the upper half must stay 0. [intel/vol3] 27.3.1.4
+        if ((vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) == 0) next &= 0xffff'ffff;
+    }
+    vmcs().write(field::GUEST_RIP, next);
+    auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
+    if ((interruptibility.raw & Interruptibility::shadow) != 0) [[unlikely]] {
+        interruptibility.raw &= ~Interruptibility::shadow;
+        vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
+    }
+    if ((vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::TF::mask) != 0) [[unlikely]] {
+        auto pending = vmcs().read(field::GUEST_PENDING_DEBUG);
+        pending.set<PendingDebug::SingleStep>(true);
+        vmcs().write(field::GUEST_PENDING_DEBUG, pending);
+    }
+}
+
+void Vcpu::describe_port(Exit& exit) {
+    IoQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    exit.port = {q.get<IoQualification::Port>(), static_cast<u8>(q.get<IoQualification::SizeMinusOne>() + 1),
+                 q.get<IoQualification::In>(), q.get<IoQualification::String>(), q.get<IoQualification::Rep>()};
+}
+
+void Vcpu::describe_register_access(Exit& exit) {
+    using Kind = vm::RegisterAccess::Kind;
+    CrQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    constexpr Kind kinds[] = {Kind::Write, Kind::Read, Kind::Clts, Kind::Lmsw};
+    exit.control = {q.get<CrQualification::Number>(), q.get<CrQualification::Operand>(), kinds[q.get<CrQualification::Access>()],
+                    q.get<CrQualification::LmswSource>()};
+}
+
+// An exit in the middle of the delivery of an event: the event must be delivered again. [intel/vol3] 28.2.4
+void Vcpu::requeue_interrupted_event() {
+    auto const vectoring = vmcs().read(field::IDT_VECTORING_INFO);
+    if (!vectoring.get<InterruptionInfo::Valid>()) return;
+    InterruptionInfo info = vectoring;
+    info.set<InterruptionInfo::NmiUnblocking>(false);
+    u8 const type = info.get<InterruptionInfo::Type>();
+    bool const is_software = type == InterruptionInfo::software_interrupt || type == InterruptionInfo::privileged_exception ||
+                             type == InterruptionInfo::software_exception;
+    if (type == InterruptionInfo::nmi) { // its delivery had begun to block NMIs
+        auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
+        interruptibility.set<Interruptibility::BlockingByNmi>(false);
+        vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
+    }
+    inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE), is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
+}
+
+Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
+    exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
+    requeue_interrupted_event();
+    switch (reason) {
+    case reason::ept_violation: {
+        EptQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+        exit.reason = ExitReason::MemoryFault;
+        exit.memory = {vm::GuestPhys{vmcs().read(field::GUEST_PHYSICAL_ADDRESS)}, q.get<EptQualification::Write>(),
+                       q.get<EptQualification::Fetch>(), q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
+        break;
+    }
+    case reason::apic_access: {
+        ApicQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+        constexpr u8 write = 1, fetch = 2;
+        exit.reason = ExitReason::ApicAccess;
+        exit.memory = {vm::GuestPhys{vm::apic_base::default_address + q.get<ApicQualification::Offset>()},
+                       q.get<ApicQualification::Type>() == write, q.get<ApicQualification::Type>() == fetch, false};
+        break;
+    }
+    case reason::apic_write:
+        exit.reason = ExitReason::ApicWrite;
+        exit.apic_offset = static_cast<u16>(vmcs().read(field::EXIT_QUALIFICATION) & 0xfff);
+        break;
+    case reason::virtualized_eoi:
+        exit.reason = ExitReason::EndOfInterrupt;
+        exit.vector = static_cast<u8>(vmcs().read(field::EXIT_QUALIFICATION));
+        break;
+    case reason::control_register:
+        exit.reason = ExitReason::ControlRegister;
+        describe_register_access(exit);
+        break;
+    case reason::exception_or_nmi:
+        if (exception_exit(exit)) return After::Enter;
+        break;
+    case reason::interrupt_window:
+    case reason::tpr_below_threshold:
+        exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow : ExitReason::TprBelowThreshold)]++;
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        return After::Enter;
+    case reason::nmi_window:
+        exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
+        set_nmi_window(false);
+        return After::Enter; // nmi_pending_ is looked at before every entry
+    case reason::triple_fault: exit.reason = ExitReason::TripleFault; break;
+    case reason::xsetbv: exit.reason = ExitReason::Xsetbv; break;
+    case reason::pause: exit.reason = ExitReason::Pause; break;
+    case reason::wbinvd:
+    case reason::invd: exit.reason = ExitReason::CacheControl; break;
+    case reason::task_switch: exit.reason = ExitReason::TaskSwitch; break;
+    case reason::rdpmc:
+    case reason::rsm: exit.reason = ExitReason::Privileged; break;
+    case reason::vmclear:
+    case reason::vmlaunch:
+    case reason::vmptrld:
+    case reason::vmptrst:
+    case reason::vmread:
+    case reason::vmresume:
+    case reason::vmwrite:
+    case reason::vmxoff:
+    case reason::vmxon:
+    case reason::invept:
+    case reason::invvpid:
+    case reason::vmfunc:
+    case reason::getsec:
+    case reason::monitor:
+    case reason::mwait:
+    case reason::encls:
+    case reason::rdtscp:
+    case reason::invpcid:
+    case reason::xsaves:
+    case reason::xrstors: exit.reason = ExitReason::Forbidden; break;
+    case reason::init_signal: return After::Enter; // INIT at the machine's CPU: not for guests
+    default: {
+        std::array<char, 96> text{};
+        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason, reason::name(reason), rip()));
+        return After::Stopped;
+    }
+    }
+    auto const outcome = vm::route(*this, exit);
+    // A device access that emulation completed while an event was half delivered would lose one of the two.
+    return finish(outcome, exit);
+}
+
+// True when the exit is dealt with; else `exit` says what the router shall do.
+bool Vcpu::exception_exit(Exit& exit) {
+    auto info = vmcs().read(field::EXIT_INTERRUPTION_INFO);
+    u8 const vector = info.get<InterruptionInfo::Vector>();
+    exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+    if (info.get<InterruptionInfo::Type>() == InterruptionInfo::nmi) {
+        asm volatile("int $2"); // the machine's NMI: its handler, on its own stack
+        return true;
+    }
+    if (vector == x86::exception_mc) {
+        exit.reason = ExitReason::MachineCheck;
+        return false;
+    }
+    if (info.get<InterruptionInfo::NmiUnblocking>()) { // the fault undid an IRET's unblocking
+        auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
+        interruptibility.set<Interruptibility::BlockingByNmi>(true);
+        vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
+    }
+    if (vector == x86::exception_db) {
+        // The CPU has left DR6 and DR7.GD as they were. [intel/vol3] 28.1
+        u64 const events = vmcs().read(field::EXIT_QUALIFICATION) & dr6_events;
+        x86::write_dr(6, (x86::read_dr(6) & ~u64{0xf}) | events | dr6_fixed);
+        vmcs().write(field::GUEST_DR7, vmcs().read(field::GUEST_DR7) & ~dr7_general_detect);
+    }
+    info.set<InterruptionInfo::NmiUnblocking>(false);
+    u8 const type = info.get<InterruptionInfo::Type>();
+    bool const is_software = type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
+    inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), is_software ? exit.length : 0U);
+    return true;
+}
+
+Vcpu::After Vcpu::entry_failed(ExitReasonField reason) {
+    std::array<char, 120> text{};
+    lib::BufferSink sink(text);
+    lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
+    check_guest_state(Loaded::still_loaded(), entry_controls_, [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
+    vm().stop(vm::EndReason::Crash, sink.view());
+    return After::Stopped;
+}
+
+Vcpu::After Vcpu::instruction_failed() {
+    u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
+    std::array<char, 120> text{};
+    vm().stop(vm::EndReason::Crash,
+              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error, instruction_error_name(error)));
+    return After::Stopped;
+}
+
+void Vcpu::print_state(lib::TextSink& sink) {
+    print_registers(sink);
+    print_vmcs(vmcs(), sink);
+}
+
+} // namespace vmx

@@ -1,0 +1,267 @@
+// A vCPU's registers: in the VMCS, or in the CPU's own while it is loaded.
+#include <bit>
+#include <cstring>
+#include <kernel/cpus.hpp>
+#include <kernel/panic.hpp>
+#include <lib/x86/registers.hpp>
+#include <vmx/ept_space.hpp>
+#include <vmx/vcpu.hpp>
+
+namespace vmx {
+namespace {
+
+namespace x86 = lib::x86;
+
+// Whose VMCS is current on each CPU, and whose registers it holds.
+constinit std::array<Vcpu*, kernel::max_cpus> current_vmcs{};
+constinit std::array<Vcpu*, kernel::max_cpus> loaded{};
+
+constexpr u64 cr0_owned_by_host = x86::Cr0::NE::mask | x86::Cr0::CD::mask | x86::Cr0::NW::mask | x86::Cr0::PG::mask;
+
+struct SegmentFields {
+    Rw<u16> selector;
+    Rw<u32> limit, rights;
+    Rw<u64> base;
+};
+constexpr SegmentFields segment_fields[] = {
+    {field::GUEST_ES, field::GUEST_ES_LIMIT, field::GUEST_ES_RIGHTS, field::GUEST_ES_BASE},
+    {field::GUEST_CS, field::GUEST_CS_LIMIT, field::GUEST_CS_RIGHTS, field::GUEST_CS_BASE},
+    {field::GUEST_SS, field::GUEST_SS_LIMIT, field::GUEST_SS_RIGHTS, field::GUEST_SS_BASE},
+    {field::GUEST_DS, field::GUEST_DS_LIMIT, field::GUEST_DS_RIGHTS, field::GUEST_DS_BASE},
+    {field::GUEST_FS, field::GUEST_FS_LIMIT, field::GUEST_FS_RIGHTS, field::GUEST_FS_BASE},
+    {field::GUEST_GS, field::GUEST_GS_LIMIT, field::GUEST_GS_RIGHTS, field::GUEST_GS_BASE},
+    {field::GUEST_LDTR, field::GUEST_LDTR_LIMIT, field::GUEST_LDTR_RIGHTS, field::GUEST_LDTR_BASE},
+    {field::GUEST_TR, field::GUEST_TR_LIMIT, field::GUEST_TR_RIGHTS, field::GUEST_TR_BASE},
+};
+constexpr u32 vmcs_unusable = 1U << 16;
+
+} // namespace
+
+void vmcs_access_failed(u16 encoding) {
+    std::array<char, 64> text{};
+    kernel::panic(lib::format_to(text, "VMCS field {:#x} is not accessible", encoding));
+}
+
+Loaded Vcpu::vmcs() {
+    if (current_vmcs[kernel::this_cpu().index] != this) [[unlikely]]
+        make_current();
+    return Loaded::still_loaded();
+}
+
+void Vcpu::make_current() {
+    u32 const here = kernel::this_cpu().index;
+    ASSERT(last_cpu_ == ~0U || last_cpu_ == here); // unload() clears it before it may go elsewhere
+    ASSERT(Loaded::load(region_).has_value());
+    current_vmcs[here] = this;
+    if (last_cpu_ != here) {
+        last_cpu_ = here;
+        write_host_state_of_cpu();
+        requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
+    }
+}
+
+void Vcpu::load() {
+    Vcpu*& here = loaded[kernel::this_cpu().index];
+    if (here == this) return;
+    if (here != nullptr) here->unload();
+    make_current();
+    here = this;
+    x86::wrmsr(x86::IA32_STAR, saved_.star);
+    x86::wrmsr(x86::IA32_LSTAR, saved_.lstar);
+    x86::wrmsr(x86::IA32_CSTAR, saved_.cstar);
+    x86::wrmsr(x86::IA32_FMASK, saved_.fmask);
+    x86::wrmsr(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base);
+    if (capabilities_.cpu2.get<CpuControls2::EnableRdtscp>()) x86::wrmsr(x86::IA32_TSC_AUX, saved_.tsc_aux);
+    x86::write_cr2(saved_.cr2);
+    x86::write_dr(0, saved_.dr0);
+    x86::write_dr(1, saved_.dr1);
+    x86::write_dr(2, saved_.dr2);
+    x86::write_dr(3, saved_.dr3);
+    x86::write_dr(6, saved_.dr6);
+    if (kernel::cpu_features().xsave) {
+        u64 const everything = vm().cpuid().rules().xcr0;
+        if (everything != 0) {
+            x86::xsetbv(0, everything);
+            x86::xrstor(fpu_area_, everything);
+            x86::xsetbv(0, xcr0_);
+            return;
+        }
+    }
+    x86::fxrstor(fpu_area_);
+}
+
+void Vcpu::unload() {
+    u32 const here = kernel::this_cpu().index;
+    if (loaded[here] == this) {
+        loaded[here] = nullptr;
+        saved_ = {.star = x86::rdmsr(x86::IA32_STAR),
+                  .lstar = x86::rdmsr(x86::IA32_LSTAR),
+                  .cstar = x86::rdmsr(x86::IA32_CSTAR),
+                  .fmask = x86::rdmsr(x86::IA32_FMASK),
+                  .kernel_gs_base = x86::rdmsr(x86::IA32_KERNEL_GS_BASE),
+                  .tsc_aux = capabilities_.cpu2.get<CpuControls2::EnableRdtscp>() ? x86::rdmsr(x86::IA32_TSC_AUX) : 0,
+                  .xss = 0,
+                  .cr2 = x86::read_cr2(),
+                  .dr0 = x86::read_dr(0),
+                  .dr1 = x86::read_dr(1),
+                  .dr2 = x86::read_dr(2),
+                  .dr3 = x86::read_dr(3),
+                  .dr6 = x86::read_dr(6)};
+        u64 const everything = vm().cpuid().rules().xcr0;
+        if (kernel::cpu_features().xsave && everything != 0) {
+            x86::xsetbv(0, everything);
+            x86::xsave(fpu_area_, everything);
+        } else {
+            x86::fxsave(fpu_area_);
+        }
+    }
+    if (last_cpu_ == here) {
+        x86::vmclear(region_.value);
+        if (current_vmcs[here] == this) current_vmcs[here] = nullptr;
+        last_cpu_ = ~0U;
+        is_launched_ = false;
+    }
+}
+
+void Vcpu::unload_current() {
+    if (Vcpu* const vcpu = loaded[kernel::this_cpu().index]) vcpu->unload();
+}
+
+u64 Vcpu::cr0() {
+    u64 const real = vmcs().read(field::GUEST_CR0);
+    return (real & ~cr0_owned_by_host) | (vmcs().read(field::CR0_SHADOW) & cr0_owned_by_host);
+}
+
+void Vcpu::set_cr0(u64 value) {
+    // NE must be on under VT-x; caching is not the guest's to turn off. With unrestricted guest PE and PG are free.
+    u64 const real = (value & ~(x86::Cr0::CD::mask | x86::Cr0::NW::mask)) | x86::Cr0::NE::mask;
+    vmcs().write(field::CR0_MASK, cr0_owned_by_host);
+    vmcs().write(field::CR0_SHADOW, value);
+    vmcs().write(field::GUEST_CR0, real);
+    u64 efer_value = efer();
+    bool const is_long = (value & x86::Cr0::PG::mask) != 0 && (efer_value & x86::Efer::LME::mask) != 0;
+    efer_value = x86::Efer::LMA::set(efer_value, is_long);
+    vmcs().write(field::GUEST_EFER, efer_value);
+    entry_controls_.set<EntryControls::Ia32eModeGuest>(is_long);
+    vmcs().write(field::ENTRY_CONTROLS, entry_controls_);
+    if ((value & x86::Cr0::PG::mask) != 0 && !is_long && (cr4() & x86::Cr4::PAE::mask) != 0) load_page_directory_pointers();
+    // Turning paging on or off flushes the TLB. [intel/vol3] 4.10.4.1
+    requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
+}
+
+void Vcpu::load_page_directory_pointers() {
+    u64 const table = cr3() & 0xffff'ffe0;
+    u64 entries[4] = {};
+    if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries))) std::memcpy(entries, from, sizeof(entries));
+    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as well.
+    for (u64& entry : entries)
+        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 || (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
+            entry = 0;
+    vmcs().write(field::GUEST_PDPTE0, entries[0]);
+    vmcs().write(field::GUEST_PDPTE1, entries[1]);
+    vmcs().write(field::GUEST_PDPTE2, entries[2]);
+    vmcs().write(field::GUEST_PDPTE3, entries[3]);
+}
+
+void Vcpu::set_cr3(u64 value) { vmcs().write(field::GUEST_CR3, value); }
+
+u64 Vcpu::cr4() {
+    u64 const owned = ~vm().cpuid().rules().cr4;
+    return (vmcs().read(field::GUEST_CR4) & ~owned) | (vmcs().read(field::CR4_SHADOW) & owned);
+}
+
+void Vcpu::set_cr4(u64 value) {
+    vmcs().write(field::CR4_MASK, ~vm().cpuid().rules().cr4);
+    vmcs().write(field::CR4_SHADOW, value);
+    vmcs().write(field::GUEST_CR4, value | x86::Cr4::VMXE::mask);
+    requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
+}
+
+void Vcpu::set_efer(u64 value) {
+    vmcs().write(field::GUEST_EFER, value);
+    entry_controls_.set<EntryControls::Ia32eModeGuest>((value & x86::Efer::LMA::mask) != 0);
+    vmcs().write(field::ENTRY_CONTROLS, entry_controls_);
+}
+
+vm::Segment Vcpu::segment(vm::SegmentName name) {
+    auto const& fields = segment_fields[static_cast<unsigned>(name)];
+    u32 const rights = vmcs().read(fields.rights);
+    auto attributes = static_cast<u16>(rights & 0xf0ff);
+    if ((rights & vmcs_unusable) != 0) attributes |= vm::segment::unusable;
+    return {vmcs().read(fields.selector), attributes, vmcs().read(fields.limit), vmcs().read(fields.base)};
+}
+
+void Vcpu::set_segment(vm::SegmentName name, vm::Segment const& value) {
+    auto const& fields = segment_fields[static_cast<unsigned>(name)];
+    u32 rights = value.attributes & 0xf0ffU;
+    if ((value.attributes & vm::segment::unusable) != 0) rights |= vmcs_unusable;
+    vmcs().write(fields.selector, value.selector);
+    vmcs().write(fields.limit, value.limit);
+    vmcs().write(fields.base, value.base);
+    vmcs().write(fields.rights, rights);
+}
+
+void Vcpu::set_gdt(vm::TablePointer table) {
+    vmcs().write(field::GUEST_GDTR_BASE, table.base);
+    vmcs().write(field::GUEST_GDTR_LIMIT, table.limit);
+}
+
+void Vcpu::set_idt(vm::TablePointer table) {
+    vmcs().write(field::GUEST_IDTR_BASE, table.base);
+    vmcs().write(field::GUEST_IDTR_LIMIT, table.limit);
+}
+
+void Vcpu::set_tsc_offset(u64 offset) {
+    tsc_offset_ = offset;
+    vmcs().write(field::TSC_OFFSET, offset);
+}
+
+u64 Vcpu::read_hardware(vm::HardwareMsr which) {
+    using vm::HardwareMsr;
+    bool const is_live = loaded[kernel::this_cpu().index] == this;
+    auto const live = [&](u32 index, u64 kept) { return is_live ? x86::rdmsr(index) : kept; };
+    switch (which) {
+    case HardwareMsr::Efer: return efer();
+    case HardwareMsr::Pat: return vmcs().read(field::GUEST_PAT);
+    case HardwareMsr::Star: return live(x86::IA32_STAR, saved_.star);
+    case HardwareMsr::Lstar: return live(x86::IA32_LSTAR, saved_.lstar);
+    case HardwareMsr::Cstar: return live(x86::IA32_CSTAR, saved_.cstar);
+    case HardwareMsr::Fmask: return live(x86::IA32_FMASK, saved_.fmask);
+    case HardwareMsr::FsBase: return vmcs().read(field::GUEST_FS_BASE);
+    case HardwareMsr::GsBase: return vmcs().read(field::GUEST_GS_BASE);
+    case HardwareMsr::KernelGsBase: return live(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base);
+    case HardwareMsr::SysenterCs: return vmcs().read(field::GUEST_SYSENTER_CS);
+    case HardwareMsr::SysenterEsp: return vmcs().read(field::GUEST_SYSENTER_ESP);
+    case HardwareMsr::SysenterEip: return vmcs().read(field::GUEST_SYSENTER_EIP);
+    case HardwareMsr::TscAux: return live(x86::IA32_TSC_AUX, saved_.tsc_aux);
+    case HardwareMsr::Xss: return saved_.xss;
+    }
+    return 0;
+}
+
+void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
+    using vm::HardwareMsr;
+    bool const is_live = loaded[kernel::this_cpu().index] == this;
+    auto const live = [&](u32 index, u64& kept) {
+        kept = value;
+        if (is_live) x86::wrmsr(index, value);
+    };
+    switch (which) {
+    case HardwareMsr::Efer: set_efer(value); break;
+    case HardwareMsr::Pat: vmcs().write(field::GUEST_PAT, value); break;
+    case HardwareMsr::Star: live(x86::IA32_STAR, saved_.star); break;
+    case HardwareMsr::Lstar: live(x86::IA32_LSTAR, saved_.lstar); break;
+    case HardwareMsr::Cstar: live(x86::IA32_CSTAR, saved_.cstar); break;
+    case HardwareMsr::Fmask: live(x86::IA32_FMASK, saved_.fmask); break;
+    case HardwareMsr::FsBase: vmcs().write(field::GUEST_FS_BASE, value); break;
+    case HardwareMsr::GsBase: vmcs().write(field::GUEST_GS_BASE, value); break;
+    case HardwareMsr::KernelGsBase: live(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base); break;
+    case HardwareMsr::SysenterCs: vmcs().write(field::GUEST_SYSENTER_CS, static_cast<u32>(value)); break;
+    case HardwareMsr::SysenterEsp: vmcs().write(field::GUEST_SYSENTER_ESP, value); break;
+    case HardwareMsr::SysenterEip: vmcs().write(field::GUEST_SYSENTER_EIP, value); break;
+    case HardwareMsr::TscAux: live(x86::IA32_TSC_AUX, saved_.tsc_aux); break;
+    case HardwareMsr::Xss: saved_.xss = value; break; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
+    }
+}
+
+} // namespace vmx
