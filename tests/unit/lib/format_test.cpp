@@ -5,8 +5,7 @@
 
 namespace {
 
-template <typename... Args>
-std::string formatted(std::string_view text, Args const&... args) {
+template <typename... Args> std::string formatted(std::string_view text, Args const&... args) {
     std::array<char, 128> buffer{};
     return std::string(lib::format_to(buffer, text, args...));
 }
