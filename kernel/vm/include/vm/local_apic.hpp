@@ -1,0 +1,180 @@
+#pragma once
+// The local APIC of a vCPU, xAPIC and x2APIC. [intel/vol3] chapter 12
+// Not supported: moving the MMIO page (IA32_APIC_BASE keeps the address it is given, the page stays at FEE00000h),
+// writing the APIC id, EOI-broadcast suppression, CMCI, remote read, SMI, focus checking, LINT0 in a mode other than
+// ExtINT, sending ExtINT.
+//
+// Only the CPU that runs the vCPU calls it, except post(), matches() and physical_id(), which any CPU may.
+#include <vm/apic_timer.hpp>
+#include <vm/msr_policy.hpp>
+#include <vm/pending_interrupts.hpp>
+
+namespace vm {
+
+class LocalApic;
+
+enum class DeliveryMode : u8 { Fixed, LowestPriority, Smi, Reserved, Nmi, Init, StartUp, ExtInt };
+enum class Shorthand : u8 { None, Self, AllIncludingSelf, AllExcludingSelf };
+
+inline constexpr u32 apic_broadcast = ~u32{0};
+
+// Destination as a bus message carries it (IOAPIC, MSI, xAPIC ICR): 8 bits, of which FFh physical reaches everybody.
+constexpr u32 bus_destination(u8 destination, bool logical) {
+    return !logical && destination == 0xff ? apic_broadcast : destination;
+}
+
+// A decoded ICR write that concerns other APICs or is more than a fixed interrupt to oneself. Already legal: a fixed
+// vector is at least 16, only fixed interrupts reach the sender itself by shorthand.
+struct IpiRequest {
+    u8 vector;
+    DeliveryMode mode; // Fixed, LowestPriority, Nmi, Init or StartUp
+    Shorthand shorthand;
+    bool logical;
+    u32 destination; // with Shorthand::None
+};
+
+class ApicBus : public TimerHost {
+public:
+    virtual void send_ipi(LocalApic& from, IpiRequest const& request) = 0;
+    virtual void end_of_interrupt(u8 vector) = 0;      // of a level-triggered interrupt: for the IOAPIC
+    virtual void interrupt_pending(LocalApic& at) = 0; // IRR has something new; not called for merge_posted()
+
+protected:
+    ~ApicBus() = default;
+};
+
+struct LocalApicConfig {
+    u32 id = 0; // at most 254
+    bool is_bootstrap = false;
+    bool has_x2apic = true;
+    bool has_tsc_deadline = true;
+    u8 physical_bits = 36;
+    CrystalClock crystal{};
+    u64 minimum_timer_period = 0; // in TSC ticks
+};
+
+class alignas(64) LocalApic {
+public:
+    enum class Mode : u8 { Disabled, XApic, X2Apic };
+
+    // `page` is 4 KiB of its own, which the hardware may be pointed at. It is overwritten.
+    LocalApic(LocalApicConfig const& config, ApicPage& page, ApicBus& bus);
+    LocalApic(LocalApic const&) = delete;
+    LocalApic& operator=(LocalApic const&) = delete;
+
+    void reset();       // power-on: everything
+    void init_signal(); // INIT: everything but IA32_APIC_BASE and the id
+
+    // Offsets within the page; sizes 1, 2, 4, 8. Reads beside a register's four bytes are zero, writes other than 4
+    // aligned bytes are dropped: the manual leaves both undefined.
+    u64 mmio_read(u32 offset, u8 size);
+    void mmio_write(u32 offset, u8 size, u64 value);
+    MsrResult read_x2apic(u32 index, u64& value);
+    MsrResult write_x2apic(u32 index, u64 value);
+    u64 read_base() const { return base_; }
+    MsrResult write_base(u64 value);
+
+    Mode mode() const { return mode_.load(std::memory_order_relaxed); }
+    bool is_software_enabled() const { return software_enabled_; }
+    ApicPage& page() { return page_; }
+    PendingInterrupts& pending() { return pending_; }
+
+    // --- any CPU
+    bool post(u8 vector, TriggerMode trigger) { return pending_.post(vector, trigger); } // true: notify the owner
+    u32 physical_id() const { return id_; }
+    bool matches(u32 destination, bool logical) const;
+
+    // --- delivery, by the owner
+    void accept(u8 vector, TriggerMode trigger);
+    bool merge_posted() { return !pending_.is_empty() && merge_outstanding(); } // true: IRR may have changed
+    int highest_pending() const {                                               // deliverable now, or -1
+        if (irr_summary_ == 0) return -1;
+        u8 const vector = highest_of(irr_summary_, apic_reg::IRR);
+        u32 const threshold = page_[apic_reg::TPR] & 0xf0;
+        return (vector & 0xf0U) > (threshold > isr_class_ ? threshold : isr_class_) ? vector : -1;
+    }
+    void acknowledge(u8 vector); // IRR to ISR, for a vector that highest_pending() gave
+    void end_of_interrupt();
+    u8 task_priority() const { return static_cast<u8>(page_[apic_reg::TPR]); }
+    void set_task_priority(u8 value) {
+        page_[apic_reg::TPR] = value;
+        if (is_virtualized_) isr_class_ = highest_isr() < 0 ? u8{0} : static_cast<u8>(highest_isr() & 0xf0);
+        update_ppr();
+    }
+    u8 processor_priority() const {
+        u32 const tpr = page_[apic_reg::TPR] & 0xff;
+        return static_cast<u8>((tpr & 0xf0) >= isr_class_ ? tpr : isr_class_);
+    }
+    // Whether INTR of the 8259 pair gets through to this CPU.
+    bool accepts_pic() const {
+        if (mode() == Mode::Disabled) return true;
+        return (page_[apic_reg::LVT_LINT0] & (lvt_masked | 0x700)) == 0x700;
+    }
+    // The NMI line, wired to LINT1, was raised: true when the CPU takes an NMI, otherwise it is masked or became a
+    // fixed vector.
+    bool nmi_line();
+
+    // --- timer, by the owner
+    void timer_expired();
+    void write_tsc_deadline(u64 value) { timer_.write_deadline(value); }
+    u64 tsc_deadline() const { return timer_.deadline(); }
+    void tsc_shifted(u64 delta) { timer_.tsc_shifted(delta); }
+    bool is_timer_running() const { return timer_.is_running(); }
+
+    // --- with virtual-interrupt delivery the hardware owns IRR, ISR, TPR, PPR and EOI of the page. highest_pending(),
+    // acknowledge() and end_of_interrupt() are then not for use; accept(), merge_posted() and the writes still are.
+    void set_virtualized(bool on);
+    int highest_irr() const { return page_.highest(apic_reg::IRR); }
+    int highest_isr() const { return page_.highest(apic_reg::ISR); }
+    // EOI-induced exit: ISR is already clear.
+    void eoi_exit(u8 vector) {
+        if (page_.test(apic_reg::TMR, vector)) bus_.end_of_interrupt(vector);
+    }
+    // APIC-write exit: trap-like, the value is already in the page.
+    void apic_write(u32 offset);
+
+private:
+    static constexpr u32 lvt_masked = 1U << 16;
+    enum class Error : u8 { SendIllegalVector = 5, ReceiveIllegalVector = 6, IllegalRegister = 7 };
+
+    u8 highest_of(u32 summary, u32 base) const {
+        u32 const word = 31 - static_cast<u32>(__builtin_clz(summary));
+        return static_cast<u8>(word * 32 + 31 - static_cast<u32>(__builtin_clz(page_[base + word * 16])));
+    }
+    void update_ppr() { page_[apic_reg::PPR] = processor_priority(); }
+    void reset_registers();
+    void enter_mode(Mode mode);
+    void publish_logical_id();
+    bool merge_outstanding();
+    void error(Error what);
+    void local_interrupt(u32 lvt);
+
+    u32 read_register(u32 offset);
+    void write_register(u32 offset, u32 value);
+    void write_svr(u32 value);
+    void write_lvt(u32 offset, u32 value);
+    void write_esr();
+    void write_icr(u32 low, u32 destination);
+
+    // Read by every sender.
+    u32 id_;
+    std::atomic<Mode> mode_{Mode::XApic};
+    std::atomic<bool> is_flat_{true};
+    std::atomic<u32> logical_id_{0}; // xAPIC: 8 bits
+
+    // The owner's.
+    u8 irr_summary_ = 0; // bit n: word n of IRR is not zero
+    u8 isr_summary_ = 0;
+    u8 isr_class_ = 0; // upper half of the highest vector in service
+    bool software_enabled_ = false;
+    bool is_virtualized_ = false;
+    u8 error_pending_ = 0;
+    ApicPage& page_;
+    ApicBus& bus_;
+    u64 base_ = 0;
+    ApicTimer timer_;
+    LocalApicConfig config_;
+    PendingInterrupts pending_; // written by every sender, so on lines of its own
+};
+
+} // namespace vm
