@@ -31,13 +31,15 @@ void LocalApic::init_signal() {
 void LocalApic::reset_registers() {
     timer_.reset();
     pending_.discard();
-    page_.words.fill(0);
+    for (u32& word : page_.words)
+        word = 0;
     page_[VERSION] = version;
     page_[DFR] = ~u32{0};
     page_[SVR] = 0xff;
     for (u32 lvt : {LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR})
         page_[lvt] = lvt_masked;
-    irr_summary_ = isr_summary_ = isr_class_ = 0;
+    irr_summary_ = 0;
+    isr_classes_ = 0;
     software_enabled_ = false;
     error_pending_ = 0;
 }
@@ -96,7 +98,7 @@ void LocalApic::accept(u8 vector, TriggerMode trigger) {
     u32& tmr = page_[TMR + offset];
     tmr = trigger == TriggerMode::Level ? tmr | mask : tmr & ~mask;
     page_[IRR + offset] |= mask;
-    irr_summary_ = static_cast<u8>(irr_summary_ | 1U << (vector / 32U));
+    irr_summary_ |= static_cast<u8>(1U << (vector / 32U));
     bus_.interrupt_pending(*this);
 }
 
@@ -119,37 +121,11 @@ bool LocalApic::merge_outstanding() {
             u32& tmr = page_[TMR + number * 16];
             tmr = (tmr & ~word) | (word & static_cast<u32>(level >> (32 * half)));
             page_[IRR + number * 16] |= word;
-            irr_summary_ = static_cast<u8>(irr_summary_ | 1U << number);
+            irr_summary_ |= static_cast<u8>(1U << number);
             changed = true;
         }
     }
     return changed;
-}
-
-void LocalApic::acknowledge(u8 vector) {
-    u32 const number = vector / 32U;
-    u32 const mask = ApicPage::vector_bit(vector);
-    u32& irr = page_[IRR + number * 16];
-    irr &= ~mask;
-    if (irr == 0) irr_summary_ = static_cast<u8>(irr_summary_ & ~(1U << number));
-    page_[ISR + number * 16] |= mask;
-    isr_summary_ = static_cast<u8>(isr_summary_ | 1U << number);
-    isr_class_ = vector & 0xf0; // it was deliverable, so nothing higher is in service
-    update_ppr();
-}
-
-void LocalApic::end_of_interrupt() {
-    if (isr_summary_ == 0) return;
-    u8 const vector = highest_of(isr_summary_, ISR);
-    u32 const number = vector / 32U;
-    u32 const mask = ApicPage::vector_bit(vector);
-    u32& isr = page_[ISR + number * 16];
-    isr &= ~mask;
-    if (isr == 0) isr_summary_ = static_cast<u8>(isr_summary_ & ~(1U << number));
-    isr_class_ = isr_summary_ == 0 ? u8{0} : static_cast<u8>(highest_of(isr_summary_, ISR) & 0xf0);
-    update_ppr();
-    if ((page_[TMR + number * 16] & mask) != 0) [[unlikely]]
-        bus_.end_of_interrupt(vector);
 }
 
 void LocalApic::local_interrupt(u32 lvt) {
@@ -181,13 +157,23 @@ void LocalApic::error(Error what) {
 
 void LocalApic::set_virtualized(bool on) {
     is_virtualized_ = on;
-    irr_summary_ = isr_summary_ = 0;
+    irr_summary_ = 0;
+    isr_classes_ = 0;
     for (u32 i = 0; i < 8; ++i) {
-        if (page_[IRR + i * 16] != 0) irr_summary_ = static_cast<u8>(irr_summary_ | 1U << i);
-        if (page_[ISR + i * 16] != 0) isr_summary_ = static_cast<u8>(isr_summary_ | 1U << i);
+        if (page_[IRR + i * 16] != 0) irr_summary_ |= static_cast<u8>(1U << i);
+        u32& isr = page_[ISR + i * 16];
+        u32 kept = 0; // of each class the highest: the hardware nests by class like we do and never has more
+        for (u32 half = 0; half < 2; ++half) {
+            u32 const of_class = isr & 0xffffU << (16 * half);
+            if (of_class == 0) continue;
+            u32 const index = highest_bit(of_class);
+            kept |= 1U << index;
+            isr_classes_ |= static_cast<u16>(1U << (2 * i + half));
+            in_service_[2 * i + half] = static_cast<u8>(i * 32 + index);
+        }
+        isr = kept;
     }
-    isr_class_ = isr_summary_ == 0 ? u8{0} : static_cast<u8>(highest_of(isr_summary_, ISR) & 0xf0);
-    update_ppr();
+    page_[PPR] = processor_priority();
 }
 
 } // namespace vm

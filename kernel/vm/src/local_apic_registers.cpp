@@ -88,13 +88,7 @@ MsrResult LocalApic::read_x2apic(u32 index, u64& value) {
     return MsrResult::Done;
 }
 
-MsrResult LocalApic::write_x2apic(u32 index, u64 value) {
-    if (mode() != Mode::X2Apic) return MsrResult::GeneralProtection;
-    u32 const number = index - msr::IA32_X2APIC_FIRST;
-    if (number == EOI >> 4 && value == 0) [[likely]] {
-        end_of_interrupt();
-        return MsrResult::Done;
-    }
+MsrResult LocalApic::write_x2apic_register(u32 number, u64 value) {
     if (number == ICR_LOW >> 4) {
         if ((value & 0xffff'ffff & ~u64{icr_writable}) != 0) return MsrResult::GeneralProtection;
         page_[ICR_HIGH] = static_cast<u32>(value >> 32);
@@ -182,6 +176,8 @@ void LocalApic::write_esr() {
 // [intel/vol3] 12.6.1, table 12-3
 void LocalApic::write_icr(u32 low, u32 destination) {
     page_[ICR_LOW] = low & icr_writable;
+    if ((low & 0xc0700) == 0x40000 && (low & 0xf0) != 0)
+        return accept(static_cast<u8>(low), TriggerMode::Edge); // fixed, to itself
     auto const mode = static_cast<DeliveryMode>((low >> 8) & 7);
     auto const shorthand = static_cast<Shorthand>((low >> 18) & 3);
     u8 const vector = static_cast<u8>(low);
@@ -194,10 +190,7 @@ void LocalApic::write_icr(u32 low, u32 destination) {
         if (mode != DeliveryMode::Nmi && mode != DeliveryMode::Init && mode != DeliveryMode::StartUp) return;
         if (mode == DeliveryMode::Init && (low & 0xc000) == 0x8000) return;
     }
-    if (shorthand == Shorthand::Self) {
-        if (fixed) accept(vector, TriggerMode::Edge);
-        return;
-    }
+    if (shorthand == Shorthand::Self) return;
     if (shorthand == Shorthand::AllIncludingSelf && !fixed) return;
     bus_.send_ipi(*this, {vector, mode, shorthand, (low & 0x800) != 0, destination});
 }
