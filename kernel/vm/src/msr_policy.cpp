@@ -80,13 +80,7 @@ MsrResult MsrPolicy::read(u32 index, u64& value) {
     return MsrResult::GeneralProtection;
 }
 
-MsrResult MsrPolicy::write(u32 index, u64 value) {
-    // The write every tickless guest does most comes first.
-    if (index == msr::IA32_TSC_DEADLINE && (has_ & msr_need::TscDeadline) != 0) [[likely]] {
-        hooks_->write_tsc_deadline(value);
-        return MsrResult::Done;
-    }
-    if (index - msr::IA32_X2APIC_FIRST < 0x100) return hooks_->write_x2apic(index, value);
+MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
     MsrRule const* const rule = find(index);
     if (rule == nullptr) return MsrResult::GeneralProtection;
     auto done_if = [](bool valid) { return valid ? MsrResult::Done : MsrResult::GeneralProtection; };

@@ -1,7 +1,6 @@
 #pragma once
 // The register file of a local APIC in its architectural layout: one page that VT-x APIC-register virtualization and
 // AMD AVIC can work on directly. Every register is 32 bits at a 16-byte stride. [intel/vol3] 12.4.1
-#include <array>
 #include <lib/bits.hpp>
 
 namespace vm {
@@ -28,7 +27,9 @@ inline constexpr u64 default_address = 0xfee0'0000;
 } // namespace apic_base
 
 struct alignas(4096) ApicPage {
-    std::array<u32, 1024> words{};
+    // A plain array: offsets are constants or vector words, masked where a guest has a say, and the paths through here
+    // are the hottest there are.
+    u32 words[1024]{};
 
     u32& operator[](u32 offset) { return words[offset / 4]; }
     u32 const& operator[](u32 offset) const { return words[offset / 4]; }

@@ -89,20 +89,21 @@ public:
     bool merge_posted() { return !pending_.is_empty() && merge_outstanding(); } // true: IRR may have changed
     int highest_pending() const {                                               // deliverable now, or -1
         if (irr_summary_ == 0) return -1;
-        u8 const vector = highest_of(irr_summary_, apic_reg::IRR);
-        u32 const threshold = page_[apic_reg::TPR] & 0xf0;
-        return (vector & 0xf0U) > (threshold > isr_class_ ? threshold : isr_class_) ? vector : -1;
+        u32 const word = highest_bit(irr_summary_);
+        u32 const vector = word * 32 + highest_bit(page_[apic_reg::IRR + word * 16]);
+        // Its class must be above the task's and above everything in service.
+        bool const wins = (vector & 0xf0) > (page_[apic_reg::TPR] & 0xf0) && isr_classes_ >> (vector >> 4) == 0;
+        return wins ? static_cast<int>(vector) : -1;
     }
     void acknowledge(u8 vector); // IRR to ISR, for a vector that highest_pending() gave
     void end_of_interrupt();
     u8 task_priority() const { return static_cast<u8>(page_[apic_reg::TPR]); }
-    void set_task_priority(u8 value) {
-        page_[apic_reg::TPR] = value;
-        update_ppr();
-    }
+    void set_task_priority(u8 value) { page_[apic_reg::TPR] = value; }
+    // PPR is computed when somebody asks; the page's copy is the hardware's, under virtual-interrupt delivery.
     u8 processor_priority() const {
         u32 const tpr = page_[apic_reg::TPR] & 0xff;
-        return static_cast<u8>((tpr & 0xf0) >= isr_class_ ? tpr : isr_class_);
+        u32 const in_service = isr_classes_ == 0 ? 0 : highest_bit(isr_classes_) << 4;
+        return static_cast<u8>((tpr & 0xf0) >= in_service ? tpr : in_service);
     }
     // Whether INTR of the 8259 pair gets through to this CPU.
     bool accepts_pic() const {
@@ -136,11 +137,7 @@ private:
     static constexpr u32 lvt_masked = 1U << 16;
     enum class Error : u8 { SendIllegalVector = 5, ReceiveIllegalVector = 6, IllegalRegister = 7 };
 
-    u8 highest_of(u32 summary, u32 base) const {
-        u32 const word = 31 - static_cast<u32>(__builtin_clz(summary));
-        return static_cast<u8>(word * 32 + 31 - static_cast<u32>(__builtin_clz(page_[base + word * 16])));
-    }
-    void update_ppr() { page_[apic_reg::PPR] = processor_priority(); }
+    static constexpr u32 highest_bit(u32 not_zero) { return 31U ^ static_cast<u32>(__builtin_clz(not_zero)); }
     void reset_registers();
     void enter_mode(Mode mode);
     void publish_logical_id();
@@ -148,6 +145,7 @@ private:
     void error(Error what);
     void local_interrupt(u32 lvt);
 
+    MsrResult write_x2apic_register(u32 number, u64 value);
     u32 read_register(u32 offset);
     void write_register(u32 offset, u32 value);
     void write_svr(u32 value);
@@ -162,9 +160,9 @@ private:
     std::atomic<u32> logical_id_{0}; // xAPIC: 8 bits
 
     // The owner's.
-    u8 irr_summary_ = 0; // bit n: word n of IRR is not zero
-    u8 isr_summary_ = 0;
-    u8 isr_class_ = 0; // upper half of the highest vector in service
+    u8 irr_summary_ = 0;  // bit n: word n of IRR is not zero
+    u16 isr_classes_ = 0; // bit n: a vector of priority class n is in service; only one of a class ever is
+    u8 in_service_[16]{}; // which, by class
     bool software_enabled_ = false;
     bool is_virtualized_ = false;
     u8 error_pending_ = 0;
@@ -175,5 +173,43 @@ private:
     LocalApicConfig config_;
     PendingInterrupts pending_; // written by every sender, so on lines of its own
 };
+
+inline void LocalApic::acknowledge(u8 vector) {
+    u32 const number = vector / 32U;
+    u32 const mask = ApicPage::vector_bit(vector);
+    u32& irr = page_[apic_reg::IRR + number * 16];
+    irr &= ~mask;
+    if (irr == 0) irr_summary_ &= static_cast<u8>(~(1U << number));
+    page_[apic_reg::ISR + number * 16] |= mask;
+    isr_classes_ |= static_cast<u16>(1U << (vector >> 4)); // it was deliverable, so its class was free
+    in_service_[vector >> 4] = vector;
+}
+
+inline void LocalApic::end_of_interrupt() {
+    if (isr_classes_ == 0) return;
+    u32 const highest = highest_bit(isr_classes_);
+    u8 const vector = in_service_[highest];
+    isr_classes_ &= static_cast<u16>(~(1U << highest));
+    u32 const offset = (vector & 0xe0U) / 2; // 32 vectors to 16 bytes
+    u32 const mask = ApicPage::vector_bit(vector);
+    page_[apic_reg::ISR + offset] &= ~mask;
+    if ((page_[apic_reg::TMR + offset] & mask) != 0) [[unlikely]]
+        bus_.end_of_interrupt(vector);
+}
+
+// EOI and an interrupt to oneself come first: they are what an x2APIC guest writes most.
+inline MsrResult LocalApic::write_x2apic(u32 index, u64 value) {
+    if (mode() != Mode::X2Apic) return MsrResult::GeneralProtection;
+    u32 const number = index - msr::IA32_X2APIC_FIRST;
+    if (number == apic_reg::EOI >> 4 && value == 0) [[likely]] {
+        end_of_interrupt();
+        return MsrResult::Done;
+    }
+    if (number == apic_reg::SELF_IPI >> 4 && value <= 0xff) {
+        accept(static_cast<u8>(value), TriggerMode::Edge);
+        return MsrResult::Done;
+    }
+    return write_x2apic_register(number, value);
+}
 
 } // namespace vm

@@ -140,7 +140,15 @@ public:
     MsrPolicy(MsrFacts const& facts, MsrHooks& hooks);
 
     MsrResult read(u32 index, u64& value);
-    MsrResult write(u32 index, u64 value);
+    MsrResult write(u32 index, u64 value) {
+        // What a tickless guest writes most comes first.
+        if (index == msr::IA32_TSC_DEADLINE && (has_ & msr_need::TscDeadline) != 0) [[likely]] {
+            hooks_->write_tsc_deadline(value);
+            return MsrResult::Done;
+        }
+        if (index - msr::IA32_X2APIC_FIRST < 0x100) return hooks_->write_x2apic(index, value);
+        return write_rare(index, value);
+    }
 
     // Power-on values. INIT changes none of them: what it resets lives in hardware. [intel/vol3] table 10-1
     void reset();
@@ -158,6 +166,7 @@ public:
 private:
     u64& slot_of(MsrRule const& rule, u32 index) { return state_.slots[rule.where + (index - rule.index)]; }
     bool has(MsrRule const& rule) const { return (rule.needs & ~has_) == 0; }
+    MsrResult write_rare(u32 index, u64 value);
     MsrResult write_stored(u64& slot, u64 writable, u64 value);
     MsrResult write_hardware(MsrRule const& rule, u64 value);
     MsrResult write_mtrr_variable(u64& slot, bool is_mask, u64 value);
