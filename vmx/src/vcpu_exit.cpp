@@ -225,9 +225,11 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
         return After::Stopped;
     }
     }
-    auto const outcome = vm::route(*this, exit);
-    // A device access that emulation completed while an event was half delivered would lose one of the two.
-    return finish(outcome, exit);
+    if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
+        vm().stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        return After::Stopped;
+    }
+    return finish(vm::route(*this, exit), exit);
 }
 
 // True when the exit is dealt with; else `exit` says what the router shall do.

@@ -7,6 +7,9 @@
 namespace vmm {
 
 enum class E820Type : lib::u32 { Ram = 1, Reserved = 2, AcpiReclaimable = 3, AcpiNvs = 4 };
+inline constexpr lib::u32 e820_ram = static_cast<lib::u32>(E820Type::Ram);
+inline constexpr lib::u32 e820_reserved = static_cast<lib::u32>(E820Type::Reserved);
+inline constexpr lib::u32 e820_acpi = static_cast<lib::u32>(E820Type::AcpiReclaimable);
 
 // As boot protocols carry it, without padding.
 struct [[gnu::packed]] E820Entry {

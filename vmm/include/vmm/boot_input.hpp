@@ -1,0 +1,18 @@
+#pragma once
+// What every loader gets.
+#include <lib/types.hpp>
+#include <span>
+#include <string_view>
+#include <vmm/e820.hpp>
+
+namespace vmm {
+
+struct BootInput {
+    std::span<lib::u8 const> kernel;
+    std::span<lib::u8 const> initrd; // empty: none
+    std::string_view command_line;
+    std::span<E820Entry const> memory_map;
+    lib::GuestPhys rsdp{}; // 0: no ACPI tables
+};
+
+} // namespace vmm
