@@ -61,8 +61,11 @@ class Terminal:
 def keys_reach_the_guest_and_the_script():
     with Terminal() as terminal:
         terminal.expect(rb"guest:~# ")
-        terminal.type(b"sleep 1000\n")
-        terminal.expect(rb"sleep 1000\r\n")
+        # Until cat answers, the shell may still edit its line, and Ctrl-C is a key like any other.
+        terminal.type(b"echo run''ning; cat\n")
+        terminal.expect(rb"running\r\n")
+        terminal.type(b"twice\n")
+        terminal.expect(rb"twice\r\ntwice\r\n")
         terminal.type(b"\x03")
         terminal.expect(rb"guest:~# ")
         terminal.type(b"\x01h")
