@@ -136,12 +136,11 @@ class Console:
 
 
 @contextlib.contextmanager
-def image(modules, append="", native_command_line=None):
-    """A boot image in a temporary folder. modules: name -> path or bytes."""
+def image(modules, append="", native_commands=None):
+    """A boot image in a temporary folder. modules: name -> path or bytes; native_commands: GRUB's, instead of Mullion."""
     files = {f"boot/modules/{name}": content for name, content in modules.items()}
-    if native_command_line is not None:
-        commands = iso.linux_config(native_command_line)
-    else:
+    commands = native_commands
+    if not commands:
         if not ELF.is_file():
             raise Skip(f"there is no {ELF.relative_to(ROOT)}")
         files["boot/mullion.elf"] = ELF
@@ -153,12 +152,12 @@ def image(modules, append="", native_command_line=None):
 
 
 @contextlib.contextmanager
-def boot(modules, append="", native_command_line=None, **options):
+def boot(modules, append="", native_commands=None, **options):
     """Boots modules under Mullion (or natively); yields the Console. On failure the serial line's tail is printed."""
     options.setdefault("kind", "bochs")
-    if native_command_line is not None:
+    if native_commands:
         options.setdefault("ignore_bad_msrs", True)
-    with image(modules, append, native_command_line) as path, emulator.Machine(path, emulator.Options(**options)) as machine:
+    with image(modules, append, native_commands) as path, emulator.Machine(path, emulator.Options(**options)) as machine:
         console = Console(machine)
         try:
             yield console
@@ -174,7 +173,21 @@ def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, cpus=1
     modules = {"vmlinuz": guest.debian_kernel(), "initrd.img": initrd}
     if not NATIVE:
         modules = {"vms.toml": description.default(memory, cpus, command_line).encode(), **modules}
-    with boot(modules, append, command_line if NATIVE else None, **options) as console:
+    with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, **options) as console:
+        yield console
+
+
+@contextlib.contextmanager
+def boot_guest(name, command_line="", guest_memory=64, native=NATIVE, append="", **options):
+    """Boots a guest kernel of tests/guest."""
+    elf = ROOT / f"build/release/tests/guest/{name}.elf"
+    if not elf.is_file():
+        raise Skip(f"there is no {elf.relative_to(ROOT)}")
+    modules = {f"{name}.elf": elf}
+    if not native:
+        text = description.default(guest_memory, 1, command_line, kernel=f"{name}.elf", initrd=None, name=name)
+        modules = {"vms.toml": text.encode(), **modules}
+    with boot(modules, append, iso.multiboot_config(f"{name}.elf", command_line) if native else None, **options) as console:
         yield console
 
 

@@ -52,7 +52,7 @@ def guest_is_larger_than_the_machine():
 
 @system_test()
 def description_is_no_toml():
-    expect_message(r"vms.toml.*1|line 1", linux_modules(vms_toml=b"[[vm\nname = linux\n"))
+    expect_message(r"vms.toml.*1|line 1", linux_modules(vms_toml=b"[vm.linux\nmemory = 256M\n"))
 
 
 @system_test()
@@ -71,7 +71,7 @@ def description_names_a_missing_file():
 @system_test()
 def machine_has_32_mebibytes():
     # GRUB itself may refuse to load the guest's files; so none are there.
-    expect_message("memory", {"vms.toml": description.default(256, 1, "x", has_initrd=False).encode(), "vmlinuz": b"x" * 4096}, memory=32)
+    expect_message("memory", {"vms.toml": description.default(256, 1, "x", initrd=None).encode(), "vmlinuz": b"x" * 4096}, memory=32)
 
 
 @system_test()
