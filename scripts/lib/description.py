@@ -5,13 +5,14 @@ import tomllib
 from . import iso
 from .project import Failure
 
-FILE_KEYS = ("kernel", "initrd", "image", "firmware")
+FILE_KEYS = ("kernel", "initrd")
 
 
-def default(memory, cpus, command_line, has_initrd=True):
-    lines = ["[[vm]]", 'name = "linux"', f"memory = {quoted(f'{memory}M')}", f"cpus = {cpus}", 'kernel = "vmlinuz"']
-    if has_initrd:
-        lines.append('initrd = "initrd.img"')
+def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux"):
+    """memory in MiB; initrd may be None."""
+    lines = [f"[vm.{name}]", f'memory = "{memory}M"', f"vcpus = {cpus}", f"kernel = {quoted(kernel)}"]
+    if initrd:
+        lines.append(f"initrd = {quoted(initrd)}")
     lines.append(f"cmdline = {quoted(command_line)}")
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ from .project import Failure
 
 # Not the time of the build: the same input makes the same image.
 IMAGE_TIME = 1700000000
-MODULES = "normal iso9660 part_msdos part_gpt fat multiboot2 linux serial terminal terminfo echo test minicmd configfile reboot halt all_video"
+MODULES = "normal iso9660 part_msdos part_gpt fat multiboot multiboot2 linux serial terminal terminfo echo test minicmd configfile reboot halt all_video"
 PREAMBLE = """serial --unit=0 --speed=115200
 terminfo serial dumb
 terminal_input console serial
@@ -26,6 +26,11 @@ def mullion_config(options, modules):
 
 def linux_config(command_line):
     return [f"linux /boot/modules/vmlinuz {command_line}", "initrd /boot/modules/initrd.img"]
+
+
+def multiboot_config(kernel, options):
+    """A guest kernel of tests/guest, without Mullion underneath."""
+    return [f"multiboot /boot/modules/{kernel} {options}".rstrip()]
 
 
 def grub_config(commands):

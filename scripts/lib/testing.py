@@ -1,0 +1,89 @@
+"""The test runner's own parts: what a test is, how one runs, and the table of results."""
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+STATUS_SKIP = 77
+LOG_LINES = 40
+
+
+@dataclasses.dataclass
+class Test:
+    name: str
+    backend: str  # what it runs on: host, bochs, qemu
+    command: list
+    limit: int  # seconds
+    quick: bool = True
+    alone: bool = False  # builds and the like, which use every CPU themselves and come first
+    environment: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Outcome:
+    test: Test
+    result: str
+    seconds: float
+    log: str
+    why: str = ""
+
+
+def run(test, root):
+    """Runs one test in a process group of its own, so that nothing of it lives on past its limit."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([str(part) for part in test.command], cwd=root, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **test.environment})
+        try:
+            status = process.wait(test.limit)
+            why = f"status {status}"
+        except subprocess.TimeoutExpired:
+            status, why = None, f"not done after {test.limit} s"
+        finally:
+            stop_group(process)
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    result = PASSED if status == 0 else SKIPPED if status == STATUS_SKIP else FAILED
+    return Outcome(test, result, time.monotonic() - started, text, why)
+
+
+def stop_group(process):
+    """SIGTERM first: the scripts remove their files then."""
+    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, number)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def log_tail(outcome):
+    lines = outcome.log.replace("\r", "").rstrip().splitlines()[-LOG_LINES:]
+    return "\n".join("    " + line for line in lines)
+
+
+def table(outcomes):
+    width = max([len(outcome.test.name) for outcome in outcomes] + [4])
+    rows = [f"{'name':{width}}  {'backend':8}  {'result':8}  seconds"]
+    for outcome in outcomes:
+        rows.append(f"{outcome.test.name:{width}}  {outcome.test.backend:8}  {outcome.result:8}  {outcome.seconds:7.1f}")
+    return "\n".join(rows)
+
+
+def summary(outcomes):
+    counts = {result: sum(outcome.result == result for outcome in outcomes) for result in (PASSED, FAILED, SKIPPED)}
+    return f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[SKIPPED]} skipped"
+
+
+def executables(folder, pattern):
+    return [path for path in sorted(pathlib.Path(folder).glob(pattern)) if path.is_file() and os.access(path, os.X_OK)]

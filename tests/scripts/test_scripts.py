@@ -1,0 +1,179 @@
+"""Unit tests of the scripts: what they decide, without an emulator."""
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from lib import bridge, cpio, description, emulator, iso, project, testing, verdict  # noqa: E402
+
+
+def script(name):
+    """Imports a script that has no .py ending, without running its main."""
+    source = (ROOT / "scripts" / name).read_text().replace("\nmain_wrapper(main)", "")
+    module = type(sys)(name.replace("-", "_"))
+    module.__dict__["__name__"] = module.__name__
+    exec(compile(source, name, "exec"), module.__dict__)  # noqa: S102
+    return module
+
+
+class CommandOutputTest(unittest.TestCase):
+    STREAM = b"boot\r\n\n<mullion-command 12>\nline\n<mullion-status 99 1>\nno newline<mullion-status 12 7>\nrest"
+    EXPECTED = b"line\n<mullion-status 99 1>\nno newline"
+
+    def test_any_division_of_the_stream_gives_the_same(self):
+        for size in range(1, len(self.STREAM) + 1):
+            output = verdict.CommandOutput("12")
+            parts = [output.feed(self.STREAM[i:i + size]) for i in range(0, len(self.STREAM), size)]
+            self.assertEqual((b"".join(parts), output.status), (self.EXPECTED, 7), size)
+
+    def test_nothing_before_the_begin(self):
+        output = verdict.CommandOutput("12")
+        self.assertEqual(output.feed(b"x<mullion-status 12 0>\n"), b"")
+        self.assertIsNone(output.status)
+
+
+class VerdictTest(unittest.TestCase):
+    SERIAL = (b"[ 1.0] mullion: vm linux ended: poweroff, ran 12.345 s\r\nmullion: vm b ended: crash: triple fault, at 0x1000, ran 0.001 s\r\n"
+              b"mullion: power off, status 3\r\n")
+
+    def test_lines(self):
+        self.assertEqual(verdict.ended_vms(self.SERIAL), [("linux", "poweroff", 12.345), ("b", "crash: triple fault, at 0x1000", 0.001)])
+        self.assertEqual(verdict.mullion_status(self.SERIAL), 3)
+        self.assertIsNone(verdict.mullion_status(b"mullion: panic"))
+
+
+class KeysTest(unittest.TestCase):
+    def feed(self, *parts):
+        keys = bridge.Keys()
+        results = [keys.feed(part) for part in parts]
+        return b"".join(data for data, _ in results), [command for _, commands in results for command in commands]
+
+    def test_keys(self):
+        self.assertEqual(self.feed(b"ab\x03"), (b"ab\x03", []))
+        self.assertEqual(self.feed(b"a\x01", b"xb"), (b"ab", ["x"]))
+        self.assertEqual(self.feed(b"\x01h"), (b"", ["h"]))
+        self.assertEqual(self.feed(b"\x01c\x01\x01x"), (b"\x01c\x01\x01x", []))
+
+
+class CpioTest(unittest.TestCase):
+    def test_cpio_reads_it(self):
+        archive = cpio.Archive()
+        archive.file("a/b/file", b"content", 0o755)
+        archive.symlink("a/link", "b/file")
+        whole = archive.finish()
+        self.assertEqual(len(whole) % 512, 0)
+        self.assertEqual(whole[:6], b"070701")
+        self.assertEqual(whole.count(b"070701"), 5)  # a, a/b, file, link, trailer
+        self.assertIn(b"a/b/file\0", whole)
+        self.assertIn(b"content\0", whole)
+
+
+class DescriptionTest(unittest.TestCase):
+    def test_default_names_its_files(self):
+        text = description.default(64, 1, 'say="x\\y"')
+        self.assertEqual(description.files_named(text), ["initrd.img", "vmlinuz"])
+        self.assertIn('cmdline = "say=\\"x\\\\y\\""', text)
+
+    def test_no_toml_names_nothing(self):
+        self.assertEqual(description.files_named("[vm"), [])
+
+    def test_files_beside_the_description(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = pathlib.Path(folder, "x.toml")
+            config.write_text('[vm.a]\nkernel = "my-kernel"\ninitrd = "initrd.img"\n')
+            with self.assertRaises(project.Failure):
+                description.find_modules(config, {"initrd.img": lambda: config})
+            kernel = pathlib.Path(folder, "my-kernel")
+            kernel.touch()
+            self.assertEqual(description.find_modules(config, {"initrd.img": lambda: config}), {"my-kernel": kernel, "initrd.img": config})
+
+
+class IsoTest(unittest.TestCase):
+    def test_a_module_name_cannot_end_the_grub_command(self):
+        for name in ("a b", "x;reboot", "", "$x"):
+            with self.assertRaises(project.Failure):
+                iso.module_name(name)
+
+    def test_config_boots_only_when_everything_loaded(self):
+        text = iso.grub_config(iso.mullion_config("debug", ["vms.toml", "vmlinuz"]))
+        self.assertIn("if multiboot2 /boot/mullion.elf debug; then if module2 /boot/modules/vms.toml vms.toml; then", text)
+        self.assertIn("boot; fi; fi; fi\n", text)
+
+    def test_the_same_input_makes_the_same_image(self):
+        images = []
+        for name in ("one.iso", "two.iso"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder, name)
+                iso.build(path, ["true"], {"boot/file": b"content"})
+                images.append(path.read_bytes())
+        self.assertEqual(images[0], images[1])
+
+
+class EmulatorTest(unittest.TestCase):
+    def test_how_bochs_ended(self):
+        frame = "(0).[2179910480] [0x1] f000:0 (unk. ctxt): hlt\n=====\nBochs is exiting with the following message:\n{}\n=====\n"
+        off = emulator.bochs_end(frame.format("[ACPI  ] ACPI control: soft power off"))
+        self.assertTrue(off.orderly)
+        self.assertEqual(off.ticks, 2179910480)
+        self.assertFalse(emulator.bochs_end(frame.format("[CPU0  ] exception(): 3rd (13) exception with no resolution")).orderly)
+
+
+class SymbolsTest(unittest.TestCase):
+    def test_short_names(self):
+        shorten = script("make-symbols").shorten
+        self.assertEqual(shorten("vmm::(anonymous namespace)::f<int, a<b>>::g"), "vmm::f<>::g")
+        self.assertEqual(shorten("a<int>::operator<"), "a<>::operator<")
+        self.assertEqual(shorten("a::operator<=>"), "a::operator<=>")
+        self.assertEqual(shorten("a<b>::operator->"), "a<>::operator->")
+
+    def test_assembly(self):
+        text = script("make-symbols").assembly([(0xFFFFFFFF80001000, "b"), (0xFFFFFFFF80001010, "a")])
+        self.assertIn(".quad 2\n.long 0x1000, 26\n.long 0x1010, 24\n.asciz \"a\"\n.asciz \"b\"\n", text)
+
+
+class LayersTest(unittest.TestCase):
+    def test_the_deepest_folder_wins(self):
+        layers = script("check-layers")
+        self.assertEqual(layers.layer_of(ROOT / "kernel/vm/src/x.cpp"), "vm")
+        self.assertEqual(layers.layer_of(ROOT / "kernel/src/x.cpp"), "kernel")
+        self.assertEqual(layers.layer_of(ROOT / "boot/parsers/src/x.cpp"), "parsers")
+        self.assertIsNone(layers.layer_of(ROOT / "tests/unit/x.cpp"))
+
+    def test_a_forbidden_include_is_found(self):
+        layers = script("check-layers")
+        project.CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=project.CACHE) as folder:
+            path = pathlib.Path(folder, "x.cpp")
+            path.write_text('#include <array>\n#include <lib/types.hpp>\n# include <kernel/time.hpp>\n')
+            owners = {"lib/types.hpp": "lib", "kernel/time.hpp": "kernel"}
+            bad = list(layers.complaints(path, "vmm", owners))
+        self.assertEqual(len(bad), 1)
+        self.assertIn(":3: layer vmm may not include kernel", bad[0])
+
+
+class TestingTest(unittest.TestCase):
+    def run_one(self, *command, limit=10):
+        return testing.run(testing.Test("x", "host", list(command), limit), ROOT)
+
+    def test_results(self):
+        self.assertEqual(self.run_one("true").result, testing.PASSED)
+        self.assertEqual(self.run_one("false").result, testing.FAILED)
+        self.assertEqual(self.run_one("sh", "-c", "exit 77").result, testing.SKIPPED)
+
+    def test_time_limit(self):
+        outcome = self.run_one("sleep", "1000", limit=0.2)
+        self.assertEqual((outcome.result, outcome.why), (testing.FAILED, "not done after 0.2 s"))
+
+    def test_last_line(self):
+        self.assertEqual(testing.summary([self.run_one("true"), self.run_one("false")]), "1 passed, 1 failed, 0 skipped")
+
+    def test_zero_tests_fail(self):
+        done = subprocess.run([ROOT / "scripts/test", "-k", "no test has this name"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (1, "0 passed, 0 failed, 0 skipped"))
+
+
+if __name__ == "__main__":
+    unittest.main()

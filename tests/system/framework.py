@@ -1,0 +1,223 @@
+"""Whole machines under test: boot an image in an emulator, talk to its serial line, look at how it ends.
+
+A test is a function in test_*.py with the decorator @system_test; it gets no arguments and fails by an exception.
+Run one by hand:  python3 tests/system/framework.py test_shell prompt
+With MULLION_NATIVE=1, tests of the guest boot its kernel directly: that tests the test.
+"""
+import contextlib
+import dataclasses
+import importlib
+import os
+import pathlib
+import re
+import select
+import signal
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from lib import description, emulator, guest, iso, verdict  # noqa: E402
+
+NATIVE = os.environ.get("MULLION_NATIVE") == "1"
+ELF = ROOT / "build/release/mullion.elf"
+PROMPT = re.escape("guest:~# ")
+STATUS_SKIP = 77
+
+
+class Skip(Exception):
+    """This test cannot run here; the text says why."""
+
+
+@dataclasses.dataclass
+class Case:
+    file: str
+    name: str
+    backend: str
+    limit: int
+    quick: bool
+    function: object
+
+
+def system_test(backend="bochs", limit=400, quick=False, guest_only=False):
+    """guest_only: the test makes sense without Mullion, so --native runs it."""
+    def mark(function):
+        function.case = (backend, limit, quick, guest_only)
+        return function
+    return mark
+
+
+def cases_of(file):
+    module = importlib.import_module(file)
+    for name, function in vars(module).items():
+        if callable(function) and hasattr(function, "case"):
+            backend, limit, quick, guest_only = function.case
+            if guest_only or not NATIVE:
+                yield Case(file, name, backend, limit, quick, function)
+
+
+def discover():
+    files = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("test_*.py"))
+    return [case for file in files for case in cases_of(file)]
+
+
+class Timeout(AssertionError):
+    pass
+
+
+class Console:
+    """A machine's serial line: expect() waits for text until a deadline, send() types."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.serial = machine.serial
+        self.seen = bytearray()  # everything since power-on
+        self._position = 0  # what expect() has consumed
+        self.closed = False
+
+    def expect(self, pattern, seconds=300):
+        """Waits for the regular expression; returns the match. Everything up to its end is consumed."""
+        compiled = re.compile(pattern.encode() if isinstance(pattern, str) else pattern)
+        deadline = time.monotonic() + seconds
+        while True:
+            found = compiled.search(self.seen, self._position)
+            if found:
+                self._position = found.end()
+                return found
+            if self.closed:
+                raise AssertionError(f"the machine ended before {pattern!r} appeared: {self.machine.end().reason}")
+            if not self._read(deadline - time.monotonic()):
+                raise Timeout(f"{pattern!r} did not appear within {seconds} s")
+
+    def send(self, data):
+        """Sends all of it, reading meanwhile so that neither side blocks the other."""
+        data = data.encode() if isinstance(data, str) else data
+        view = memoryview(data)
+        deadline = time.monotonic() + 600
+        while view:
+            readable, writable, _ = select.select([self.serial], [self.serial], [], max(0, deadline - time.monotonic()))
+            if not readable and not writable:
+                raise Timeout("the machine does not take its input")
+            if readable and not self._read(0.1):
+                raise AssertionError("the machine ended while it was given input")
+            if writable:
+                view = view[self.serial.send(view[:512]):]
+
+    def until_end(self, seconds=300):
+        """Reads until the machine is off; returns how it ended."""
+        deadline = time.monotonic() + seconds
+        while not self.closed:
+            if not self._read(deadline - time.monotonic()):
+                raise Timeout(f"the machine did not end within {seconds} s")
+        return self.machine.end()
+
+    def command(self, line, seconds=120):
+        """Types one line at the shell's prompt and returns what it printed."""
+        self.send(line + "\n")
+        self.expect(re.escape(line) + "\r\n", seconds)
+        start = self._position
+        found = self.expect(PROMPT, seconds)
+        return bytes(self.seen[start:found.start()]).decode(errors="replace").replace("\r", "").replace("\x1b[6n", "").strip()
+
+    def tail(self, count=40):
+        return "\n".join(self.seen.decode(errors="replace").replace("\r", "").splitlines()[-count:])
+
+    def _read(self, wait):
+        if wait <= 0 or not select.select([self.serial], [], [], wait)[0]:
+            return False
+        try:
+            data = self.serial.recv(65536)
+        except ConnectionError:
+            data = b""
+        self.closed = not data
+        self.seen += data
+        return True
+
+
+@contextlib.contextmanager
+def image(modules, append="", native_commands=None):
+    """A boot image in a temporary folder. modules: name -> path or bytes; native_commands: GRUB's, instead of Mullion."""
+    files = {f"boot/modules/{name}": content for name, content in modules.items()}
+    commands = native_commands
+    if not commands:
+        if not ELF.is_file():
+            raise Skip(f"there is no {ELF.relative_to(ROOT)}")
+        files["boot/mullion.elf"] = ELF
+        commands = iso.mullion_config(append, modules)
+    with tempfile.TemporaryDirectory(prefix="mullion-test-") as folder:
+        path = pathlib.Path(folder, "boot.iso")
+        iso.build(path, commands, files)
+        yield path
+
+
+@contextlib.contextmanager
+def boot(modules, append="", native_commands=None, **options):
+    """Boots modules under Mullion (or natively); yields the Console. On failure the serial line's tail is printed."""
+    options.setdefault("kind", "bochs")
+    if native_commands:
+        options.setdefault("ignore_bad_msrs", True)
+    with image(modules, append, native_commands) as path, emulator.Machine(path, emulator.Options(**options)) as machine:
+        console = Console(machine)
+        try:
+            yield console
+        except BaseException:
+            print(f"---- serial line, {len(console.seen)} bytes, its tail:\n{console.tail()}\n----", flush=True)
+            raise
+
+
+@contextlib.contextmanager
+def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, cpus=1, append="", **options):
+    """Boots the guest that comes with Mullion. With a command, it runs that and powers off."""
+    initrd = guest.initramfs() + (guest.command_archive(command, "test") if command else b"")
+    modules = {"vmlinuz": guest.debian_kernel(), "initrd.img": initrd}
+    if not NATIVE:
+        modules = {"vms.toml": description.default(memory, cpus, command_line).encode(), **modules}
+    with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, **options) as console:
+        yield console
+
+
+@contextlib.contextmanager
+def boot_guest(name, command_line="", guest_memory=64, native=NATIVE, append="", **options):
+    """Boots a guest kernel of tests/guest."""
+    elf = ROOT / f"build/release/tests/guest/{name}.elf"
+    if not elf.is_file():
+        raise Skip(f"there is no {elf.relative_to(ROOT)}")
+    modules = {f"{name}.elf": elf}
+    if not native:
+        text = description.default(guest_memory, 1, command_line, kernel=f"{name}.elf", initrd=None, name=name)
+        modules = {"vms.toml": text.encode(), **modules}
+    with boot(modules, append, iso.multiboot_config(f"{name}.elf", command_line) if native else None, **options) as console:
+        yield console
+
+
+def check_power_off(console, seconds=120, status=0):
+    """The machine must switch itself off and, under Mullion, say so with this status."""
+    end = console.until_end(seconds)
+    assert end.orderly, f"the machine did not switch itself off: {end.reason}"
+    if not NATIVE:
+        found = verdict.mullion_status(bytes(console.seen))
+        assert found == status, f"Mullion's status is {found}, expected {status}"
+    return end
+
+
+def main():
+    def unwind(number, _frame):
+        raise SystemExit(128 + number)
+    signal.signal(signal.SIGTERM, unwind)
+    file, name = sys.argv[1:3]
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    # The tests import this module by its name; one copy of it must hold the exceptions.
+    sys.modules["framework"] = sys.modules["__main__"]
+    chosen = [case for case in cases_of(file) if case.name == name]
+    if not chosen:
+        sys.exit(f"no such test: {file} {name}")
+    try:
+        chosen[0].function()
+    except Skip as skip:
+        print(f"skipped: {skip}")
+        sys.exit(STATUS_SKIP)
+
+
+if __name__ == "__main__":
+    main()

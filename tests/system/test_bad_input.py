@@ -1,0 +1,89 @@
+"""What an administrator can get wrong: each case must end with a message that says what is wrong, never in silence."""
+from framework import boot, description, guest, system_test, verdict
+
+
+def expect_message(pattern, modules=None, status_known=True, **options):
+    """Boots and waits for a line of Mullion's that matches; then the machine must end by itself, with a status that is not 0."""
+    with boot(modules or {}, **options) as console:
+        console.expect(r"mullion: [^\r\n]*(?:" + pattern + ")", 120)
+        end = console.until_end(120)
+        assert end.orderly, f"the machine did not switch itself off: {end.reason}"
+        if status_known:
+            status = verdict.mullion_status(bytes(console.seen))
+            assert status not in (None, 0), f"status {status}"
+
+
+def linux_modules(memory=256, **replaced):
+    modules = {"vms.toml": description.default(memory, 1, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
+               "initrd.img": guest.initramfs()}
+    modules.update({name.replace("_", "."): content for name, content in replaced.items()})
+    return modules
+
+
+@system_test()
+def no_modules():
+    expect_message("vms.toml|VM description")
+
+
+@system_test()
+def kernel_is_garbage():
+    expect_message("vmlinuz", linux_modules(vmlinuz=b"\xa5" * 100_000))
+
+
+@system_test()
+def kernel_is_truncated():
+    expect_message("vmlinuz", linux_modules(vmlinuz=guest.debian_kernel().read_bytes()[:300_000]))
+
+
+@system_test()
+def kernel_is_empty():
+    expect_message("vmlinuz", linux_modules(vmlinuz=b""))
+
+
+@system_test()
+def initrd_is_larger_than_the_memory():
+    expect_message("initrd.img|memory", linux_modules(memory=64, initrd_img=bytes(80 << 20)), memory=512)
+
+
+@system_test()
+def guest_is_larger_than_the_machine():
+    expect_message("memory", linux_modules(memory=4096), memory=256)
+
+
+@system_test()
+def description_is_no_toml():
+    expect_message(r"vms.toml.*1|line 1", linux_modules(vms_toml=b"[vm.linux\nmemory = 256M\n"))
+
+
+@system_test()
+def description_has_an_unknown_key():
+    text = description.default(256, 1, "x").replace("memory", "memroy")
+    expect_message("memroy", linux_modules(vms_toml=text.encode()))
+
+
+@system_test()
+def description_names_a_missing_file():
+    modules = linux_modules()
+    del modules["initrd.img"]
+    expect_message("initrd.img", modules)
+
+
+@system_test()
+def machine_has_32_mebibytes():
+    # GRUB itself may refuse to load the guest's files; so none are there.
+    expect_message("memory", {"vms.toml": description.default(256, 1, "x", initrd=None).encode(), "vmlinuz": b"x" * 4096}, memory=32)
+
+
+@system_test()
+def cpu_has_no_virtualization():
+    expect_message("VT-x|virtualization", linux_modules(), cpu_model="p4_prescott_celeron_336", status_known=False)
+
+
+@system_test()
+def cpu_has_no_64_bit_mode():
+    expect_message("64-bit|long mode", linux_modules(), cpu_model="p3_katmai", status_known=False)
+
+
+@system_test(backend="qemu")
+def uefi_machine_without_virtualization():
+    expect_message("VT-x|virtualization", linux_modules(), kind="qemu", uefi=True, cpu_model="qemu64,-svm", status_known=False)

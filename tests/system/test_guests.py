@@ -1,0 +1,76 @@
+"""The guest kernels of tests/guest: what the CPU and the platform must do, and what a hostile guest must not achieve."""
+from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
+
+# Native Bochs refuses some of what hostile does.
+NATIVE_OPTIONS = " native=1" if NATIVE else ""
+
+
+def run_guest(name, test, seconds=300, **options):
+    """Runs tests of a guest kernel; each must say ok, none may say FAIL."""
+    with boot_guest(name, f"test={test}{NATIVE_OPTIONS}", **options) as console:
+        status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
+        failures = [line for line in console.tail(10_000).splitlines() if "guest: FAIL" in line]
+        assert status == 0 and not failures, "\n".join(failures) or f"status {status}"
+        assert b"guest: ok " in console.seen, "it tested nothing"
+        check_power_off(console)
+
+
+def run_ending(test, expected):
+    """The guest ends its own VM; Mullion must survive, say how, and switch the machine off in order."""
+    with boot_guest("hostile", f"test={test}") as console:
+        console.expect(r"guest: ok " + test)
+        end = console.until_end()
+        assert end.orderly, end.reason
+        ended = verdict.ended_vms(bytes(console.seen))
+        assert len(ended) == 1 and ended[0][1].startswith(expected), ended
+        assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)
+
+
+@system_test(guest_only=True)
+def behaviour():
+    run_guest("behave", "all")
+
+
+@system_test(guest_only=True, backend="qemu")
+def behaviour_on_amd():
+    run_guest("behave", "all", kind="qemu", deterministic=True)
+
+
+@system_test()
+def behaviour_on_haswell():
+    run_guest("behave", "all", cpu_model="corei7_haswell_4770")
+
+
+@system_test()
+def behaviour_on_icelake():
+    run_guest("behave", "all", cpu_model="corei7_icelake_u")
+
+
+@system_test()
+def behaviour_on_ryzen():
+    run_guest("behave", "all", cpu_model="ryzen")
+
+
+@system_test(guest_only=True, limit=700)
+def hostility():
+    run_guest("hostile", "all", seconds=600)
+
+
+@system_test(guest_only=True, backend="qemu", limit=700)
+def hostility_on_amd():
+    run_guest("hostile", "all", seconds=600, kind="qemu", deterministic=True)
+
+
+@system_test()
+def triple_fault():
+    run_ending("triple", "crash")
+
+
+@system_test()
+def page_tables_behind_memory():
+    run_ending("badcr3", "crash")
+
+
+@system_test()
+def reset_by_port():
+    run_ending("reset", "reset")

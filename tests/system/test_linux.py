@@ -1,0 +1,79 @@
+"""A Linux guest, as a user meets it."""
+import base64
+import hashlib
+import random
+
+from framework import NATIVE, PROMPT, boot_linux, check_power_off, system_test, verdict
+
+TICKS_PER_SECOND = 100_000_000
+
+
+@system_test(quick=True, guest_only=True)
+def shell_and_power_off():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        assert "x86_64" in console.command("uname -a")
+        console.send("poweroff\n")
+        check_power_off(console)
+        if not NATIVE:
+            (name, how, seconds), = verdict.ended_vms(bytes(console.seen))
+            assert (name, how) == ("linux", "poweroff"), (name, how)
+            assert 0 < seconds < 60, seconds
+
+
+@system_test(guest_only=True)
+def control_c_stops_a_command():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        # Until cat answers, the shell may still edit its line, and Ctrl-C is a key like any other.
+        console.send("echo run''ning; cat\n")
+        console.expect("running\r\n")
+        console.send("twice\n")
+        console.expect("twice\r\ntwice\r\n")
+        console.send(b"\x03")
+        console.expect(PROMPT, 120)
+        assert console.command("echo status $?") == "status 130"
+
+
+@system_test(guest_only=True)
+def input_of_100_kilobytes_arrives():
+    lines = base64.encodebytes(random.Random(1).randbytes(75_000))
+    assert len(lines) > 100_000
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.command("stty -echo; echo quiet")
+        console.send("cat > f; echo; md5sum f\n")
+        console.send(lines + b"\x04")
+        found = console.expect(r"([0-9a-f]{32})  f", 300)
+        assert found.group(1).decode() == hashlib.md5(lines).hexdigest()
+
+
+@system_test(limit=700)
+def sleep_takes_its_time():
+    """Two runs that differ in nothing but the sleep: the difference of their ticks is its length."""
+    ticks = {}
+    for seconds in (1, 4):
+        with boot_linux(command=f"sleep {seconds}") as console:
+            console.expect(r"<mullion-status test 0>")
+            ticks[seconds] = check_power_off(console).ticks
+    took = (ticks[4] - ticks[1]) / TICKS_PER_SECOND
+    assert abs(took - 3) < 0.03, f"sleeping 3 s longer took {took:.4f} s"
+
+
+@system_test()
+def reset_ends_the_vm():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send("reboot\n")
+        end = console.until_end()
+        assert end.orderly, end.reason
+        ended = verdict.ended_vms(bytes(console.seen))
+        assert ended and ended[-1][1] == "reset", ended
+        assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)
+
+
+@system_test(guest_only=True, backend="qemu")
+def command_in_qemu():
+    with boot_linux(command="grep -c processor /proc/cpuinfo", kind="qemu") as console:
+        console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
+        check_power_off(console)
