@@ -61,8 +61,9 @@ void privileged() {
     u64 const base = x86::rdmsr(IA32_APIC_BASE);
     for (auto const* s = privileged_snippets; s != privileged_snippets_end; s++) {
         std::string_view const name = s->name;
-        if (spare_emulator && (name.starts_with("cr0_") || name.starts_with("cr3_") || name.starts_with("cr4_") ||
-                               name.starts_with("efer_") || name.starts_with("lgdt") || name.starts_with("lidt")))
+        if (spare_emulator &&
+            (name.starts_with("cr0_") || name.starts_with("cr3_") || name.starts_with("cr4_") ||
+             name.starts_with("efer_") || name.starts_with("lgdt") || name.starts_with("lidt") || name == "ltr_null"))
             continue;
         if (!quiet) print("guest: privileged {}", name);
         for (unsigned ring = 0; ring < 2; ring++) {

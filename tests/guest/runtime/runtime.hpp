@@ -63,7 +63,8 @@ Fault try_call(void (*function)(void*), void* argument);
 
 // Runs `function`; an exception inside ends it and is reported. What the function changed stays changed.
 template <typename F> Fault try_execute(F&& function) {
-    return try_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); }, &function);
+    return try_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); },
+                    const_cast<void*>(static_cast<void const*>(&function)));
 }
 
 // True: handled, go on by IRET. False: as if there were no handler.
