@@ -39,6 +39,44 @@ u64 tsc_hz_by_rtc() {
 
 void uart_put(u8 value) { x86::out8(0x3f8, value); }
 
+constexpr u64 data = ioapic_page + 0x10;
+void select(u32 index) { x86::store32(ioapic_page, index); }
+
+void mmio_arithmetic() {
+    select(0x13); // high half of pin 1: only bits 31:24 hold
+    x86::store32(data, 0xab000000);
+    u32 value = 0;
+    asm volatile("movl (%1), %0" : "=r"(value) : "r"(data) : "memory");
+    expect("MOV load", 0xab000000, value);
+    asm volatile("orl %0, (%1)" : : "r"(0x11000000U), "r"(data) : "memory");
+    expect("OR to memory", 0xbb000000, x86::load32(data));
+    asm volatile("andl %0, (%1)" : : "r"(0x0f000000U), "r"(data) : "memory");
+    expect("AND to memory", 0x0b000000, x86::load32(data));
+    asm volatile("xorl $0x01000000, (%0)" : : "r"(data) : "memory");
+    expect("XOR with an immediate", 0x0a000000, x86::load32(data));
+    asm volatile("addl %0, (%1)" : : "r"(0x01000000U), "r"(data) : "memory");
+    expect("ADD to memory", 0x0b000000, x86::load32(data));
+    value = 0x22000000;
+    asm volatile("xchgl %0, (%1)" : "+r"(value) : "r"(data) : "memory");
+    expect("XCHG gives the old value", 0x0b000000, value);
+    expect("XCHG stores the new one", 0x22000000, x86::load32(data));
+    asm volatile("movl $0x33000000, (%0)" : : "r"(data) : "memory");
+    expect("MOV of an immediate", 0x33000000, x86::load32(data));
+}
+
+void mmio_compare() {
+    u32 old = 0x33000000;
+    bool equal = false;
+    asm volatile("lock cmpxchgl %3, (%2)" : "+a"(old), "=@ccz"(equal) : "r"(data), "r"(0x44000000U) : "memory");
+    expect_true("CMPXCHG finds it equal", equal);
+    expect("CMPXCHG stores", 0x44000000, x86::load32(data));
+    u64 flags = 0;
+    asm volatile("testl %1, (%2); pushfq; popq %0" : "=r"(flags) : "r"(0x04000000U), "r"(data) : "memory");
+    expect("TEST sets ZF", 0, flags >> 6 & 1);
+    asm volatile("cmpl %1, (%2); pushfq; popq %0" : "=r"(flags) : "r"(0x44000000U), "r"(data) : "memory");
+    expect("CMP sets ZF", 1, flags >> 6 & 1);
+}
+
 } // namespace
 
 void guest_time() {
@@ -108,37 +146,8 @@ void uart() {
 }
 
 void mmio_forms() {
-    constexpr u64 data = ioapic_page + 0x10;
-    auto const select = [](u32 index) { x86::store32(ioapic_page, index); };
-    select(0x13); // high half of pin 1: only bits 31:24 hold
-    x86::store32(data, 0xab000000);
-    u32 value = 0;
-    asm volatile("movl (%1), %0" : "=r"(value) : "r"(data) : "memory");
-    expect("MOV load", 0xab000000, value);
-    asm volatile("orl %0, (%1)" : : "r"(0x11000000U), "r"(data) : "memory");
-    expect("OR to memory", 0xbb000000, x86::load32(data));
-    asm volatile("andl %0, (%1)" : : "r"(0x0f000000U), "r"(data) : "memory");
-    expect("AND to memory", 0x0b000000, x86::load32(data));
-    asm volatile("xorl $0x01000000, (%0)" : : "r"(data) : "memory");
-    expect("XOR with an immediate", 0x0a000000, x86::load32(data));
-    asm volatile("addl %0, (%1)" : : "r"(0x01000000U), "r"(data) : "memory");
-    expect("ADD to memory", 0x0b000000, x86::load32(data));
-    value = 0x22000000;
-    asm volatile("xchgl %0, (%1)" : "+r"(value) : "r"(data) : "memory");
-    expect("XCHG gives the old value", 0x0b000000, value);
-    expect("XCHG stores the new one", 0x22000000, x86::load32(data));
-    asm volatile("movl $0x33000000, (%0)" : : "r"(data) : "memory");
-    expect("MOV of an immediate", 0x33000000, x86::load32(data));
-    u32 old = 0x33000000;
-    bool equal = false;
-    asm volatile("lock cmpxchgl %3, (%2)" : "+a"(old), "=@ccz"(equal) : "r"(data), "r"(0x44000000U) : "memory");
-    expect_true("CMPXCHG finds it equal", equal);
-    expect("CMPXCHG stores", 0x44000000, x86::load32(data));
-    u64 flags = 0;
-    asm volatile("testl %1, (%2); pushfq; popq %0" : "=r"(flags) : "r"(0x04000000U), "r"(data) : "memory");
-    expect("TEST sets ZF", 0, flags >> 6 & 1);
-    asm volatile("cmpl %1, (%2); pushfq; popq %0" : "=r"(flags) : "r"(0x44000000U), "r"(data) : "memory");
-    expect("CMP sets ZF", 1, flags >> 6 & 1);
+    mmio_arithmetic();
+    mmio_compare();
     u64 wide = ~0ULL;
     asm volatile("movl (%1), %k0" : "+r"(wide) : "r"(data) : "memory");
     expect("a 32-bit load clears the upper half", 0x44000000, wide);
