@@ -1,2 +1,83 @@
-#include "runtime/runtime.hpp"
-void guest_main() { guest::print("guest: hello {}\n", guest::command_line()); }
+#include "behave/behave.hpp"
+
+#include <array>
+
+namespace behave {
+namespace {
+
+constexpr std::array<Test, 15> tests = {{{"apic", local_apic},
+                                         {"shadow", shadows},
+                                         {"pic", pic},
+                                         {"ioapic", io_apic},
+                                         {"timer", apic_timer},
+                                         {"real", real_mode},
+                                         {"debug", debug},
+                                         {"step", single_step},
+                                         {"fpu", fpu},
+                                         {"msr", msrs},
+                                         {"paging", paging},
+                                         {"cpuid", cpuid},
+                                         {"time", guest_time},
+                                         {"uart", uart},
+                                         {"mmio", mmio_forms}}};
+
+std::array<u8, 64> order{};
+unsigned order_count;
+
+bool on_recorded(Frame& frame) {
+    if (order_count < order.size()) order[order_count++] = static_cast<u8>(frame.vector);
+    if (apic::bit(apic::Isr, static_cast<u8>(frame.vector))) apic::eoi();
+    return true;
+}
+
+} // namespace
+
+void record_start() { order_count = 0; }
+unsigned recorded() { return order_count; }
+u8 record(unsigned index) { return index < order_count ? order[index] : 0; }
+void record_vector(u8 vector) { set_handler(vector, on_recorded); }
+
+void drain() {
+    apic::write(apic::Tpr, 0);
+    for (unsigned i = 0; i < 8; i++) {
+        interrupt_window();
+        apic::eoi();
+    }
+}
+
+void make_exits(unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        x86::cpuid(i & 7);
+        x86::in8(0x61);
+        x86::rdmsr(IA32_APIC_BASE);
+        ioapic::read(1);
+    }
+}
+
+} // namespace behave
+
+void guest_main() {
+    using namespace behave;
+    auto const wanted = option("test");
+    bool any = false;
+    for (auto const& test : tests) {
+        if (wanted != test.name && wanted != "all") continue;
+        any = true;
+        u64 const before = failures();
+        apic::enable();
+        auto const fault = try_execute([&] { test.run(); });
+        x86::cli();
+        if (fault.happened) {
+            fail(test.name, 0, fault.vector);
+            print("guest: exception {} error {:#x} at {:#x} cr2 {:#x}\n", fault.vector, fault.error, fault.rip,
+                  fault.cr2);
+        }
+        if (failures() == before) print("guest: ok {}\n", test.name);
+    }
+    if (!any) {
+        print("guest: behave needs test=all or one of");
+        for (auto const& test : tests)
+            print(" {}", test.name);
+        print("\n");
+    }
+}

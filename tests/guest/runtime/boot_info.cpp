@@ -60,7 +60,10 @@ std::string_view command_line() { return {command_line_copy.data(), command_line
 std::string_view option(std::string_view name) {
     std::string_view rest = command_line();
     while (!rest.empty()) {
-        auto const word = rest.substr(0, rest.find(' '));
+        std::size_t length = 0; // not find(): that calls memchr, which nobody provides
+        while (length < rest.size() && rest[length] != ' ')
+            length++;
+        auto const word = rest.substr(0, length);
         if (word.size() > name.size() && word.starts_with(name) && word[name.size()] == '=')
             return word.substr(name.size() + 1);
         rest.remove_prefix(std::min(rest.size(), word.size() + 1));

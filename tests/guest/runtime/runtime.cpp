@@ -3,6 +3,7 @@
 #include "runtime/apic.hpp"
 #include "runtime/boot_info.hpp"
 
+#include <algorithm>
 #include <array>
 
 extern "C" {
@@ -13,7 +14,7 @@ extern lib::x86::DescriptorTable const gdt_pointer;
 extern guest::u64 page_directories[];
 bool guest_try(void (*function)(void*), void* argument);
 [[noreturn]] void guest_recover();
-[[noreturn]] void guest_enter_user(guest::u64 rip, guest::u64 rsp, guest::u64 rflags);
+[[noreturn]] void guest_enter(guest::Frame const* frame);
 void guest_dispatch(guest::Frame* frame);
 [[noreturn]] void guest_start();
 }
@@ -149,7 +150,23 @@ void set_raw_gate(u8 vector, void (*entry)()) {
 void set_ist(u8 vector, u8 ist) { write_gate(vector, stub(vector), ist); }
 void load_idt() { x86::lidt({sizeof(idt) - 1, reinterpret_cast<u64>(idt.data())}); }
 u64 interrupt_count(u8 vector) { return counts[vector]; }
-void run_user(u64 rip, u64 rsp, u64 rflags) { guest_enter_user(rip, rsp, rflags); }
+
+Fault run_code(Code const& code) {
+    u8* const to = reinterpret_cast<u8*>(user_page);
+    std::copy(code.bytes.begin(), code.bytes.end(), to);
+    for (std::size_t i = 0; i < 32; i += 2) { // several: a misaligned decode may swallow the first
+        to[code.bytes.size() + i] = 0xcd;
+        to[code.bytes.size() + i + 1] = user_return_vector;
+    }
+    return try_execute([&] {
+        Frame frame = code.registers;
+        frame.rip = user_page;
+        frame.rsp = user_stack_end;
+        frame.cs = code.user ? 0x33 : 0x08;
+        frame.ss = code.user ? 0x2b : 0x10;
+        guest_enter(&frame);
+    });
+}
 
 u64& page_entry(u64 address) { return page_directories[address >> 21]; }
 void set_page_bits(u64 address, u64 set, u64 clear) {

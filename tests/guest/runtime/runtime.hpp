@@ -4,6 +4,7 @@
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <lib/x86/instructions.hpp>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -62,7 +63,8 @@ Fault try_call(void (*function)(void*), void* argument);
 
 // Runs `function`; an exception inside ends it and is reported. What the function changed stays changed.
 template <typename F> Fault try_execute(F&& function) {
-    return try_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); }, &function);
+    return try_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); },
+                    const_cast<void*>(static_cast<void const*>(&function)));
 }
 
 // True: handled, go on by IRET. False: as if there were no handler.
@@ -73,13 +75,22 @@ void set_raw_gate(u8 vector, void (*entry)());
 void set_ist(u8 vector, u8 ist);
 void load_idt();
 u64 interrupt_count(u8 vector); // of interrupts without a handler; they are counted and get an EOI
-void run_user(u64 rip, u64 rsp, u64 rflags);
-[[noreturn]] void leave_try(); // from a handler: ends the innermost try_execute without a fault
+[[noreturn]] void leave_try();  // from a handler: ends the innermost try_execute without a fault
 
 inline constexpr u64 user_page = 8 * lib::MiB; // 2 MiB that ring 3 may touch
 inline constexpr u64 page_bit_user = 4, page_bit_write_through = 8, page_bit_cache_disable = 0x10;
 void set_page_bits(u64 address, u64 set, u64 clear); // of the 2 MiB page at `address`; flushes it
 u64& page_entry(u64 address);
+
+// Foreign machine code, in ring 0 or 3, copied to user_page. It ends by an exception or by running past its end (no
+// fault).
+inline constexpr u64 user_data = user_page + 0x10000, user_stack_end = user_page + 0x20000;
+struct Code {
+    std::span<u8 const> bytes;
+    Frame registers; // all but rip, rsp, cs, ss
+    bool user;
+};
+Fault run_code(Code const& code);
 
 // Boot information ---------------------------------------------------------------------------------------------------
 u64 first_instruction_tsc();

@@ -39,6 +39,7 @@ common:
     andq $-16, %rsp
     call guest_dispatch
     movq %rbp, %rsp
+leave:
     popq %r15
     popq %r14
     popq %r13
@@ -96,18 +97,16 @@ guest_recover:
     popq %rbx
     ret
 
-// void guest_enter_user(u64 rip, u64 rsp, u64 rflags): never returns; come back by vector 0x81 or an exception.
-.globl guest_enter_user
-guest_enter_user:
-    pushq $0x2b
-    pushq %rsi
-    pushq %rdx
-    pushq $0x33
-    pushq %rdi
+// void guest_enter(Frame const*): becomes what the frame says, ring 0 or 3; never returns by itself.
+.globl guest_enter
+guest_enter:
+    movq %rdi, %rsp
+    testb $3, 18 * 8(%rsp) // the frame's CS
+    jz leave
     movl $0x2b, %eax
     movl %eax, %ds
     movl %eax, %es
-    iretq
+    jmp leave
 
 .section .bss
 .balign 8

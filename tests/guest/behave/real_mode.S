@@ -1,0 +1,221 @@
+// Leaves long mode all the way down to 16-bit real mode at 0x8000 and comes back through unreal, protected and PAE mode.
+// u32 behave_descend(u32 cr3): a bit per stage that worked. Position: copied to 0x8000, GDT from the kernel (it lies
+// below 16 MiB and all its bases are 0).
+.set LOW, 0x8000
+.set RESULT, 0x7000  // bits of stages
+.set VECTOR, 0x60    // interrupt used in real mode
+
+.section .text
+.code64
+.globl behave_descend
+behave_descend:
+    pushq %rbx
+    pushq %rbp
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, saved_stack(%rip)
+    sidt saved_idt(%rip)
+    movq %cr4, %rax
+    movq %rax, saved_cr4(%rip)
+    movl $low_start, %esi
+    movl $LOW, %edi
+    movl $low_end - low_start, %ecx
+    rep movsb
+    movl $0, RESULT
+    // far jump to 32-bit compatibility mode
+    subq $16, %rsp
+    movl $LOW + compat - low_start, (%rsp)
+    movl $0x18, 4(%rsp)
+    ljmpl *(%rsp)
+
+.globl low_start, low_end
+low_start:
+.code32
+compat:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $LOW - 0x400, %esp
+    orl $1, RESULT // compatibility mode
+    movl %cr0, %eax
+    andl $0x7fffffff, %eax
+    movl %eax, %cr0 // paging off: long mode ends
+    movl $0xc0000080, %ecx
+    rdmsr
+    testl $0x400, %eax // LMA must follow
+    jnz 1f
+    orl $2, RESULT
+1:  andl $~0x100, %eax
+    wrmsr
+    movl %cr4, %eax
+    andl $~0x20, %eax // PAE off
+    movl %eax, %cr4
+    ljmp $0x38, $LOW + protected16 - low_start
+.code16
+protected16:
+    movw $0x50, %ax // 64 KiB limit
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
+    movw %ax, %fs
+    movw %ax, %gs
+    movl %cr0, %eax
+    andb $0xfe, %al
+    movl %eax, %cr0
+    ljmp $0, $LOW + real - low_start
+real:
+    xorw %ax, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
+    movl $LOW - 0x400, %esp
+    orl $4, RESULT // real mode
+    lidtl LOW + real_idt - low_start
+    movl $LOW + handler - low_start, VECTOR * 4 // 0:offset
+    int $VECTOR
+    pushfw
+    popw %bx
+    movl $1, %eax
+    cpuid // an exit in real mode
+    inb $0x61, %al
+    movw $0x1000, %ax
+    movw %ax, %es
+    movb $0x5a, %es:0x10 // 0x10010
+    cmpb $0x5a, %es:0x10
+    jne 1f
+    orl $16, RESULT // real-mode addressing
+1:  // unreal: a 4 GiB data segment kept in real mode
+    lgdt LOW + low_gdt_pointer - low_start
+    movl %cr0, %eax
+    orb $1, %al
+    movl %eax, %cr0
+    jmp 2f
+2:  movw $0x10, %cx
+    movw %cx, %fs
+    andb $0xfe, %al
+    movl %eax, %cr0
+    jmp 3f
+3:  movl $0x00c00000, %esi
+    movl $0xcafe1234, %fs:(%esi)
+    cmpl $0xcafe1234, %fs:(%esi)
+    jne 4f
+    orl $32, RESULT // unreal mode
+4:  movl %cr0, %eax
+    orb $1, %al
+    movl %eax, %cr0
+    ljmpl $0x18, $LOW + protected32 - low_start
+handler:
+    orw $8, RESULT // interrupt in real mode
+    iretw
+.code32
+protected32:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    orl $64, RESULT // protected mode without paging
+    // PAE paging without long mode: the first four entries of a PDPT; ours at 0x9000, one page directory of 2 MiB pages
+    movl $0x9000, %edi
+    movl $0x1000, %ecx
+    xorl %eax, %eax
+    rep stosl
+    movl $0xa001, 0x9000
+    movl $0xa000, %edi
+    movl $0x83, %eax
+    movl $16, %ecx
+5:  movl %eax, (%edi)
+    addl $0x200000, %eax
+    addl $8, %edi
+    loop 5b
+    movl %cr4, %eax
+    orl $0x20, %eax
+    movl %eax, %cr4
+    movl $0x9000, %eax
+    movl %eax, %cr3
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    cmpl $0xcafe1234, 0x00c00000
+    jne 6f
+    orl $128, RESULT // PAE paging
+6:  movl $20, %ecx // CR0.PG toggles
+7:  movl %cr0, %eax
+    andl $0x7fffffff, %eax
+    movl %eax, %cr0
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    loop 7b
+    andl $0x7fffffff, %eax
+    movl %eax, %cr0
+    orl $256, RESULT
+    // 32-bit paging with 4 MiB pages
+    movl $0x83, 0x9000
+    movl $0x400083, 0x9004
+    movl $0x800083, 0x9008
+    movl $0xc00083, 0x900c
+    movl %cr4, %eax
+    andl $~0x20, %eax
+    orl $0x10, %eax
+    movl %eax, %cr4
+    movl $0x9000, %eax
+    movl %eax, %cr3
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    cmpl $0xcafe1234, 0x00c00000
+    jne 8f
+    orl $512, RESULT
+8:  andl $0x7fffffff, %eax
+    movl %eax, %cr0
+    // and up again
+    movl saved_cr4, %eax
+    movl %eax, %cr4
+    movl $pml4, %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx
+    rdmsr
+    orl $0x100, %eax
+    wrmsr
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    lgdtl gdt_pointer
+    ljmp $0x08, $ascended
+real_idt:
+    .word 0x3ff
+    .long 0
+low_gdt_pointer:
+    .word 0x5f
+    .long gdt
+low_end:
+
+.code64
+ascended:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    movq saved_stack(%rip), %rsp
+    lidt saved_idt(%rip)
+    movl RESULT, %eax
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbp
+    popq %rbx
+    ret
+
+.section .bss
+.balign 8
+saved_stack: .quad 0
+saved_cr4: .quad 0
+saved_idt: .skip 16
+
+.section .note.GNU-stack, "", @progbits
