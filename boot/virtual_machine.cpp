@@ -64,6 +64,8 @@ bool VirtualMachine::start() {
     }
     if (!build() || !load()) return false;
     started_at_ = kernel::now();
+    // The first VM that wants the line has it; the monitor moves it.
+    if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner()) kernel::console().attach(*this);
     vm_->start();
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
                      description_.vcpus == 1 ? "" : "s");

@@ -56,6 +56,7 @@ public:
     void attach(ConsoleUser& user) { owner_ = &user; }
     void detach(ConsoleUser& user);
     void set_monitor(ConsoleUser& monitor) { monitor_ = &monitor; }
+    bool has_owner() const { return owner_ != nullptr; }
     bool is_attached(ConsoleUser const& user) const { return owner_ == &user; }
     void enter_monitor();
     void leave_monitor();
