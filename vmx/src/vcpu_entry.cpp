@@ -5,7 +5,10 @@
 #include <vmx/ept_space.hpp>
 #include <vmx/vcpu.hpp>
 
-extern "C" lib::u64 vmx_enter(std::array<lib::u64, 16>* gprs, bool is_launched); // vmx/src/entry.S
+// vmx/src/entry.S, and what it calls
+extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched);
+extern "C" bool vmx_after_exit(vmx::Vcpu* vcpu);
+extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
 
 namespace vmx {
 namespace {
@@ -14,37 +17,30 @@ namespace x86 = lib::x86;
 
 } // namespace
 
+// Called by the assembly loop.
+bool after_exit(Vcpu& vcpu) {
+    return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter;
+}
+void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
+
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    kernel::Cpu& cpu = kernel::this_cpu();
-    auto leave = vm::Leave::Work;
-    for (;;) {
-        if (requests_.load(std::memory_order_relaxed) != 0 || activity_ != vm::Activity::Running || nmi_pending_) [[unlikely]] {
-            Ready const ready = prepare_entry();
-            if (ready == Ready::Sleep) {
-                leave = vm::Leave::Sleep;
-                break;
-            }
-            if (ready == Ready::Leave) break;
-        }
-        if (cpu.work_pending.load(std::memory_order_relaxed)) [[unlikely]]
-            break;
-        bool const failed = vmx_enter(&gpr_, is_launched_) != 0;
-        has_event_ = false;
-        After const after = failed ? instruction_failed() : handle_exit();
-        if (after == After::Enter) [[likely]]
-            continue;
-        if (after == After::Yield) leave = vm::Leave::Yield;
-        if (after == After::Sleep) leave = vm::Leave::Sleep;
-        if (after == After::Stopped) leave = vm::Leave::Stopped;
-        break;
-    }
+    if (before_entry() == After::Enter) vmx_run(this, &gpr_, is_launched_);
     running_on_.store(~0U, std::memory_order_seq_cst);
-    return vm().state() == vm::VmState::Running ? leave : vm::Leave::Stopped;
+    return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
-Vcpu::Ready Vcpu::prepare_entry() {
+Vcpu::After Vcpu::before_entry() {
+    if (requests_.load(std::memory_order_relaxed) != 0 || needs_attention_) [[unlikely]] {
+        if (prepare_entry() == After::Leave) return After::Leave;
+    }
+    if (kernel::this_cpu().work_pending.load(std::memory_order_relaxed)) [[unlikely]]
+        return leave(vm::Leave::Work);
+    return After::Enter;
+}
+
+Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
     u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
     handle_requests(requests);
@@ -53,10 +49,11 @@ Vcpu::Ready Vcpu::prepare_entry() {
     if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
-    if ((now & request::leave) != 0) return Ready::Leave;
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running) return Ready::Sleep;
-    return Ready::Enter;
+    needs_attention_ = activity_ != Activity::Running || nmi_pending_;
+    if ((now & request::leave) != 0) return leave(vm::Leave::Work);
+    if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
+    return After::Enter;
 }
 
 void Vcpu::flush_translations() {
@@ -230,3 +227,6 @@ bool Vcpu::deliver_virtualized() {
 }
 
 } // namespace vmx
+
+bool vmx_after_exit(vmx::Vcpu* vcpu) { return vmx::after_exit(*vcpu); }
+void vmx_entry_failed(vmx::Vcpu* vcpu) { vmx::entry_instruction_failed(*vcpu); }

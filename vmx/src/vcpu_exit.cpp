@@ -53,6 +53,7 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 // Instructions that guests use all the time come first and read nothing that they do not need.
 Vcpu::After Vcpu::handle_exit() {
     is_launched_ = true;
+    has_event_ = false;
     auto const reason = vmcs().read(field::EXIT_REASON);
     Exit exit;
     switch (reason.raw) {
@@ -61,11 +62,10 @@ Vcpu::After Vcpu::handle_exit() {
     case reason::wrmsr: exit.reason = ExitReason::WriteMsr; break;
     case reason::vmcall: exit.reason = ExitReason::Hypercall; break;
     case reason::hlt: exit.reason = ExitReason::Hlt; break;
-    case reason::io_instruction: {
+    case reason::io_instruction:
         exit.reason = ExitReason::PortIo;
         describe_port(exit);
         break;
-    }
     case reason::external_interrupt:
         exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
         kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
@@ -75,7 +75,12 @@ Vcpu::After Vcpu::handle_exit() {
         return slow_exit(reason.get<ExitReasonField::Basic>(), exit);
     }
     exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
-    return finish(vm::route(*this, exit), exit);
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome == Outcome::Advance) [[likely]] {
+        advance(exit.length);
+        return After::Enter;
+    }
+    return finish(outcome, exit);
 }
 
 Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
@@ -89,12 +94,12 @@ Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
     case Outcome::Sleep:
         advance(exit.length);
         activity_ = vm::Activity::Halted;
-        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed); // what waits already ends the HLT
+        needs_attention_ = true; // what waits already ends the HLT
         return After::Enter;
-    case Outcome::Yield: advance(exit.length); return After::Yield;
-    case Outcome::StopVm: return After::Stopped;
+    case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
+    case Outcome::StopVm: break;
     }
-    return After::Stopped;
+    return leave(vm::Leave::Stopped);
 }
 
 void Vcpu::advance(u8 length) {
@@ -222,12 +227,12 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
     default: {
         std::array<char, 96> text{};
         vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason, reason::name(reason), rip()));
-        return After::Stopped;
+        return leave(vm::Leave::Stopped);
     }
     }
     if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
         vm().stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
-        return After::Stopped;
+        return leave(vm::Leave::Stopped);
     }
     return finish(vm::route(*this, exit), exit);
 }
@@ -269,15 +274,15 @@ Vcpu::After Vcpu::entry_failed(ExitReasonField reason) {
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
     check_guest_state(Loaded::still_loaded(), entry_controls_, [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
     vm().stop(vm::EndReason::Crash, sink.view());
-    return After::Stopped;
+    return leave(vm::Leave::Stopped);
 }
 
-Vcpu::After Vcpu::instruction_failed() {
+void Vcpu::instruction_failed() {
     u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
     std::array<char, 120> text{};
     vm().stop(vm::EndReason::Crash,
               lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error, instruction_error_name(error)));
-    return After::Stopped;
+    leave(vm::Leave::Stopped);
 }
 
 void Vcpu::print_state(lib::TextSink& sink) {

@@ -42,17 +42,13 @@ void vmcs_access_failed(u16 encoding) {
     kernel::panic(lib::format_to(text, "VMCS field {:#x} is not accessible", encoding));
 }
 
-Loaded Vcpu::vmcs() {
-    if (current_vmcs[kernel::this_cpu().index] != this) [[unlikely]]
-        make_current();
-    return Loaded::still_loaded();
-}
-
 void Vcpu::make_current() {
     u32 const here = kernel::this_cpu().index;
     ASSERT(last_cpu_ == ~0U || last_cpu_ == here); // unload() clears it before it may go elsewhere
     ASSERT(Loaded::load(region_).has_value());
+    if (current_vmcs[here] != nullptr) current_vmcs[here]->is_current_ = false;
     current_vmcs[here] = this;
+    is_current_ = true;
     if (last_cpu_ != here) {
         last_cpu_ = here;
         write_host_state_of_cpu();
@@ -118,6 +114,7 @@ void Vcpu::unload() {
     if (last_cpu_ == here) {
         x86::vmclear(region_.value);
         if (current_vmcs[here] == this) current_vmcs[here] = nullptr;
+        is_current_ = false;
         last_cpu_ = ~0U;
         is_launched_ = false;
     }
@@ -164,11 +161,6 @@ void Vcpu::load_page_directory_pointers() {
 }
 
 void Vcpu::set_cr3(u64 value) { vmcs().write(field::GUEST_CR3, value); }
-
-u64 Vcpu::cr4() {
-    u64 const owned = ~vm().cpuid().rules().cr4;
-    return (vmcs().read(field::GUEST_CR4) & ~owned) | (vmcs().read(field::CR4_SHADOW) & owned);
-}
 
 void Vcpu::set_cr4(u64 value) {
     vmcs().write(field::CR4_MASK, ~vm().cpuid().rules().cr4);

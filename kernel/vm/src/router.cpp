@@ -15,17 +15,22 @@ Outcome fault(Vcpu& vcpu, Exception const& exception) {
     return Outcome::Inject;
 }
 
-Outcome cpuid(Vcpu& vcpu) {
-    CpuidDynamic const dynamic{.cr4 = vcpu.cr4(),
-                               .xcr0 = vcpu.xcr0(),
-                               .apic_id = vcpu.id(),
-                               .apic_enabled = vcpu.apic().mode() != LocalApic::Mode::Disabled};
-    CpuidRegs const result = vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic);
+Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
     vcpu.gpr(Gpr::Rax) = result.eax;
     vcpu.gpr(Gpr::Rbx) = result.ebx;
     vcpu.gpr(Gpr::Rcx) = result.ecx;
     vcpu.gpr(Gpr::Rdx) = result.edx;
     return Outcome::Advance;
+}
+
+Outcome cpuid(Vcpu& vcpu) {
+    if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
+        return set_cpuid(vcpu, *row);
+    CpuidDynamic const dynamic{.cr4 = vcpu.cr4(),
+                               .xcr0 = vcpu.xcr0(),
+                               .apic_id = vcpu.id(),
+                               .apic_enabled = vcpu.apic().mode() != LocalApic::Mode::Disabled};
+    return set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic));
 }
 
 Outcome read_msr(Vcpu& vcpu) {

@@ -159,7 +159,6 @@ public:
 
 protected:
     std::array<u64, 16> gpr_{};
-    u64 host_stack_ = 0; // right behind gpr_: vmx/src/entry.S
     std::atomic<u32> requests_{0};
     bool has_exception_ = false;
     bool nmi_pending_ = false;
