@@ -26,7 +26,7 @@ void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    if (before_entry() == After::Enter) vmx_run(this, &gpr_, is_launched_);
+    if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
@@ -40,7 +40,7 @@ Vcpu::After Vcpu::before_entry() {
     return After::Enter;
 }
 
-Vcpu::After Vcpu::prepare_entry() {
+[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
     u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
     handle_requests(requests);

@@ -85,7 +85,8 @@ private:
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
-    After slow_exit(u16 reason, vm::Exit& exit);
+    After slow_exit(u16 reason);
+    void step_over(u8 length);
     void requeue_interrupted_event();
     bool exception_exit(vm::Exit& exit);
     void describe_port(vm::Exit& exit);

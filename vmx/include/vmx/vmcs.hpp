@@ -142,7 +142,7 @@ public:
 
     template <typename T, FieldAccess A>
     T read(Field<T, A> f) const {
-        u64 value = 0;
+        [[clang::uninitialized]] u64 value;
         if (!lib::x86::vmread(f.encoding, value)) [[unlikely]]
             vmcs_access_failed(f.encoding);
         if constexpr (std::is_integral_v<T>) return static_cast<T>(value);

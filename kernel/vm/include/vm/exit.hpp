@@ -78,16 +78,15 @@ struct RegisterAccess { // MOV to and from a control or debug register
     u16 lmsw_source;
 };
 
+// `reason` and `length` are always valid, of the rest what the comment says. Without initialisers: most exits need none.
 struct Exit {
-    ExitReason reason = ExitReason::Unknown;
-    u8 length = 0; // of the instruction, in bytes
-    u8 vector = 0; // Exception, EndOfInterrupt
-    bool has_error_code = false;
-    u32 error_code = 0;
-    u16 apic_offset = 0;
-    PortAccess port{};
-    MemoryAccess memory{};
-    RegisterAccess control{};
+    ExitReason reason;
+    u8 length;               // of the instruction, in bytes; 0: not known
+    u8 vector;               // EndOfInterrupt
+    u16 apic_offset;         // ApicWrite
+    PortAccess port;         // PortIo
+    MemoryAccess memory;     // MemoryFault, ApicAccess
+    RegisterAccess control;  // ControlRegister
 };
 
 } // namespace vm

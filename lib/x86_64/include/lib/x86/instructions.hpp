@@ -205,12 +205,12 @@ inline bool vmptrld(u64 region) {
 }
 inline bool vmread(u64 field, u64& value) {
     bool ok;
-    asm volatile("vmread %2, %1" : "=@cca"(ok), "=rm"(value) : "r"(field));
+    asm volatile("vmread %2, %1" : "=@cca"(ok), "=r"(value) : "r"(field));
     return ok;
 }
 inline bool vmwrite(u64 field, u64 value) {
     bool ok;
-    asm volatile("vmwrite %1, %2" : "=@cca"(ok) : "rm"(value), "r"(field) : "memory");
+    asm volatile("vmwrite %1, %2" : "=@cca"(ok) : "r"(value), "r"(field) : "memory");
     return ok;
 }
 inline bool invept(u64 type, InveptDescriptor const& descriptor) {
