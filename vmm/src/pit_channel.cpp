@@ -34,7 +34,6 @@ u64 PitChannel::elapsed(u64 tick) const {
     return 0;
 }
 
-// In the periodic modes: moves `start` to the period in which `tick` lies, so that what follows needs no division.
 void PitChannel::roll(u64 tick) {
     if (!is_periodic() || phase() != Phase::Counting || tick < state.start) return;
     u64 passed = tick - state.start;

@@ -41,10 +41,9 @@ private:
     // The fast path of a guest that writes text.
     bool pass_through(u8 value) {
         if (host_.console_write({&value, 1}) == 0) return false;
-        if (line_) [[unlikely]]
-            pulse_for_empty_transmitter();
+        if (uart_.has_thr_interrupt_enabled()) pulse_for_empty_transmitter();
         uart_.passed_through();
-        update_line();
+        if (uart_.has_thr_interrupt_enabled()) update_line();
         return true;
     }
     u8 read(u32 reg);

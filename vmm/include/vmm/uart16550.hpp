@@ -38,6 +38,7 @@ public:
     }
     // A byte went straight out: the transmitter was busy and is empty again.
     void passed_through() { state.has_thr_interrupt = 1; }
+    bool has_thr_interrupt_enabled() const { return (state.ier & 0x02) != 0; }
     std::span<u8 const> to_send() const { return {state.to_send.data(), state.to_send_count}; }
     void sent(u32 count);
 
