@@ -60,6 +60,7 @@ private:
     void load(u32 count, u64 tick);
     u32 count(u64 tick);
     u16 shown_count(u64 tick);
+    u8 read_latch();
 };
 
 } // namespace vmm
