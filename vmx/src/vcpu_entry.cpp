@@ -32,10 +32,10 @@ vm::Leave Vcpu::run() {
 }
 
 Vcpu::After Vcpu::before_entry() {
-    if (requests_.load(std::memory_order_relaxed) != 0 || needs_attention_) [[unlikely]] {
+    if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         if (prepare_entry() == After::Leave) return After::Leave;
     }
-    if (kernel::this_cpu().work_pending.load(std::memory_order_relaxed)) [[unlikely]]
+    if (kernel::is_work_pending()) [[unlikely]]
         return leave(vm::Leave::Work);
     return After::Enter;
 }
@@ -50,7 +50,7 @@ Vcpu::After Vcpu::before_entry() {
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    needs_attention_ = activity_ != Activity::Running || nmi_pending_;
+    if (activity_ != Activity::Running || nmi_pending_) requests_.fetch_or(request::look_again, std::memory_order_relaxed);
     if ((now & request::leave) != 0) return leave(vm::Leave::Work);
     if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
     return After::Enter;

@@ -120,7 +120,7 @@ Vcpu::After Vcpu::handle_exit() {
     case Outcome::Sleep:
         advance(exit.length);
         activity_ = vm::Activity::Halted;
-        needs_attention_ = true; // what waits already ends the HLT
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
         return After::Enter;
     case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
     case Outcome::StopVm: break;

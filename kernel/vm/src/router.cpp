@@ -25,14 +25,18 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
     return Outcome::Advance;
 }
 
-[[gnu::noinline]] Outcome cpuid(Vcpu& vcpu) {
-    if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
-        return set_cpuid(vcpu, *row);
+[[gnu::noinline]] Outcome varying_cpuid(Vcpu& vcpu) {
     CpuidDynamic const dynamic{.cr4 = vcpu.cr4(),
                                .xcr0 = vcpu.xcr0(),
                                .apic_id = vcpu.id(),
                                .apic_enabled = vcpu.apic().mode() != LocalApic::Mode::Disabled};
     return set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic));
+}
+
+Outcome cpuid(Vcpu& vcpu) {
+    if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
+        return set_cpuid(vcpu, *row);
+    return varying_cpuid(vcpu);
 }
 
 [[gnu::noinline]] Outcome read_msr(Vcpu& vcpu) {
@@ -64,11 +68,17 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
     return Outcome::Advance;
 }
 
-// Number 0: do nothing, and say so. All others are reserved: RAX becomes all ones.
-[[gnu::noinline]] Outcome hypercall(Vcpu& vcpu) {
+[[gnu::noinline]] Outcome reserved_hypercall(Vcpu& vcpu) {
     if (vcpu.privilege_level() != 0) return fault(vcpu, invalid_opcode());
-    vcpu.gpr(Gpr::Rax) = vcpu.gpr(Gpr::Rax) == 0 ? 0 : ~u64{0};
+    vcpu.gpr(Gpr::Rax) = ~u64{0};
     return Outcome::Advance;
+}
+
+// Number 0 in RAX: nothing happens, whoever asks. All others are reserved: RAX becomes all ones, #UD outside of ring 0.
+Outcome hypercall(Vcpu& vcpu) {
+    if (vcpu.gpr(Gpr::Rax) == 0) [[likely]]
+        return Outcome::Advance;
+    return reserved_hypercall(vcpu);
 }
 
 [[gnu::noinline]] Outcome set_extended_control(Vcpu& vcpu) {

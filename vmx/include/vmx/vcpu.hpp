@@ -122,7 +122,6 @@ private:
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;
-    bool needs_attention_ = true; // not running, or an NMI waits: look again before every entry
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
     u32 last_cpu_ = ~0U; // where the VMCS is active
