@@ -40,7 +40,7 @@ Outcome cpuid(Vcpu& vcpu) {
 }
 
 [[gnu::noinline]] Outcome read_msr(Vcpu& vcpu) {
-    u64 value = 0;
+    [[clang::uninitialized]] u64 value; // written with Done
     if (vcpu.msrs().read(low(vcpu, Gpr::Rcx), value) != MsrResult::Done) return fault(vcpu, general_protection());
     vcpu.gpr(Gpr::Rax) = static_cast<u32>(value);
     vcpu.gpr(Gpr::Rdx) = value >> 32;
