@@ -93,7 +93,8 @@ Vcpu::After Vcpu::handle_exit() {
     has_event_ = false;
     auto const reason = here.read(field::EXIT_REASON);
     if (reason.raw >= simple_exits.size()) [[unlikely]]
-        return reason.get<ExitReasonField::EntryFailure>() ? entry_failed(reason) : slow_exit(reason.get<ExitReasonField::Basic>());
+        return reason.get<ExitReasonField::EntryFailure>() ? entry_failed(reason)
+                                                           : slow_exit(reason.get<ExitReasonField::Basic>());
     [[clang::uninitialized]] Exit exit;
     exit.reason = simple_exits.data()[reason.raw];
     if (exit.reason == ExitReason::Unknown) {
@@ -138,8 +139,8 @@ void Vcpu::describe_register_access(Exit& exit) {
     using Kind = vm::RegisterAccess::Kind;
     CrQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
     constexpr Kind kinds[] = {Kind::Write, Kind::Read, Kind::Clts, Kind::Lmsw};
-    exit.control = {q.get<CrQualification::Number>(), q.get<CrQualification::Operand>(), kinds[q.get<CrQualification::Access>()],
-                    q.get<CrQualification::LmswSource>()};
+    exit.control = {q.get<CrQualification::Number>(), q.get<CrQualification::Operand>(),
+                    kinds[q.get<CrQualification::Access>()], q.get<CrQualification::LmswSource>()};
 }
 
 // An exit in the middle of the delivery of an event: the event must be delivered again. [intel/vol3] 28.2.4
@@ -149,14 +150,16 @@ void Vcpu::requeue_interrupted_event() {
     InterruptionInfo info = vectoring;
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();
-    bool const is_software = type == InterruptionInfo::software_interrupt || type == InterruptionInfo::privileged_exception ||
+    bool const is_software = type == InterruptionInfo::software_interrupt ||
+                             type == InterruptionInfo::privileged_exception ||
                              type == InterruptionInfo::software_exception;
     if (type == InterruptionInfo::nmi) { // its delivery had begun to block NMIs
         auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
         interruptibility.set<Interruptibility::BlockingByNmi>(false);
         vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
     }
-    inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE), is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
+    inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE),
+           is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
 }
 
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u16 reason) {
@@ -173,7 +176,8 @@ void Vcpu::requeue_interrupted_event() {
         EptQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
         exit.reason = ExitReason::MemoryFault;
         exit.memory = {vm::GuestPhys{vmcs().read(field::GUEST_PHYSICAL_ADDRESS)}, q.get<EptQualification::Write>(),
-                       q.get<EptQualification::Fetch>(), q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
+                       q.get<EptQualification::Fetch>(),
+                       q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
         break;
     }
     case reason::apic_access: {
@@ -201,7 +205,8 @@ void Vcpu::requeue_interrupted_event() {
         break;
     case reason::interrupt_window:
     case reason::tpr_below_threshold:
-        exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow : ExitReason::TprBelowThreshold)]++;
+        exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow
+                                                                              : ExitReason::TprBelowThreshold)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
         return After::Enter;
     case reason::nmi_window:
@@ -235,12 +240,14 @@ void Vcpu::requeue_interrupted_event() {
     case reason::init_signal: return After::Enter; // INIT at the machine's CPU: not for guests
     default: {
         std::array<char, 96> text{};
-        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason, reason::name(reason), rip()));
+        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason,
+                                                       reason::name(reason), rip()));
         return leave(vm::Leave::Stopped);
     }
     }
     if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
-        vm().stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        vm().stop(vm::EndReason::Crash,
+                  "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
         return leave(vm::Leave::Stopped);
     }
     return finish(vm::route(*this, exit), exit);
@@ -272,7 +279,8 @@ bool Vcpu::exception_exit(Exit& exit) {
     }
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();
-    bool const is_software = type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
+    bool const is_software =
+        type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
     inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), is_software ? exit.length : 0U);
     return true;
 }
@@ -281,7 +289,8 @@ bool Vcpu::exception_exit(Exit& exit) {
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
-    check_guest_state(Loaded::still_loaded(), entry_controls_, [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
+    check_guest_state(Loaded::still_loaded(), entry_controls_,
+                      [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
     vm().stop(vm::EndReason::Crash, sink.view());
     return leave(vm::Leave::Stopped);
 }
@@ -290,7 +299,8 @@ void Vcpu::instruction_failed() {
     u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
     std::array<char, 120> text{};
     vm().stop(vm::EndReason::Crash,
-              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error, instruction_error_name(error)));
+              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
+                             instruction_error_name(error)));
     leave(vm::Leave::Stopped);
 }
 

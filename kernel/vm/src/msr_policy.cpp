@@ -48,12 +48,13 @@ MsrRule const* MsrPolicy::find(u32 index) const {
     u8 number = 0;
     if (index == offset) [[likely]] {
         number = index_of.low[offset];
-    } else switch (index >> 12) {
-    case 0xc'0000: number = offset < sizeof(index_of.syscall) ? index_of.syscall[offset] : u8{0}; break;
-    case 0xc'0010: number = offset < sizeof(index_of.amd) ? index_of.amd[offset] : u8{0}; break;
-    case 0xc'0011: number = offset < sizeof(index_of.amd_more) ? index_of.amd_more[offset] : u8{0}; break;
-    default: return nullptr;
-    }
+    } else
+        switch (index >> 12) {
+        case 0xc'0000: number = offset < sizeof(index_of.syscall) ? index_of.syscall[offset] : u8{0}; break;
+        case 0xc'0010: number = offset < sizeof(index_of.amd) ? index_of.amd[offset] : u8{0}; break;
+        case 0xc'0011: number = offset < sizeof(index_of.amd_more) ? index_of.amd_more[offset] : u8{0}; break;
+        default: return nullptr;
+        }
     if (number == 0) return nullptr;
     MsrRule const& rule = msr::rules[number];
     return has(rule) ? &rule : nullptr;

@@ -7,7 +7,8 @@
 namespace vm {
 namespace {
 
-// The handlers are not inlined into the router: it stays a jump, and each saves only the registers that it needs itself.
+// The handlers are not inlined into the router: it stays a jump, and each saves only the registers that it needs
+// itself.
 
 u32 low(Vcpu& vcpu, Gpr name) { return static_cast<u32>(vcpu.gpr(name)); }
 u64 edx_eax(Vcpu& vcpu) { return vcpu.gpr(Gpr::Rdx) << 32 | low(vcpu, Gpr::Rax); }
@@ -48,7 +49,8 @@ Outcome cpuid(Vcpu& vcpu) {
 }
 
 [[gnu::noinline]] Outcome write_msr(Vcpu& vcpu) {
-    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done) return fault(vcpu, general_protection());
+    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done)
+        return fault(vcpu, general_protection());
     return Outcome::Advance;
 }
 
@@ -62,9 +64,12 @@ Outcome cpuid(Vcpu& vcpu) {
         return Outcome::Advance;
     }
     u64 const value = vcpu.vm().platform().port_in(port.port, port.size);
-    if (port.size == 1) rax = (rax & ~u64{0xff}) | static_cast<u8>(value);
-    else if (port.size == 2) rax = (rax & ~u64{0xffff}) | static_cast<u16>(value);
-    else rax = static_cast<u32>(value);
+    if (port.size == 1)
+        rax = (rax & ~u64{0xff}) | static_cast<u8>(value);
+    else if (port.size == 2)
+        rax = (rax & ~u64{0xffff}) | static_cast<u16>(value);
+    else
+        rax = static_cast<u32>(value);
     return Outcome::Advance;
 }
 
@@ -83,7 +88,8 @@ Outcome hypercall(Vcpu& vcpu) {
 
 [[gnu::noinline]] Outcome set_extended_control(Vcpu& vcpu) {
     u64 const value = edx_eax(vcpu);
-    if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 || !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
+    if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 ||
+        !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
         return fault(vcpu, general_protection());
     vcpu.set_xcr0(value);
     return Outcome::Advance;
@@ -91,7 +97,8 @@ Outcome hypercall(Vcpu& vcpu) {
 
 Outcome write_cr0(Vcpu& vcpu, u64 value) {
     u64 const old = vcpu.cr0();
-    bool const long_code = (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
+    bool const long_code =
+        (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
     if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return fault(vcpu, general_protection());
     vcpu.set_cr0(effective_cr0(value));
     return Outcome::Advance;

@@ -72,7 +72,8 @@ public:
 
     // Runs the guest on the calling CPU, interrupts off, until something wants the CPU back.
     virtual Leave run() = 0;
-    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs elsewhere.
+    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs
+    // elsewhere.
     virtual void unload() = 0;
 
     // State of the guest. Valid on the owning CPU between exits; slow ones read the control block.
