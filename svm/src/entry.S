@@ -1,6 +1,7 @@
-// void svm_enter(std::array<u64, 16>* gprs, u64 vmcb, u64 host_area)
-// Loads the guest's general registers, enters the guest, and after the next exit stores them. RAX, RSP, RIP and RFLAGS are in
-// the VMCB; the physical addresses are what VMRUN, VMLOAD and VMSAVE take. [amd/vol2] 15.5
+// void svm_run(svm::Vcpu* vcpu, std::array<u64, 16>* gprs, u64 vmcb, u64 host_area)
+// Enters the guest again and again: after each exit the guest's general registers are stored and svm_after_exit(vcpu)
+// decides. It returns true to go on; then what it left in the registers' array is loaded. RAX, RSP, RIP and RFLAGS are in
+// the VMCB; `vmcb` and `host_area` are the physical addresses that VMRUN, VMLOAD and VMSAVE take. [amd/vol2] 15.5
 //
 // With the global interrupt flag clear nothing can strike while GS and TR are the guest's. RFLAGS.IF has to be set at
 // VMRUN: it is the mask for the machine's interrupts while the guest runs.
@@ -21,17 +22,21 @@
 #define R15 120
 
 .balign 16
-.globl svm_enter
-svm_enter:
+.globl svm_run
+svm_run:
+    pushq %rbp
+    movq %rsp, %rbp
     pushq %r15
     pushq %r14
     pushq %r13
     pushq %r12
     pushq %rbx
-    pushq %rbp
-    pushq %rdx
-    pushq %rdi
-    movq %rsi, %rax
+    pushq %rcx                           // 24(%rsp): the host's area
+    pushq %rdx                           // 16(%rsp): the VMCB
+    pushq %rsi                           // 8(%rsp): the registers
+    pushq %rdi                           // 0(%rsp): the vCPU
+1:  movq 16(%rsp), %rax
+    movq 8(%rsp), %rdi
     clgi
     sti
     vmload %rax
@@ -52,8 +57,8 @@ svm_enter:
     vmrun %rax
     vmsave %rax                          // RAX is the host's again
     pushq %rdi
-    movq 8(%rsp), %rdi
-    movq 16(%rsp), %rax
+    movq 16(%rsp), %rdi
+    movq 32(%rsp), %rax
     vmload %rax
     cli
     stgi                                 // an NMI that ended the guest's run is taken here
@@ -71,12 +76,17 @@ svm_enter:
     movq %r14, R14(%rdi)
     movq %r15, R15(%rdi)
     popq RDI(%rdi)
-    addq $16, %rsp
-    popq %rbp
+    movq (%rsp), %rdi
+    leaq 72(%rsp), %rbp                  // the frame of svm_run, for backtraces
+    call svm_after_exit
+    testb %al, %al
+    jnz 1b
+    addq $32, %rsp
     popq %rbx
     popq %r12
     popq %r13
     popq %r14
     popq %r15
+    popq %rbp
     ret
 .section .note.GNU-stack,"",@progbits

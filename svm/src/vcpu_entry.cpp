@@ -5,7 +5,8 @@
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
 
-extern "C" void svm_enter(std::array<lib::u64, 16>* gprs, lib::u64 vmcb, lib::u64 host_area); // svm/src/entry.S
+// svm/src/entry.S, and what it calls
+extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, lib::u64 vmcb, lib::u64 host_area);
 
 namespace svm {
 namespace {
@@ -16,72 +17,56 @@ namespace x86 = lib::x86;
 
 vm::Leave Vcpu::run() {
     load();
-    kernel::Cpu& cpu = kernel::this_cpu();
-    CpuState& here = cpu_state(cpu.index);
-    running_on_.store(cpu.index, std::memory_order_seq_cst);
-    u64 const vmcb = kernel::virt_to_phys(vmcb_).value;
-    u64 const host_area = here.host_area.value;
-    auto leave = vm::Leave::Work;
-    for (;;) {
-        if (requests_.load(std::memory_order_relaxed) != 0 || activity_ != vm::Activity::Running || nmi_pending_) [[unlikely]] {
-            Ready const ready = prepare_entry();
-            if (ready == Ready::Sleep) {
-                leave = vm::Leave::Sleep;
-                break;
-            }
-            if (ready == Ready::Leave) break;
-        }
-        if (cpu.work_pending.load(std::memory_order_relaxed)) [[unlikely]]
-            break;
-        prepare_tlb(here);
-        vmcb_->save.rax = gpr(vm::Gpr::Rax);
-        svm_enter(&gpr_, vmcb, host_area);
-        here.presence.leave();
-        gpr(vm::Gpr::Rax) = save().rax;
-        vmcb_->control.clean_bits = capabilities_.has_clean_bits ? clean::all : 0;
-        has_event_ = false;
-        After const after = handle_exit();
-        if (after == After::Enter) [[likely]]
-            continue;
-        if (after == After::Yield) leave = vm::Leave::Yield;
-        if (after == After::Sleep) leave = vm::Leave::Sleep;
-        if (after == After::Stopped) leave = vm::Leave::Stopped;
-        break;
-    }
+    running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
+    if (before_entry() == After::Enter)
+        svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
     running_on_.store(~0U, std::memory_order_seq_cst);
-    return vm().state() == vm::VmState::Running ? leave : vm::Leave::Stopped;
+    return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
-Vcpu::Ready Vcpu::prepare_entry() {
+// Called by the assembly loop.
+bool after_exit(Vcpu& vcpu) {
+    return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter;
+}
+
+Vcpu::After Vcpu::before_entry() {
+    if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        if (prepare_entry() == After::Leave) return After::Leave;
+    }
+    if (kernel::is_work_pending()) [[unlikely]]
+        return leave(vm::Leave::Work);
+    if (here_->presence.enter()) [[unlikely]]
+        here_->asids.expire();
+    if (must_flush_ || !here_->asids.is_current(lease_)) [[unlikely]]
+        renew_asid();
+    vmcb_->save.rax = gpr(vm::Gpr::Rax);
+    return After::Enter;
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
     u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
     handle_requests(requests);
     u32 const now = requests | requests_.exchange(0, std::memory_order_acq_rel); // what those caused
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
-    if ((now & request::leave) != 0) return Ready::Leave;
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running) return Ready::Sleep;
-    return Ready::Enter;
+    if (activity_ != Activity::Running || nmi_pending_)
+        requests_.fetch_or(request::look_again, std::memory_order_relaxed);
+    if ((now & request::leave) != 0) return leave(vm::Leave::Work);
+    if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
+    return After::Enter;
 }
 
-inline void Vcpu::prepare_tlb(CpuState& here) {
-    if (here.presence.enter()) [[unlikely]]
-        here.asids.expire();
-    if (control().tlb_control != TlbControl::Nothing) [[unlikely]]
-        vmcb_->control.tlb_control = TlbControl::Nothing; // the last entry's
-    if (must_flush_ || !here.asids.is_current(lease_)) [[unlikely]]
-        renew_asid(here);
-}
-
-void Vcpu::renew_asid(CpuState& here) {
-    if (here.asids.is_current(lease_) && capabilities_.has_flush_by_asid) {
+[[gnu::noinline]] void Vcpu::renew_asid() {
+    AsidPool& asids = here_->asids;
+    if (asids.is_current(lease_) && capabilities_.has_flush_by_asid) {
         vmcb_->control.tlb_control = TlbControl::FlushAsid;
     } else {
-        lease_ = here.asids.take();
+        lease_ = asids.take();
         changing(clean::asid).control.asid = lease_.asid;
     }
-    if (here.asids.take_flush()) vmcb_->control.tlb_control = TlbControl::FlushAll;
+    if (asids.take_flush()) vmcb_->control.tlb_control = TlbControl::FlushAll;
     must_flush_ = false;
 }
 
@@ -212,3 +197,6 @@ void Vcpu::step_over() {
 }
 
 } // namespace svm
+
+extern "C" bool svm_after_exit(svm::Vcpu* vcpu);
+extern "C" bool svm_after_exit(svm::Vcpu* vcpu) { return svm::after_exit(*vcpu); }

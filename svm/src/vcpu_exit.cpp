@@ -43,18 +43,71 @@ constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
 
 } // namespace
 
+// Go on behind an instruction that was carried out here.
+[[gnu::always_inline]] inline void Vcpu::step_behind(u8 length) {
+    u64 next = save().rip + length;
+    if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
+        next &= 0xffff'ffff;
+    vmcb_->save.rip = next;
+    vmcb_->control.interrupt_state = {};
+    if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
+        return;
+    // The step is done: its trap is what the guest expects next, or what we do.
+    changing(clean::debug_registers).save.dr6 |= dr6_single_step;
+    debug_exit();
+}
+
+void Vcpu::advance(u8 length) { step_behind(length); }
+
+// What the guest's CR8 has become meanwhile.
+inline void Vcpu::fetch_virtual_tpr() {
+    u8 const now = control().interrupt_control.get<InterruptControl::VirtualTpr>();
+    if (now == virtual_tpr_) [[likely]]
+        return;
+    virtual_tpr_ = now;
+    apic().set_task_priority(static_cast<u8>(now << 4));
+}
+
+u8 Vcpu::length_from_next_rip() const {
+    u64 const length = control().next_rip - save().rip;
+    return length <= longest_instruction ? static_cast<u8>(length) : u8{0};
+}
+
+// The length of the instruction that this exit is about; its opcode, of `size` bytes, may have prefixes. 0: unknown.
+[[gnu::always_inline]] inline u8 Vcpu::length_of(u32 opcode, u8 size) {
+    if (has_next_rip_)
+        if (u8 const length = length_from_next_rip(); length != 0) return length;
+    if (u8 const* const code = vm::code_in_place(*this, save().cr3, save().rip, sizeof(opcode))) [[likely]] {
+        u32 bytes;
+        std::memcpy(&bytes, code, sizeof(bytes));
+        if (((bytes ^ opcode) & ((u32{1} << 8 * size) - 1)) == 0) [[likely]]
+            return size;
+    }
+    vm::DecodedInstruction instruction{};
+    return decode(instruction) ? instruction.length : u8{0};
+}
+
+bool Vcpu::decode(vm::DecodedInstruction& instruction) {
+    if (!vm().platform().decode(*this, instruction)) return false;
+    undecodable_in_a_row_ = 0;
+    return true;
+}
+
 // Instructions that guests use all the time come first and read nothing that they do not need.
 Vcpu::After Vcpu::handle_exit() {
+    here_->presence.leave();
+    gpr(vm::Gpr::Rax) = save().rax;
+    vmcb_->control.clean_bits = clean_after_exit_;
+    vmcb_->control.tlb_control = TlbControl::Nothing;
+    has_event_ = false;
     fetch_virtual_tpr();
     auto const code = static_cast<u32>(control().exit_code);
-    Exit exit;
+    [[clang::uninitialized]] Exit exit;
     switch (code) {
-    case exit_code::MSR: {
-        bool const is_write = control().exit_info_1 != 0;
-        exit.reason = is_write ? ExitReason::WriteMsr : ExitReason::ReadMsr;
-        exit.length = length_of(is_write ? opcode_wrmsr : opcode_rdmsr, 2);
+    case exit_code::MSR:
+        exit.reason = control().exit_info_1 != 0 ? ExitReason::WriteMsr : ExitReason::ReadMsr;
+        exit.length = length_of(control().exit_info_1 != 0 ? opcode_wrmsr : opcode_rdmsr, 2);
         break;
-    }
     case exit_code::CPUID:
         exit.reason = ExitReason::Cpuid;
         exit.length = length_of(opcode_cpuid, 2);
@@ -75,19 +128,18 @@ Vcpu::After Vcpu::handle_exit() {
         exit.reason = ExitReason::Hlt;
         exit.length = length_of(opcode_hlt, 1);
         break;
-    case exit_code::INTR:
-        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
-        requeue_interrupted_event();
-        x86::take_interrupts(); // it still waits: its handler runs here
-        return After::Enter;
-    default: return slow_exit(code, exit);
+    default: return slow_exit(code);
     }
     if (exit.length == 0) [[unlikely]]
         return undecodable();
-    return finish(vm::route(*this, exit), exit);
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome != Outcome::Advance) [[unlikely]]
+        return finish(outcome, exit);
+    step_behind(exit.length);
+    return After::Enter;
 }
 
-Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
+[[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
     switch (outcome) {
     case Outcome::Advance: advance(exit.length); return After::Enter;
     case Outcome::Retry: return After::Enter;
@@ -98,72 +150,24 @@ Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
     case Outcome::Sleep:
         advance(exit.length);
         activity_ = vm::Activity::Halted;
-        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed); // what waits already ends the HLT
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
         return After::Enter;
-    case Outcome::Yield: advance(exit.length); return After::Yield;
-    case Outcome::StopVm: return After::Stopped;
+    case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
+    case Outcome::StopVm: break;
     }
-    return After::Stopped;
-}
-
-void Vcpu::advance(u8 length) {
-    u64 next = save().rip + length;
-    if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
-        next &= 0xffff'ffff;
-    vmcb_->save.rip = next;
-    vmcb_->control.interrupt_state.set<InterruptState::Shadow>(false);
-    if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
-        return;
-    // The step is done: its trap is what the guest expects next, or what we do.
-    changing(clean::debug_registers).save.dr6 |= dr6_single_step;
-    debug_exit();
-}
-
-// What the guest's CR8 has become meanwhile.
-inline void Vcpu::fetch_virtual_tpr() {
-    u8 const now = control().interrupt_control.get<InterruptControl::VirtualTpr>();
-    if (now == virtual_tpr_) [[likely]]
-        return;
-    virtual_tpr_ = now;
-    apic().set_task_priority(static_cast<u8>(now << 4));
-}
-
-u8 Vcpu::length_from_next_rip() const {
-    u64 const length = control().next_rip - save().rip;
-    return length <= longest_instruction ? static_cast<u8>(length) : u8{0};
-}
-
-// The length of the instruction that this exit is about; its opcode, of `size` bytes, may have prefixes. 0: unknown.
-u8 Vcpu::length_of(u32 opcode, u8 size) {
-    if (capabilities_.has_next_rip)
-        if (u8 const length = length_from_next_rip(); length != 0) return length;
-    if (u8 const* const code = vm::code_in_place(*this, save().cr3, save().rip, sizeof(opcode))) [[likely]] {
-        u32 bytes;
-        std::memcpy(&bytes, code, sizeof(bytes));
-        if (((bytes ^ opcode) & ((u32{1} << 8 * size) - 1)) == 0) [[likely]]
-            return size;
-    }
-    vm::DecodedInstruction instruction{};
-    return decode(instruction) ? instruction.length : u8{0};
-}
-
-bool Vcpu::decode(vm::DecodedInstruction& instruction) {
-    if (!vm().platform().decode(*this, instruction)) return false;
-    undecodable_in_a_row_ = 0;
-    return true;
+    return leave(vm::Leave::Stopped);
 }
 
 // The code that made this exit is not there any more: another vCPU is changing it, or its mapping, at this moment. The
 // guest looks again, with nothing cached.
-Vcpu::After Vcpu::undecodable() {
+[[gnu::noinline]] Vcpu::After Vcpu::undecodable() {
     constexpr u32 patience = 64;
     flush_translations();
     if (++undecodable_in_a_row_ < patience) return After::Enter;
     std::array<char, 96> text{};
     auto const code = static_cast<u32>(control().exit_code);
-    vm().stop(vm::EndReason::Crash, lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
+    return stop(vm::EndReason::Crash, lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
                                                    exit_code::name(code), rip()));
-    return After::Stopped;
 }
 
 // True when `exit` is complete.
@@ -204,8 +208,14 @@ void Vcpu::requeue_interrupted_event() {
     inject(event);
 }
 
-Vcpu::After Vcpu::slow_exit(u32 code, Exit& exit) {
+[[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
     requeue_interrupted_event();
+    if (code == exit_code::INTR) {
+        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
+        x86::take_interrupts(); // it still waits: its handler runs here
+        return After::Enter;
+    }
+    Exit exit{};
     switch (code) {
     case exit_code::NPF: {
         NestedFault const fault{{control().exit_info_1}};
@@ -276,13 +286,12 @@ Vcpu::After Vcpu::slow_exit(u32 code, Exit& exit) {
     case exit_code::INVALID: return entry_failed();
     default: {
         std::array<char, 96> text{};
-        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
-        return After::Stopped;
+        return stop(vm::EndReason::Crash,
+                    lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
     }
     }
     if (has_event_ && exit.reason == ExitReason::MemoryFault) {
-        vm().stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
-        return After::Stopped;
+        return stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
     return finish(vm::route(*this, exit), exit);
 }
@@ -315,15 +324,14 @@ void Vcpu::iret_exit() {
     set_intercept(exit_code::IRET, false);
 }
 
-Vcpu::After Vcpu::entry_failed() {
+[[gnu::noinline]] Vcpu::After Vcpu::entry_failed() {
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VMRUN refused the guest's state");
     std::array<std::string_view, 8> rules{};
     std::size_t const count = violated_rules(*vmcb_, rules);
     for (std::size_t i = 0; i < count; i++) lib::format(sink, "; {}", rules[i]);
-    vm().stop(vm::EndReason::Crash, sink.view());
-    return After::Stopped;
+    return stop(vm::EndReason::Crash, sink.view());
 }
 
 void Vcpu::print_state(lib::TextSink& sink) {

@@ -29,6 +29,7 @@ void Vcpu::load() {
     if (here.loaded == this) return;
     if (here.loaded != nullptr) here.loaded->unload();
     here.loaded = this;
+    here_ = &here;
     vmcb_->control.clean_bits = 0; // this CPU may remember an older state of this VMCB
     if (capabilities_.has_tsc_aux) x86::wrmsr(x86::IA32_TSC_AUX, saved_.tsc_aux);
     x86::write_dr(0, saved_.dr0);

@@ -17,8 +17,9 @@ class TscScale {
 public:
     constexpr TscScale() = default;
     explicit constexpr TscScale(u64 tsc_hz)
-        : hz_(tsc_hz), nanos_per_tick_(static_cast<u64>((lib::u128{lib::nanos_per_second} << 32) / tsc_hz)),
-          ticks_per_nano_(static_cast<u64>((lib::u128{tsc_hz} << 32) / lib::nanos_per_second)) {}
+        : hz_(tsc_hz), nanos_per_tick_((lib::nanos_per_second << 32) / tsc_hz),
+          ticks_per_nano_((tsc_hz / lib::nanos_per_second << 32) +
+                          (tsc_hz % lib::nanos_per_second << 32) / lib::nanos_per_second) {}
     constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> 32); }
     constexpr u64 to_ticks(u64 nanos) const { return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_) >> 32); }
     constexpr u64 hz() const { return hz_; }

@@ -18,7 +18,8 @@ struct Walk {
     u64 rights = writable | user; // what all levels grant so far
 
     std::unexpected<Exception> fault(bool is_present) const {
-        u32 const code = (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);
+        u32 const code =
+            (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);
         return std::unexpected(Exception{14, true, code, linear});
     }
     // The entry at `table` + index * width, or 0 when there is no RAM: then it is not present.

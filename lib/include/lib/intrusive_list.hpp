@@ -3,28 +3,25 @@
 
 namespace lib {
 
-template <typename T, typename Tag = void>
-class ListLink {
+template <typename T, typename Tag = void> class ListLink {
 public:
-    ListLink() = default;
+    constexpr ListLink() = default;
     ListLink(ListLink const&) = delete;
     ListLink& operator=(ListLink const&) = delete;
     bool is_linked() const { return next_ != nullptr; }
 
 private:
-    template <typename, typename>
-    friend class IntrusiveList;
+    template <typename, typename> friend class IntrusiveList;
     ListLink* next_ = nullptr;
     ListLink* previous_ = nullptr;
 };
 
 // T derives from ListLink<T, Tag>. The list owns nothing; an element is on at most one list per tag.
-template <typename T, typename Tag = void>
-class IntrusiveList {
+template <typename T, typename Tag = void> class IntrusiveList {
     using Link = ListLink<T, Tag>;
 
 public:
-    IntrusiveList() { head_.next_ = head_.previous_ = &head_; }
+    constexpr IntrusiveList() { head_.next_ = head_.previous_ = &head_; }
     IntrusiveList(IntrusiveList const&) = delete;
     IntrusiveList& operator=(IntrusiveList const&) = delete;
 

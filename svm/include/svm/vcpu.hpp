@@ -79,11 +79,36 @@ private:
     void load();
     void flush_translations() { must_flush_ = true; }
 
+    // Exit. leave() makes run() return.
+    enum class After : bool { Leave, Enter };
+    After leave(vm::Leave why) {
+        leave_ = why;
+        return After::Leave;
+    }
+    After stop(vm::EndReason reason, std::string_view text) {
+        vm().stop(reason, text);
+        return leave(vm::Leave::Stopped);
+    }
+    friend bool after_exit(Vcpu& vcpu);
+    After before_entry();
+    After handle_exit();
+    After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After slow_exit(u32 code);
+    After undecodable();
+    After entry_failed();
+    void step_behind(u8 length);
+    void fetch_virtual_tpr();
+    void requeue_interrupted_event();
+    void debug_exit();
+    void iret_exit();
+    bool describe_register_access(u32 code, vm::Exit& exit);
+    u8 length_of(u32 opcode, u8 size);
+    u8 length_from_next_rip() const;
+    bool decode(vm::DecodedInstruction& instruction);
+
     // Entry
-    enum class Ready : u8 { Enter, Leave, Sleep };
-    Ready prepare_entry();
-    void prepare_tlb(CpuState& here);
-    void renew_asid(CpuState& here);
+    After prepare_entry();
+    void renew_asid();
     bool deliver_events();
     bool deliver_nmi();
     bool inject_pic();
@@ -96,28 +121,16 @@ private:
     void write_virtual_tpr();
     void step_over();
 
-    // Exit
-    enum class After : u8 { Enter, Work, Sleep, Yield, Stopped };
-    After handle_exit();
-    After finish(vm::Outcome outcome, vm::Exit const& exit);
-    After slow_exit(u32 code, vm::Exit& exit);
-    void fetch_virtual_tpr();
-    void requeue_interrupted_event();
-    void debug_exit();
-    void iret_exit();
-    bool describe_register_access(u32 code, vm::Exit& exit);
-    u8 length_of(u32 opcode, u8 size);
-    u8 length_from_next_rip() const;
-    bool decode(vm::DecodedInstruction& instruction);
-    After undecodable();
-    After entry_failed();
-
     Backend& backend_;
     Capabilities const& capabilities_;
     Vmcb* vmcb_;
     vm::ApicPage& apic_page_;
+    CpuState* here_ = nullptr; // of the CPU that this vCPU is loaded on
+    vm::Leave leave_ = vm::Leave::Work;
     AsidLease lease_{};
     bool must_flush_ = true;
+    bool has_next_rip_ = capabilities_.has_next_rip;
+    u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
     bool has_event_ = false; // EVENTINJ is taken
     bool has_interrupt_window_ = false;
     bool has_tpr_intercept_ = false;
