@@ -37,7 +37,9 @@ class ApicBus : public TimerHost {
 public:
     virtual void send_ipi(LocalApic& from, IpiRequest const& request) = 0;
     virtual void end_of_interrupt(u8 vector) = 0;      // of a level-triggered interrupt: for the IOAPIC
-    virtual void interrupt_pending(LocalApic& at) = 0; // IRR has something new; not called for merge_posted()
+    // Something may have become deliverable: new in IRR, or let through by an EOI, the TPR or LINT0. Not called for
+    // merge_posted().
+    virtual void interrupt_pending(LocalApic& at) = 0;
 
 protected:
     ~ApicBus() = default;
@@ -193,6 +195,8 @@ inline void LocalApic::end_of_interrupt() {
     u32 const offset = (vector & 0xe0U) / 2; // 32 vectors to 16 bytes
     u32 const mask = ApicPage::vector_bit(vector);
     page_[apic_reg::ISR + offset] &= ~mask;
+    if (irr_summary_ != 0) [[unlikely]]
+        bus_.interrupt_pending(*this);
     if ((page_[apic_reg::TMR + offset] & mask) != 0) [[unlikely]]
         bus_.end_of_interrupt(vector);
 }
