@@ -6,7 +6,7 @@ namespace lib {
 template <typename T, typename Tag = void>
 class ListLink {
 public:
-    ListLink() = default;
+    constexpr ListLink() = default;
     ListLink(ListLink const&) = delete;
     ListLink& operator=(ListLink const&) = delete;
     bool is_linked() const { return next_ != nullptr; }
@@ -24,7 +24,7 @@ class IntrusiveList {
     using Link = ListLink<T, Tag>;
 
 public:
-    IntrusiveList() { head_.next_ = head_.previous_ = &head_; }
+    constexpr IntrusiveList() { head_.next_ = head_.previous_ = &head_; }
     IntrusiveList(IntrusiveList const&) = delete;
     IntrusiveList& operator=(IntrusiveList const&) = delete;
 
