@@ -163,7 +163,10 @@ void Vcpu::load_page_directory_pointers() {
     vmcs().write(field::GUEST_PDPTE3, entries[3]);
 }
 
-void Vcpu::set_cr3(u64 value) { vmcs().write(field::GUEST_CR3, value); }
+void Vcpu::set_cr3(u64 value) {
+    vmcs().write(field::GUEST_CR3, value);
+    requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
+}
 
 u64 Vcpu::cr4() {
     u64 const owned = ~vm().cpuid().rules().cr4;
