@@ -214,6 +214,13 @@ void Vcpu::set_idt(vm::TablePointer table) {
     vmcs().write(field::GUEST_IDTR_LIMIT, table.limit);
 }
 
+void Vcpu::drop_events() {
+    has_event_ = false;
+    vmcs().write(field::ENTRY_INTERRUPTION_INFO, InterruptionInfo{});
+    vmcs().write(field::GUEST_INTERRUPTIBILITY, Interruptibility{});
+    vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
+}
+
 void Vcpu::set_tsc_offset(u64 offset) {
     tsc_offset_ = offset;
     vmcs().write(field::TSC_OFFSET, offset);
