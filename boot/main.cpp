@@ -1,45 +1,89 @@
-// The composition root: from GRUB's hand-off to the first guest instruction.
+// The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
 #include <boot/command_line.hpp>
-#include <boot/image.hpp>
+#include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
+#include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
-#include <drivers/serial.hpp>
-#include <kernel/console.hpp>
-#include <kernel/cpu.hpp>
+#include <boot/supervisor.hpp>
+#include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
 #include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <vmx/backend.hpp>
 
 namespace boot {
 namespace {
 
-constinit drivers::SerialPort com1{drivers::SerialPort::COM1};
+constinit kernel::Cpu boot_cpu;
+constinit Modules modules;
+
+// Options are parsed before there is a log; their complaints wait here.
+constinit std::array<char, 1024> complaints{};
+
+void report_memory(MemorySummary const& summary) {
+    auto const use = kernel::memory_use();
+    u64 const own = summary.ram - summary.modules - use.free;
+    kernel::log_info("memory: {} MiB RAM; Mullion has {} KiB of it (image {} KiB), boot modules {} KiB; {} MiB free",
+                     summary.ram / lib::MiB, own / lib::KiB, summary.own_image / lib::KiB, summary.modules / lib::KiB,
+                     use.free / lib::MiB);
+}
+
+kernel::Own<vm::Backend> choose_backend(Options const& options) {
+    vmx::Disabled disabled;
+    if (!disabled.parse(options.vmx_disable))
+        kernel::log_warning("vmx-disable={}: expected some of {}", options.vmx_disable, vmx::Disabled::known_words());
+    if (!kernel::cpu_features().is_intel)
+        kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
+    auto vmx = vmx::Backend::create(disabled);
+    if (!vmx) kernel::refuse_to_start(vmx.error().what, vmx.error().remedy);
+    return kernel::Own<vm::Backend>(vmx->release());
+}
 
 } // namespace
 
 extern "C" void boot_main(lib::u32 information_at);
 extern "C" void boot_main(lib::u32 information_at) {
-    static kernel::Cpu cpu;
-    cpu.self = &cpu;
-    lib::x86::wrmsr(0xc0000101, reinterpret_cast<u64>(&cpu));
-    drivers::SerialSink serial(com1);
-    if (com1.start()) kernel::set_panic_sink(&serial);
-    kernel::set_log_sink(&serial);
-    kernel::detect_cpu_features();
+    boot_cpu.self = &boot_cpu;
+    lib::x86::wrmsr(lib::x86::IA32_GS_BASE, reinterpret_cast<u64>(&boot_cpu));
+
     auto const* const bytes = kernel::phys_to_virt<u8>(HostPhys{information_at});
     auto const size = Multiboot2::total_size({bytes, 8});
     auto const information = Multiboot2::parse({bytes, size.value_or(0)});
-    if (!information) kernel::refuse_to_start("the loader's boot information is damaged", "boot with GRUB 2's multiboot2 command");
+    Options options;
+    lib::BufferSink complaint_sink(complaints);
+    if (information) parse_command_line(information->command_line(), options, complaint_sink);
+    start_early_console(options);
+    kernel::log_info("Mullion starts");
+    if (!complaint_sink.view().empty()) kernel::log_warning("options: {}", complaint_sink.view());
+    if (!information)
+        kernel::refuse_to_start("the loader's boot information is damaged", "boot with GRUB 2's command multiboot2");
+
+    kernel::detect_cpu_features();
     auto const summary = set_up_memory(*information, HostPhys{information_at}, *size);
-    if (!summary) kernel::refuse_to_start("setting up memory failed", "add memory");
+    if (!summary)
+        kernel::refuse_to_start("there is too little usable memory",
+                                "a machine needs at least 32 MiB; check the loader's memory map");
     kernel::build_idt();
-    kernel::initialise_cpu(cpu, 0);
+    kernel::initialise_cpu(boot_cpu, 0);
+    kernel::register_cpu(boot_cpu);
     kernel::enable_cpu_protections();
-    kernel::log_info("Mullion: {} MiB RAM, {} KiB image", summary->ram / lib::MiB, summary->own_image / 1024);
-    kernel::log_info("free {} KiB meta {}", kernel::memory_use().free / 1024, kernel::memory_use().metadata);
-    *reinterpret_cast<volatile int*>(8) = 1;
+    start_machine(*information, options);
+    report_memory(*summary);
+
+    auto backend = choose_backend(options);
+    if (!backend->enable_on_this_cpu())
+        kernel::refuse_to_start("VT-x could not be turned on although it is there",
+                                "another hypervisor may be active: update the firmware");
+    std::array<char, 400> features{};
+    lib::BufferSink feature_sink(features);
+    backend->describe(feature_sink);
+    kernel::log_info("{}: {}", backend->name(), feature_sink.view());
+
+    modules.add_all(*information);
+    run_virtual_machines(modules, *backend);
 }
 
 } // namespace boot

@@ -7,12 +7,17 @@ target_include_directories(mullion_platform INTERFACE ${CMAKE_SOURCE_DIR}/lib/x8
 set(freestanding_flags
   --target=x86_64-linux-gnu -ffreestanding -fno-pic -fno-pie -mcmodel=kernel -mno-red-zone
   -mno-mmx -mno-sse -mno-sse2 -mno-avx -msoft-float -fno-stack-protector -fno-asynchronous-unwind-tables -fno-unwind-tables
-  -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer -fno-strict-aliasing -ffunction-sections -fdata-sections
+  -fno-omit-frame-pointer -momit-leaf-frame-pointer -fno-strict-aliasing -ffunction-sections -fdata-sections
   -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -ftrivial-auto-var-init=zero)
 set(freestanding_cxx_flags
   -nostdinc++ -fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-use-cxa-atexit -fstrict-vtable-pointers
   -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_FAST)
 target_compile_options(mullion_platform INTERFACE ${freestanding_flags} "$<$<COMPILE_LANGUAGE:CXX>:${freestanding_cxx_flags}>")
+# The exit path crosses folders; only the linker sees all of it.
+if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+  target_compile_options(mullion_platform INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-flto>")
+  target_link_options(mullion_platform INTERFACE -flto -Wl,--lto-O2)
+endif()
 target_compile_options(mullion_warnings INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wglobal-constructors;-Wframe-larger-than=4096>")
 set(HOSTED_EXCLUDE "")
 

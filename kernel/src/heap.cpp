@@ -106,6 +106,10 @@ void heap_free(void* pointer, u64 size) {
 } // namespace kernel
 
 #if !__STDC_HOSTED__
+namespace std {
+constinit nothrow_t const nothrow{};
+} // namespace std
+
 // Only the nothrow forms exist: a plain new, which cannot fail, does not link.
 void* operator new(std::size_t size, std::nothrow_t const&) noexcept { return kernel::heap_allocate(size); }
 void* operator new(std::size_t size, std::align_val_t, std::nothrow_t const&) noexcept {

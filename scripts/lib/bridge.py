@@ -65,19 +65,21 @@ class Keys:
 class Bridge:
     """Carries bytes both ways until the serial line closes, the user leaves or the time is over."""
 
-    def __init__(self, serial, output, stdin=None, hold_until=None):
-        """output(bytes) takes what the machine sends. Input that is not typed waits until hold_until was seen."""
+    def __init__(self, serial, output, stdin=None, hold_until=None, stop_at=None):
+        """output(bytes) takes what the machine sends. Input that is not typed waits until hold_until was seen;
+        stop_at is what a machine says last that will not switch itself off."""
         self._serial = serial
         self._output = output
         self._stdin = stdin
         self._typed = stdin is not None and os.isatty(stdin)
         self._hold_until = None if self._typed else hold_until
+        self._stop_at = stop_at
         self._keys = Keys()
         self._pending = bytearray()
         self.tail = bytearray()
 
     def run(self, timeout=None):
-        """Returns "closed", "quit" or "timeout"."""
+        """Returns "closed", "stopped", "quit" or "timeout"."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self._serial.setblocking(False)
         while True:
@@ -89,6 +91,8 @@ class Bridge:
             ready, writable, _ = select.select(readers, [self._serial] if self._pending else [], [], left)
             if self._serial in ready and not self._receive():
                 return "closed"
+            if self._stop_at and self._stop_at in self.tail:
+                return "stopped"
             if self._stdin in ready and self._read_input() == QUIT:
                 return "quit"
             if writable:

@@ -2,6 +2,8 @@
 import re
 
 POWER_OFF = re.compile(rb"mullion: power off, status (\d+)")
+# The last line of a panic: nothing follows, the machine stands still.
+STOPPED = b"mullion: stopped. Reset the machine."
 VM_ENDED = re.compile(rb"mullion: vm (\S+) ended: ([^\r\n]*), ran (\d+)\.(\d{3}) s")
 
 

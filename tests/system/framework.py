@@ -132,6 +132,8 @@ class Console:
             data = b""
         self.closed = not data
         self.seen += data
+        if verdict.STOPPED in self.seen[-len(data) - 64:]:
+            raise AssertionError("Mullion stopped with a panic")
         return True
 
 

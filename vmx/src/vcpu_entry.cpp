@@ -6,7 +6,10 @@
 #include <vmx/ept_space.hpp>
 #include <vmx/vcpu.hpp>
 
-extern "C" lib::u64 vmx_enter(std::array<lib::u64, 16>* gprs, bool is_launched); // vmx/src/entry.S
+// vmx/src/entry.S, and what it calls
+extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched);
+extern "C" bool vmx_after_exit(vmx::Vcpu* vcpu);
+extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
 
 namespace vmx {
 namespace {
@@ -15,37 +18,30 @@ namespace x86 = lib::x86;
 
 } // namespace
 
+// Called by the assembly loop.
+bool after_exit(Vcpu& vcpu) {
+    return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter;
+}
+void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
+
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    kernel::Cpu& cpu = kernel::this_cpu();
-    auto leave = vm::Leave::Work;
-    for (;;) {
-        if (requests_.load(std::memory_order_relaxed) != 0 || activity_ != vm::Activity::Running || nmi_pending_) [[unlikely]] {
-            Ready const ready = prepare_entry();
-            if (ready == Ready::Sleep) {
-                leave = vm::Leave::Sleep;
-                break;
-            }
-            if (ready == Ready::Leave) break;
-        }
-        if (cpu.work_pending.load(std::memory_order_relaxed)) [[unlikely]]
-            break;
-        bool const failed = vmx_enter(&gpr_, is_launched_) != 0;
-        has_event_ = false;
-        After const after = failed ? instruction_failed() : handle_exit();
-        if (after == After::Enter) [[likely]]
-            continue;
-        if (after == After::Yield) leave = vm::Leave::Yield;
-        if (after == After::Sleep) leave = vm::Leave::Sleep;
-        if (after == After::Stopped) leave = vm::Leave::Stopped;
-        break;
-    }
+    if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
-    return vm().state() == vm::VmState::Running ? leave : vm::Leave::Stopped;
+    return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
-Vcpu::Ready Vcpu::prepare_entry() {
+Vcpu::After Vcpu::before_entry() {
+    if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        if (prepare_entry() == After::Leave) return After::Leave;
+    }
+    if (kernel::is_work_pending()) [[unlikely]]
+        return leave(vm::Leave::Work);
+    return After::Enter;
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
     u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
     handle_requests(requests);
@@ -54,17 +50,20 @@ Vcpu::Ready Vcpu::prepare_entry() {
     if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
-    if ((now & request::leave) != 0) return Ready::Leave;
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running) return Ready::Sleep;
-    return Ready::Enter;
+    if (activity_ != Activity::Running || nmi_pending_)
+        requests_.fetch_or(request::look_again, std::memory_order_relaxed);
+    if ((now & request::leave) != 0) return leave(vm::Leave::Work);
+    if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
+    return After::Enter;
 }
 
 void Vcpu::flush_translations() {
     // EPT changes are flushed by who makes them; this is about what the guest's paging has cached.
     if (vpid_ == 0) return; // every entry flushes
     x86::InvvpidDescriptor const descriptor{vpid_, {}, 0};
-    ASSERT(x86::invvpid(capabilities_.ept_vpid.get<EptVpidCapabilities::InvvpidSingle>() ? invvpid_single : invvpid_all, descriptor));
+    ASSERT(x86::invvpid(capabilities_.ept_vpid.get<EptVpidCapabilities::InvvpidSingle>() ? invvpid_single : invvpid_all,
+                        descriptor));
 }
 
 void Vcpu::apply_apic_mode() {
@@ -102,10 +101,11 @@ void Vcpu::intercept_x2apic() {
         u32 const offset = index * 16;
         // Registers whose value in the page is what RDMSR returns; the rest is not readable or counts down.
         bool const is_plain = offset == ID || offset == VERSION || offset == PPR || offset == LDR || offset == SVR ||
-                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT || offset == DIVIDE ||
-                              (offset >= LVT_TIMER && offset <= LVT_ERROR);
+                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT ||
+                              offset == DIVIDE || (offset >= LVT_TIMER && offset <= LVT_ERROR);
         bool const pass_read = (registers && is_plain) || (mode && offset == TPR);
-        bool const pass_write = (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
+        bool const pass_write =
+            (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
         pass_msr(first + index, pass_read, pass_write);
     }
 }
@@ -236,3 +236,6 @@ bool Vcpu::deliver_virtualized() {
 }
 
 } // namespace vmx
+
+bool vmx_after_exit(vmx::Vcpu* vcpu) { return vmx::after_exit(*vcpu); }
+void vmx_entry_failed(vmx::Vcpu* vcpu) { vmx::entry_instruction_failed(*vcpu); }

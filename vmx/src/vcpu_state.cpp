@@ -42,17 +42,13 @@ void vmcs_access_failed(u16 encoding) {
     kernel::panic(lib::format_to(text, "VMCS field {:#x} is not accessible", encoding));
 }
 
-Loaded Vcpu::vmcs() {
-    if (current_vmcs[kernel::this_cpu().index] != this) [[unlikely]]
-        make_current();
-    return Loaded::still_loaded();
-}
-
 void Vcpu::make_current() {
     u32 const here = kernel::this_cpu().index;
     ASSERT(last_cpu_ == ~0U || last_cpu_ == here); // unload() clears it before it may go elsewhere
     ASSERT(Loaded::load(region_).has_value());
+    if (current_vmcs[here] != nullptr) current_vmcs[here]->is_current_ = false;
     current_vmcs[here] = this;
+    is_current_ = true;
     if (last_cpu_ != here) {
         last_cpu_ = here;
         write_host_state_of_cpu();
@@ -118,6 +114,7 @@ void Vcpu::unload() {
     if (last_cpu_ == here) {
         x86::vmclear(region_.value);
         if (current_vmcs[here] == this) current_vmcs[here] = nullptr;
+        is_current_ = false;
         last_cpu_ = ~0U;
         is_launched_ = false;
     }
@@ -144,7 +141,8 @@ void Vcpu::set_cr0(u64 value) {
     vmcs().write(field::GUEST_EFER, efer_value);
     entry_controls_.set<EntryControls::Ia32eModeGuest>(is_long);
     vmcs().write(field::ENTRY_CONTROLS, entry_controls_);
-    if ((value & x86::Cr0::PG::mask) != 0 && !is_long && (cr4() & x86::Cr4::PAE::mask) != 0) load_page_directory_pointers();
+    if ((value & x86::Cr0::PG::mask) != 0 && !is_long && (cr4() & x86::Cr4::PAE::mask) != 0)
+        load_page_directory_pointers();
     // Turning paging on or off flushes the TLB. [intel/vol3] 4.10.4.1
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
@@ -152,10 +150,13 @@ void Vcpu::set_cr0(u64 value) {
 void Vcpu::load_page_directory_pointers() {
     u64 const table = cr3() & 0xffff'ffe0;
     u64 entries[4] = {};
-    if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries))) std::memcpy(entries, from, sizeof(entries));
-    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as well.
+    if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries)))
+        std::memcpy(entries, from, sizeof(entries));
+    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as
+    // well.
     for (u64& entry : entries)
-        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 || (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
+        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 ||
+            (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
             entry = 0;
     vmcs().write(field::GUEST_PDPTE0, entries[0]);
     vmcs().write(field::GUEST_PDPTE1, entries[1]);
@@ -166,11 +167,6 @@ void Vcpu::load_page_directory_pointers() {
 void Vcpu::set_cr3(u64 value) {
     vmcs().write(field::GUEST_CR3, value);
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
-}
-
-u64 Vcpu::cr4() {
-    u64 const owned = ~vm().cpuid().rules().cr4;
-    return (vmcs().read(field::GUEST_CR4) & ~owned) | (vmcs().read(field::CR4_SHADOW) & owned);
 }
 
 void Vcpu::set_cr4(u64 value) {

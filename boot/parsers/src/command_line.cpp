@@ -90,6 +90,11 @@ bool set_clock(std::string_view value, Options& options) {
     return choose(value, choices, options.clock);
 }
 
+bool set_vmx_disable(std::string_view value, Options& options) {
+    options.vmx_disable = value;
+    return true;
+}
+
 bool set_cpus(std::string_view value, Options& options) {
     auto const count = number(value, 1, 512);
     if (count) options.cpus = *count;
@@ -108,6 +113,7 @@ constexpr Option option_table[] = {
     {"loglevel", "error|warning|info|debug", "least important messages shown (default info)", set_log_level},
     {"onpanic", "halt|reboot|poweroff", "what the machine does after a panic (default halt)", set_panic},
     {"clock", "auto|hpet|pmtimer|pit", "reference for the TSC frequency (default auto)", set_clock},
+    {"vmx-disable", "WORDS", "features of VT-x to do without, comma-separated (for tests)", set_vmx_disable},
     {"cpus", "1..512", "use at most so many CPUs (default all)", set_cpus},
 };
 

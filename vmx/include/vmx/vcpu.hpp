@@ -8,6 +8,10 @@ namespace vmx {
 
 using lib::HostPhys;
 
+class Vcpu;
+bool after_exit(Vcpu& vcpu);
+void entry_instruction_failed(Vcpu& vcpu);
+
 class Vcpu final : public vm::Vcpu {
 public:
     static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
@@ -26,7 +30,8 @@ public:
     void store_gprs() override { vmcs().write(field::GUEST_RSP, gpr(vm::Gpr::Rsp)); }
     u64 cr0() override;
     u64 cr3() override { return vmcs().read(field::GUEST_CR3); }
-    u64 cr4() override;
+    // The bits that guests may not have are never set in the guest's view, VMXE among them.
+    u64 cr4() override { return vmcs().read(field::GUEST_CR4) & vm().cpuid().rules().cr4; }
     u64 efer() override { return vmcs().read(field::GUEST_EFER); }
     void set_cr0(u64 value) override;
     void set_cr3(u64 value) override;
@@ -59,16 +64,39 @@ private:
     void write_host_state();
     void write_host_state_of_cpu();
     // Makes this VMCS current on this CPU, whatever was before; access to its fields from here on.
-    Loaded vmcs();
+    Loaded vmcs() {
+        if (!is_current_) [[unlikely]]
+            make_current();
+        return Loaded::still_loaded();
+    }
     void make_current();
     void load();
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
     void load_page_directory_pointers();
 
+    // Exit. leave() makes run() return.
+    enum class After : bool { Leave, Enter };
+    After leave(vm::Leave why) {
+        leave_ = why;
+        return After::Leave;
+    }
+    friend bool after_exit(Vcpu& vcpu);
+    friend void entry_instruction_failed(Vcpu& vcpu);
+    After before_entry();
+    After handle_exit();
+    After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After slow_exit(u16 reason);
+    void step_over(u8 length);
+    void requeue_interrupted_event();
+    bool exception_exit(vm::Exit& exit);
+    void describe_port(vm::Exit& exit);
+    void describe_register_access(vm::Exit& exit);
+    After entry_failed(ExitReasonField reason);
+    void instruction_failed();
+
     // Entry
-    enum class Ready : u8 { Enter, Leave, Sleep };
-    Ready prepare_entry();
+    After prepare_entry();
     void apply_apic_mode();
     void apply_eoi_bitmap();
     void flush_translations();
@@ -82,18 +110,6 @@ private:
     void set_nmi_window(bool on);
     void set_tpr_threshold(u32 priority_class);
 
-    // Exit
-    enum class After : u8 { Enter, Work, Sleep, Yield, Stopped };
-    After handle_exit();
-    After finish(vm::Outcome outcome, vm::Exit const& exit);
-    After slow_exit(u16 reason, vm::Exit& exit);
-    void requeue_interrupted_event();
-    bool exception_exit(vm::Exit& exit);
-    void describe_port(vm::Exit& exit);
-    void describe_register_access(vm::Exit& exit);
-    After entry_failed(ExitReasonField reason);
-    After instruction_failed();
-
     Backend& backend_;
     Capabilities const& capabilities_;
     vm::ApicPage& apic_page_;
@@ -105,7 +121,9 @@ private:
     CpuControls cpu_controls_{};
     CpuControls2 cpu2_controls_{};
     EntryControls entry_controls_{};
+    bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
+    vm::Leave leave_ = vm::Leave::Work;
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
     u32 tpr_threshold_ = 0; // as in the VMCS

@@ -72,6 +72,14 @@ public:
         return lookup_special(slots_[out_of_range_], subleaf, dynamic);
     }
 
+    // The row of a leaf that depends on nothing, which is most; nullptr: lookup() knows.
+    CpuidRegs const* plain(u32 leaf) const {
+        u32 const offset = leaf & 0x3fff'ffff;
+        if (offset >= group_size) return nullptr;
+        Slot const slot = slots_[(leaf >> 30) * group_size + offset];
+        return slot.kind == Kind::Plain ? &rows_[slot.row] : nullptr;
+    }
+
     CpuVendor vendor() const { return vendor_; }
     CrystalClock crystal() const { return crystal_; }
     ControlRegisterRules const& rules() const { return rules_; }

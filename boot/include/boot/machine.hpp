@@ -1,0 +1,18 @@
+#pragma once
+// The physical machine after boot: its tables, interrupt controllers, console, clock, and how to switch it off.
+#include <boot/command_line.hpp>
+#include <boot/multiboot2.hpp>
+#include <drivers/acpi.hpp>
+
+namespace boot {
+
+// COM port and screen, as early as possible; panics and the log go there from now on.
+void start_early_console(Options const& options);
+// Interrupt controllers, TSC calibration, console by interrupts, wall clock. Refuses to start when something is missing
+// that cannot be done without.
+void start_machine(Multiboot2 const& information, Options const& options);
+drivers::AcpiInfo const& acpi_info();
+// Writes out the console and switches the machine off; stops the CPU when that fails.
+[[noreturn]] void power_off(u32 status);
+
+} // namespace boot

@@ -1,0 +1,115 @@
+#pragma once
+// Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and
+// timers.
+#include <boot/modules.hpp>
+#include <kernel/console.hpp>
+#include <kernel/time.hpp>
+#include <optional>
+#include <vm/vm.hpp>
+#include <vmm/description.hpp>
+#include <vmm/guest_memory.hpp>
+#include <vmm/platform.hpp>
+
+namespace boot {
+
+using lib::Nanos;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+class VirtualMachine final : public vmm::Host, public vm::VirtualPlatform, public kernel::ConsoleUser {
+public:
+    // `description` and `modules` must outlive it. Nothing runs before start().
+    VirtualMachine(vmm::VmDescription const& description, Modules const& modules, vm::Backend& backend)
+        : description_(description), modules_(modules), backend_(backend) {}
+    ~VirtualMachine();
+
+    // Takes memory, builds the platform, loads the kernel. On failure the reason is in the log and nothing is kept.
+    bool start();
+    // Gives everything back; the VM can be started again.
+    void destroy();
+
+    std::string_view name() const { return description_.name; }
+    vmm::VmDescription const& description() const { return description_; }
+    vm::Vm* vm() { return vm_.get(); }
+    bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
+    Nanos started_at() const { return started_at_; }
+    void power_button();
+    // Prints why and how it ended, for people and for scripts.
+    void report_end();
+
+    // vm::VirtualPlatform
+    u64 port_in(u16 port, u8 size) override;
+    void port_out(u16 port, u8 size, u64 value) override;
+    vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
+    vm::Outcome memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) override;
+    u8 instruction_length(vm::Vcpu& vcpu) override;
+    bool has_pic_interrupt() override;
+    u8 acknowledge_pic() override;
+    void end_of_interrupt(u8 vector) override;
+    std::array<u64, 4> eoi_vectors() override;
+    void vm_stopped() override;
+
+    // vmm::Host, called by the platform, that is, with its lock held
+    Nanos now() override { return kernel::now(); }
+    void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
+    void cancel_timer(u16 device, u32 id) override;
+    void set_irq_line(u32, bool) override {} // the platform routes lines itself
+    void send_msi(vmm::Msi message) override;
+    void set_intr_line(bool level) override;
+    u32 console_write(std::span<u8 const> bytes) override;
+    u32 console_read(std::span<u8> bytes) override;
+    void request(vmm::VmRequest what) override;
+
+    // kernel::ConsoleUser
+    void on_console_input() override;
+    void on_console_space() override;
+    std::string_view console_name() const override { return name(); }
+
+private:
+    // A timer of a device model.
+    struct DeviceTimer {
+        kernel::Timer timer;
+        VirtualMachine* owner = nullptr;
+        u16 device = 0;
+        u32 id = 0;
+        u64 generation = 0;
+        void expired() { owner->timer_expired(*this); }
+    };
+    static constexpr u32 max_timers = 16;
+
+    template <typename Body> decltype(auto) with_platform(Body&& body) {
+        kernel::InterruptGuard const no_interrupts;
+        platform_lock_.lock();
+        struct Unlock {
+            kernel::Spinlock& lock;
+            ~Unlock() { lock.unlock(); }
+        } const unlock{platform_lock_};
+        return body(*platform_);
+    }
+    bool fail(std::string_view what);
+    bool build();
+    bool load();
+    void timer_expired(DeviceTimer& timer);
+    DeviceTimer* timer_of(u16 device, u32 id);
+    void tell_changed_eoi_vectors();
+
+    vmm::VmDescription const& description_;
+    Modules const& modules_;
+    vm::Backend& backend_;
+    kernel::Own<vm::Vm> vm_;
+    std::optional<vmm::Platform> platform_;
+    kernel::Spinlock platform_lock_; // one thread at a time enters the platform; taken before every other lock
+    std::array<DeviceTimer, max_timers> timers_{};
+    u32 timer_count_ = 0;
+    vmm::RamPiece* pieces_ = nullptr;
+    u32 piece_count_ = 0;
+    Nanos started_at_{};
+};
+
+// The machine's wall clock in seconds since 1970.
+u64 wall_clock_seconds();
+void set_wall_clock(u64 seconds_at_time_zero);
+
+} // namespace boot

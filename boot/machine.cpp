@@ -1,0 +1,203 @@
+#include <array>
+#include <boot/machine.hpp>
+#include <boot/virtual_machine.hpp>
+#include <drivers/clock_calibration.hpp>
+#include <drivers/ioapic.hpp>
+#include <drivers/pic.hpp>
+#include <drivers/power.hpp>
+#include <drivers/rtc.hpp>
+#include <drivers/serial.hpp>
+#include <drivers/text_screen.hpp>
+#include <kernel/apic.hpp>
+#include <kernel/console.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <kernel/page_table.hpp>
+#include <kernel/panic.hpp>
+#include <kernel/traps.hpp>
+#include <lib/x86/instructions.hpp>
+
+namespace boot {
+namespace {
+
+// The serial line of the shared console.
+class SerialConsolePort final : public kernel::ConsolePort {
+public:
+    constexpr SerialConsolePort() = default;
+    u32 write_some(std::span<u8 const> bytes) override { return serial_.write_some(bytes); }
+    u32 read_some(std::span<u8> bytes) override { return serial_.read_some(bytes); }
+    void write_all(std::span<u8 const> bytes) override {
+        serial_.write({reinterpret_cast<char const*>(bytes.data()), bytes.size()});
+    }
+    void set_input_wanted(bool wanted) override { serial_.set_rts(wanted); }
+    void interrupt() {
+        serial_.handle_interrupt();
+        kernel::console().pump();
+    }
+    drivers::SerialPort& serial() { return serial_; }
+
+private:
+    drivers::SerialPort serial_{drivers::SerialPort::COM1};
+};
+
+// Log lines: to the serial line and the screen.
+class LogSink final : public lib::TextSink {
+public:
+    constexpr LogSink() = default;
+    void write(std::string_view text) override;
+};
+// Panics: the same, without waiting for interrupts.
+class PanicSink final : public lib::TextSink {
+public:
+    constexpr PanicSink() = default;
+    void write(std::string_view text) override;
+};
+
+constinit SerialConsolePort port;
+constinit bool has_serial = false;
+constinit bool has_screen = false;
+constinit drivers::TextScreen screen;
+constinit std::array<u16, drivers::TextScreen::usual_storage> screen_storage{};
+constinit LogSink log_sink;
+constinit PanicSink panic_sink;
+constinit drivers::AcpiInfo acpi{};
+constinit std::array<u8, sizeof(drivers::Power)> power_storage{};
+constinit drivers::Power* power = nullptr;
+
+void LogSink::write(std::string_view text) {
+    kernel::console().write_log(text);
+    if (has_screen) screen.write(text);
+}
+
+void PanicSink::write(std::string_view text) {
+    if (has_serial) {
+        kernel::console().flush();
+        drivers::SerialSink(port.serial()).write(text);
+    }
+    if (has_screen) screen.write(text);
+}
+
+std::span<u8 const> map_physical(HostPhys at, u64 size) {
+    if (at.value + size < at.value) return {};
+    lib::HostVirt const virt{at.value + kernel::direct_map_base};
+    for (u64 page = at.value & ~(lib::page_size - 1); page < at.value + size; page += lib::page_size) {
+        // Tables that the memory map does not mention are mapped when somebody points at them.
+        lib::HostVirt const here{page + kernel::direct_map_base};
+        if (kernel::kernel_page_table().translate(here)) continue;
+        if (!kernel::kernel_page_table().map(here, HostPhys{page}, lib::page_size, kernel::Rights::Read)) return {};
+    }
+    return {reinterpret_cast<u8 const*>(virt.value), size};
+}
+
+void read_acpi_tables(Multiboot2 const& information) {
+    auto const map = drivers::PhysicalMap::to_function<map_physical>();
+    auto rsdp = drivers::parse_rsdp(information.rsdp_new());
+    if (!rsdp) rsdp = drivers::parse_rsdp(information.rsdp_old());
+    if (!rsdp) rsdp = drivers::find_rsdp(map);
+    if (!rsdp || !drivers::read_acpi(*rsdp, map, acpi))
+        kernel::refuse_to_start("this machine has no readable ACPI tables", "enable ACPI in the firmware setup");
+    kernel::log_info("ACPI: {} CPUs, {} IOAPICs, {}{}", acpi.cpus.size(), acpi.ioapics.size(),
+                     acpi.hpet.address.value != 0 ? "HPET, " : "",
+                     acpi.rejected_tables == 0 ? "all tables sound" : "some tables unsound, ignored");
+}
+
+void calibrate(Options const& options, u64 tsc_at_entry) {
+    drivers::ReferenceClocks clocks;
+    auto const wants = [&](ClockSource source) {
+        return options.clock == ClockSource::Automatic || options.clock == source;
+    };
+    if (wants(ClockSource::Hpet) && acpi.hpet.address.value != 0) {
+        constexpr u64 hpet_registers = 0x400;
+        if (auto const mapped = kernel::map_device(acpi.hpet.address, hpet_registers)) clocks.hpet = mapped->value;
+    }
+    auto const& timer = acpi.fadt.pm_timer;
+    if (wants(ClockSource::PmTimer) && timer.is_present() && timer.space == drivers::AcpiRegister::Space::SystemIo)
+        clocks.pm_timer = drivers::PmTimer::at_port(static_cast<u16>(timer.address), acpi.fadt.pm_timer_is_32_bit);
+    clocks.has_pit = wants(ClockSource::Pit);
+    auto const found = drivers::calibrate_tsc(clocks);
+    if (!found)
+        kernel::refuse_to_start("no HPET, ACPI PM timer or PIT answers, so the CPU's clock rate cannot be measured",
+                                "enable the HPET in the firmware setup, or remove the option clock=");
+    kernel::start_clock(found->tsc_hz, tsc_at_entry);
+    kernel::log_info("time: TSC at {}.{:03} MHz by the {} (within {} ppm){}", found->tsc_hz / 1'000'000,
+                     found->tsc_hz / 1000 % 1000, name_of(found->source), found->error_ppm,
+                     found->disagrees_with_cpuid() ? "; CPUID claims another rate and is not believed" : "");
+}
+
+// The serial port's interrupt drains and fills the console.
+void route_serial_interrupt() {
+    auto const irq = acpi.isa_irq(drivers::SerialPort::COM1_gsi);
+    for (auto const& entry : acpi.ioapics) {
+        auto const mapped = kernel::map_device(entry.address, lib::page_size);
+        if (!mapped) continue;
+        drivers::IoApic ioapic(mapped->value, entry.gsi_base);
+        if (!ioapic.start() || !has_serial || !ioapic.owns(irq.gsi)) continue;
+        auto const routed = ioapic.route(irq.gsi, {.vector = kernel::vectors::serial,
+                                                   .apic_id = kernel::local_apic().id(),
+                                                   .is_active_low = irq.shape.is_active_low,
+                                                   .is_level = irq.shape.is_level});
+        if (!routed) continue;
+        kernel::set_interrupt_handler(kernel::vectors::serial,
+                                      kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port));
+        port.serial().enable_interrupts(true, true);
+        kernel::console().set_interrupt_driven();
+    }
+}
+
+void ignore_interrupt() {}
+
+} // namespace
+
+drivers::AcpiInfo const& acpi_info() { return acpi; }
+
+void start_early_console(Options const& options) {
+    if (options.com[0].is_wanted && port.serial().start(options.com[0].baud)) {
+        has_serial = true;
+        kernel::console().set_port(&port);
+    }
+    if (options.screen) {
+        constexpr u32 cells = 80 * 25;
+        screen.start({kernel::phys_to_virt<u16>(HostPhys{drivers::TextScreen::physical_address}), cells},
+                     screen_storage);
+        has_screen = true;
+    }
+    kernel::set_panic_sink(&panic_sink);
+    kernel::set_log_sink(&log_sink);
+    kernel::set_log_level(static_cast<kernel::LogLevel>(options.log_level));
+}
+
+void start_machine(Multiboot2 const& information, Options const& options) {
+    u64 const tsc_at_entry = lib::x86::rdtsc();
+    read_acpi_tables(information);
+    if (acpi.has_dual_8259) drivers::retire_pics(0xf0);
+    if (!kernel::LocalApic::enable()) kernel::refuse_to_start("the local APIC cannot be mapped", "add memory");
+    calibrate(options, tsc_at_entry);
+    kernel::local_apic().calibrate_timer(kernel::tsc_scale().hz());
+    kernel::this_cpu().apic_id = kernel::local_apic().id();
+    kernel::set_interrupt_handler(kernel::vectors::timer, kernel::InterruptHandler::to_function<kernel::run_timers>());
+    kernel::set_interrupt_handler(kernel::vectors::kick, kernel::InterruptHandler::to_function<ignore_interrupt>());
+    route_serial_interrupt();
+    auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);
+    if (!wall) kernel::log_warning("time: the machine's RTC does not answer; guests start in 1970");
+    set_wall_clock(wall.value_or(0) - kernel::now().value / lib::nanos_per_second);
+    constexpr auto map_register = [](HostPhys at, u64 size) -> u64 {
+        auto const mapped = kernel::map_device(at, size);
+        return mapped ? mapped->value : 0;
+    };
+    static constinit auto mapper = map_register;
+    (void)mapper;
+    power = new (power_storage.data()) drivers::Power(acpi, drivers::MmioMap::to_function<+map_register>());
+}
+
+void power_off(u32 status) {
+    kernel::log_info("mullion: power off, status {}", status);
+    lib::x86::cli();
+    kernel::console().flush();
+    if (has_serial) port.serial().drain();
+    if (power != nullptr) power->power_off();
+    panic_sink.write("mullion: the machine does not switch itself off; it is safe to do so by hand\r\n");
+    for (;;)
+        lib::x86::hlt();
+}
+
+} // namespace boot

@@ -1,0 +1,284 @@
+#include <algorithm>
+#include <boot/virtual_machine.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <vm/guest_walk.hpp>
+#include <vmm/acpi_tables.hpp>
+#include <vmm/e820.hpp>
+#include <vmm/image.hpp>
+#include <vmm/instruction_length.hpp>
+
+namespace boot {
+namespace {
+
+constinit u64 wall_clock_at_zero = 0;
+
+void enter(vm::Vcpu& vcpu, vmm::EntryState const& entry) {
+    using vm::SegmentName;
+    namespace attributes = vm::segment;
+    bool const is_long = entry.mode == vmm::EntryMode::Long64;
+    u64 const cr0 = vm::cr0::PE | vm::cr0::ET | (is_long ? vm::cr0::PG | vm::cr0::WP : 0);
+    vcpu.set_cr4(is_long ? vm::cr4::PAE : 0);
+    vcpu.set_cr3(entry.cr3);
+    vcpu.set_efer(is_long ? vm::efer::LME : 0);
+    vcpu.set_cr0(cr0);
+    vcpu.set_gdt({entry.gdt_base, entry.gdt_limit});
+    vcpu.set_segment(SegmentName::Cs,
+                     {entry.code_selector, is_long ? attributes::long_code : attributes::code_32, ~u32{0}, 0});
+    for (auto const name : {SegmentName::Ds, SegmentName::Es, SegmentName::Ss, SegmentName::Fs, SegmentName::Gs})
+        vcpu.set_segment(name, {entry.data_selector, attributes::data_32, ~u32{0}, 0});
+    vcpu.set_segment(SegmentName::Tr, {0, attributes::busy_tss, 0x67, 0});
+    vcpu.gprs() = {};
+    vcpu.gpr(vm::Gpr::Rax) = entry.rax;
+    vcpu.gpr(vm::Gpr::Rbx) = entry.rbx;
+    vcpu.gpr(vm::Gpr::Rsi) = entry.rsi;
+    vcpu.gpr(vm::Gpr::Rsp) = entry.rsp;
+    vcpu.store_gprs();
+    vcpu.set_rip(entry.rip);
+    vcpu.set_rflags(2);
+}
+
+} // namespace
+
+u64 wall_clock_seconds() { return wall_clock_at_zero + kernel::now().value / lib::nanos_per_second; }
+void set_wall_clock(u64 seconds_at_time_zero) { wall_clock_at_zero = seconds_at_time_zero; }
+
+VirtualMachine::~VirtualMachine() { destroy(); }
+
+bool VirtualMachine::fail(std::string_view what) {
+    kernel::log_error("vm {}: {}", name(), what);
+    destroy();
+    return false;
+}
+
+bool VirtualMachine::start() {
+    for (auto const key : {vmm::Key::Kernel, vmm::Key::Initrd}) {
+        auto const& wanted = key == vmm::Key::Kernel ? description_.kernel : description_.initrd;
+        if (wanted.empty() || modules_.find(wanted) != nullptr) continue;
+        std::array<char, 400> text{};
+        lib::BufferSink sink(text);
+        lib::format(sink,
+                    "line {}: {} = \"{}\": expected the name of a boot module, found only: ", description_.line_of(key),
+                    vmm::name_of(key), wanted);
+        modules_.list(sink);
+        lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
+        return fail(sink.view());
+    }
+    if (!build() || !load()) return false;
+    started_at_ = kernel::now();
+    // The first VM that wants the line has it; the monitor moves it.
+    if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner())
+        kernel::console().attach(*this);
+    vm_->start();
+    kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
+                     description_.vcpus == 1 ? "" : "s");
+    return true;
+}
+
+bool VirtualMachine::build() {
+    u64 const free = kernel::memory_use().free;
+    if (description_.memory > free) {
+        std::array<char, 200> text{};
+        return fail(lib::format_to(
+            text, "line {}: memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
+            description_.line_of(vmm::Key::Memory), free / lib::MiB, description_.memory / lib::MiB));
+    }
+    auto created = vm::Vm::create({.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus},
+                                  backend_, *this);
+    if (!created) {
+        std::array<char, 160> text{};
+        return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}",
+                                   description_.memory / lib::MiB, free / lib::MiB, name_of(created.error())));
+    }
+    vm_ = std::move(*created);
+    auto const blocks = vm_->ram().blocks();
+    pieces_ = static_cast<vmm::RamPiece*>(::operator new(blocks.size() * sizeof(vmm::RamPiece), std::nothrow));
+    if (pieces_ == nullptr) return fail("too little memory for its memory map");
+    piece_count_ = static_cast<u32>(blocks.size());
+    for (u32 i = 0; i < piece_count_; i++)
+        pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
+    platform_.emplace(vmm::PlatformConfig{*this, wall_clock_seconds(), description_.vcpus, vm_->ram().size_below_hole(),
+                                          vm_->ram().size_above_hole()});
+    return true;
+}
+
+bool VirtualMachine::load() {
+    vmm::GuestMemory const memory({pieces_, piece_count_});
+    auto const map = vmm::make_e820_map(vm_->ram().size_below_hole(), vm_->ram().size_above_hole());
+    if (!map) return fail("memory: no memory map can be made of this size");
+    auto const rsdp = vmm::write_acpi_tables(memory, {description_.vcpus});
+    if (!rsdp || !vmm::write_bios_data_area(memory)) return fail("the firmware tables do not fit");
+    std::span<u8 const> initrd;
+    if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
+    vmm::BootInput const input{*modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(),
+                               *rsdp};
+    auto const entry = vmm::load_guest(description_.boot, input, memory);
+    if (!entry) {
+        std::array<char, 300> text{};
+        lib::BufferSink sink(text);
+        lib::format(sink, "line {}: ", description_.line_of(vmm::Key::Kernel));
+        vmm::format_load_error(sink, entry.error());
+        return fail(sink.view());
+    }
+    enter(vm_->vcpu(0), *entry);
+    return true;
+}
+
+void VirtualMachine::destroy() {
+    kernel::console().detach(*this);
+    for (u32 i = 0; i < timer_count_; i++)
+        kernel::cancel_timer(timers_[i].timer);
+    timer_count_ = 0;
+    vm_ = {};
+    platform_.reset();
+    ::operator delete(pieces_, piece_count_ * sizeof(vmm::RamPiece));
+    pieces_ = nullptr;
+    piece_count_ = 0;
+}
+
+void VirtualMachine::report_end() {
+    u64 const millis = (kernel::now() - started_at_).value / 1'000'000;
+    bool const is_crash = vm_->end_reason() == vm::EndReason::Crash;
+    std::array<char, 2048> text{};
+    lib::BufferSink sink(text);
+    if (is_crash) {
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            vm_->vcpu(i).print_state(sink);
+        kernel::log_error("vm {}: state at the crash:\n{}", name(), sink.view());
+    }
+    std::array<char, 512> exits{};
+    lib::BufferSink list(exits);
+    u64 total = 0;
+    for (unsigned reason = 0; reason < vm::exit_reason_count; reason++) {
+        u64 count = 0;
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            count += vm_->vcpu(i).exit_counts()[reason];
+        total += count;
+        if (count > 0) lib::format(list, " {} {}", vm::name_of(static_cast<vm::ExitReason>(reason)), count);
+    }
+    kernel::log_info("vm {}: {} exits:{}", name(), total, list.view());
+    kernel::log_info("mullion: vm {} ended: {}{}{}, ran {}.{:03} s", name(), vm::name_of(vm_->end_reason()),
+                     vm_->end_text().empty() ? "" : ": ", vm_->end_text(), millis / 1000, millis % 1000);
+}
+
+// --- vm::VirtualPlatform
+
+u64 VirtualMachine::port_in(u16 port, u8 size) {
+    return with_platform([&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
+}
+
+void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
+    with_platform([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
+}
+
+bool VirtualMachine::has_pic_interrupt() {
+    return with_platform([](vmm::Platform& p) { return p.has_pic_interrupt(); });
+}
+
+u8 VirtualMachine::acknowledge_pic() {
+    return with_platform([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
+}
+
+void VirtualMachine::end_of_interrupt(u8 vector) {
+    with_platform([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
+}
+
+std::array<u64, 4> VirtualMachine::eoi_vectors() {
+    return with_platform([](vmm::Platform& p) {
+        std::array<u64, 4> words{};
+        for (unsigned vector = 0; vector < 256; vector++)
+            if (p.eoi_wanted(static_cast<u8>(vector))) words[vector / 64] |= u64{1} << vector % 64;
+        return words;
+    });
+}
+
+void VirtualMachine::vm_stopped() { kernel::cpu(0).work_pending.store(true, std::memory_order_release); }
+
+u8 VirtualMachine::instruction_length(vm::Vcpu& vcpu) {
+    std::array<u8, 16> code{};
+    u32 const count = vm::fetch_code(vcpu, code);
+    auto const cs = vcpu.segment(vm::SegmentName::Cs);
+    auto const mode = vmm::cpu_mode((vcpu.efer() & vm::efer::LMA) != 0, (cs.attributes & vm::segment::l_bit) != 0,
+                                    (cs.attributes & vm::segment::db_bit) != 0);
+    return vmm::instruction_length({code.data(), count}, mode);
+}
+
+// --- vmm::Host
+
+VirtualMachine::DeviceTimer* VirtualMachine::timer_of(u16 device, u32 id) {
+    for (u32 i = 0; i < timer_count_; i++)
+        if (timers_[i].device == device && timers_[i].id == id) return &timers_[i];
+    return nullptr;
+}
+
+void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) {
+    DeviceTimer* timer = timer_of(device, id);
+    if (timer == nullptr) {
+        ASSERT(timer_count_ < max_timers); // devices have a fixed number of timers
+        timer = &timers_[timer_count_++];
+        timer->owner = this;
+        timer->device = device;
+        timer->id = id;
+        timer->timer.set_callback(kernel::Timer::Callback::to<&DeviceTimer::expired>(*timer));
+    }
+    timer->generation = generation;
+    kernel::arm_timer(timer->timer, kernel::tsc_of(deadline));
+}
+
+void VirtualMachine::cancel_timer(u16 device, u32 id) {
+    if (DeviceTimer* const timer = timer_of(device, id)) kernel::cancel_timer(timer->timer);
+}
+
+void VirtualMachine::timer_expired(DeviceTimer& timer) {
+    with_platform(
+        [&](vmm::Platform& p) { p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0}); });
+}
+
+void VirtualMachine::send_msi(vmm::Msi message) {
+    tell_changed_eoi_vectors();
+    vm_->deliver_message(message.address, message.data);
+}
+
+void VirtualMachine::tell_changed_eoi_vectors() {
+    if (!platform_->take_eoi_vectors_changed()) return;
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::eoi_bitmap);
+}
+
+void VirtualMachine::set_intr_line(bool level) {
+    if (level) vm_->vcpu(0).post(vm::request::interrupt);
+}
+
+u32 VirtualMachine::console_write(std::span<u8 const> bytes) {
+    if (description_.console == vmm::ConsoleKind::None) return static_cast<u32>(bytes.size());
+    return kernel::console().write(*this, bytes);
+}
+
+u32 VirtualMachine::console_read(std::span<u8> bytes) { return kernel::console().read(*this, bytes); }
+
+void VirtualMachine::request(vmm::VmRequest what) {
+    if (what == vmm::VmRequest::PowerOff)
+        vm_->stop(vm::EndReason::PowerOff, "");
+    else
+        vm_->stop(vm::EndReason::Reset, "");
+}
+
+void VirtualMachine::power_button() {
+    with_platform([](vmm::Platform& p) { p.power_button(); });
+}
+
+// --- kernel::ConsoleUser
+
+void VirtualMachine::on_console_input() {
+    if (!is_running()) return;
+    with_platform(
+        [](vmm::Platform& p) { p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleInput, 0}); });
+}
+
+void VirtualMachine::on_console_space() {
+    if (!is_running()) return;
+    with_platform(
+        [](vmm::Platform& p) { p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleSpace, 0}); });
+}
+
+} // namespace boot
