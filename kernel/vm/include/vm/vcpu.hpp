@@ -105,6 +105,8 @@ public:
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
+    // RESET and INIT: forgets an event that was to be injected, shadows, NMI blocking and pending debug traps.
+    virtual void drop_events() {}
     void raise(Exception const& exception) {
         pending_exception_ = exception;
         has_exception_ = true;
