@@ -106,6 +106,7 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
 };
 
 // The machine's wall clock in seconds since 1970.
