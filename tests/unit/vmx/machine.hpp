@@ -86,6 +86,7 @@ public:
     std::array<u64, 4> eois{};
     vm::Outcome memory_outcome = vm::Outcome::Advance;
     std::vector<vm::Exit> memory;
+    std::function<void()> on_memory;
     unsigned stops = 0;
 
     u64 port_in(u16, u8) override { return in_value; }
@@ -93,6 +94,7 @@ public:
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
         memory.push_back(exit);
+        if (on_memory) on_memory();
         return memory_outcome;
     }
     u8 instruction_length(vm::Vcpu&) override { return 3; }
