@@ -2,13 +2,12 @@
 // Per-CPU data, reached through GS.
 #include <array>
 #include <atomic>
+#include <kernel/cpu_set.hpp>
 #include <kernel/descriptors.hpp>
 #include <kernel/time.hpp>
 #include <lib/types.hpp>
 
 namespace kernel {
-
-inline constexpr lib::u32 max_cpus = 256;
 
 // What this CPU (and so every CPU of the machine) can do, read once at boot.
 struct CpuFeatures {
