@@ -1,4 +1,5 @@
 // The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
+#include <boot/bring_up.hpp>
 #include <boot/command_line.hpp>
 #include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
@@ -77,6 +78,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
+    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     modules.add_all(*information);
     run_virtual_machines(modules, *backend);
 }
