@@ -1,4 +1,5 @@
-// Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's behalf.
+// Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
+// behalf.
 #include <boot/virtual_machine.hpp>
 #include <vm/guest_walk.hpp>
 #include <vmm/emulate.hpp>
@@ -19,7 +20,8 @@ vmm::CpuMode mode_of(vm::Vcpu& vcpu) {
 }
 
 SegmentName name_of(vmm::Segment segment) {
-    constexpr SegmentName names[] = {SegmentName::Es, SegmentName::Cs, SegmentName::Ss, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs};
+    constexpr SegmentName names[] = {SegmentName::Es, SegmentName::Cs, SegmentName::Ss,
+                                     SegmentName::Ds, SegmentName::Fs, SegmentName::Gs};
     return segment == vmm::Segment::None ? SegmentName::Ds : names[static_cast<unsigned>(segment)];
 }
 
@@ -46,7 +48,8 @@ public:
             }
         } else {
             bool const is_expand_down = (segment_.attributes & 0xc) == 0x4;
-            if ((segment_.attributes & vm::segment::unusable) != 0 || (!is_expand_down && offset + size - 1 > segment_.limit)) {
+            if ((segment_.attributes & vm::segment::unusable) != 0 ||
+                (!is_expand_down && offset + size - 1 > segment_.limit)) {
                 exception = vm::general_protection();
                 return nullptr;
             }
@@ -92,12 +95,13 @@ Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
     u64& counter = vcpu.gpr(vm::Gpr::Rcx);
     u32 const size = exit.port.size;
     u64 const step_by = (vcpu.rflags() & vmm::rflags_df) != 0 ? u64{0} - size : u64{size};
-    StringOperand operand(vcpu, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), mode, exit.port.is_in);
+    StringOperand operand(vcpu, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), mode,
+                          exit.port.is_in);
     bool const repeated = exit.port.is_repeated;
     if (repeated && (counter & mask) == 0) return Outcome::Advance;
 
     vm::Exception exception{};
-    u8* piece = nullptr;         // RAM behind `index`, good to the end of its page while going up
+    u8* piece = nullptr; // RAM behind `index`, good to the end of its page while going up
     u64 piece_left = 0;
     bool is_done = false;
     bool const faulted = with_platform([&](vmm::Platform& platform) {
@@ -143,12 +147,15 @@ public:
         : vcpu_(vcpu), platform_(platform), address_(address), is_write_(is_write), mode_(mode) {}
 
     u64 read(unsigned size) {
-        if (platform_ == nullptr) return vcpu_.apic().mmio_read(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size));
+        if (platform_ == nullptr)
+            return vcpu_.apic().mmio_read(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size));
         return platform_->io(vmm::Space::Mmio, address_, static_cast<u8>(size), vmm::Op::Read, 0).data;
     }
     void write(unsigned size, u64 value) {
-        if (platform_ == nullptr) vcpu_.apic().mmio_write(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size), value);
-        else platform_->io(vmm::Space::Mmio, address_, static_cast<u8>(size), vmm::Op::Write, value);
+        if (platform_ == nullptr)
+            vcpu_.apic().mmio_write(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size), value);
+        else
+            platform_->io(vmm::Space::Mmio, address_, static_cast<u8>(size), vmm::Op::Write, value);
     }
     bool is_write() const { return is_write_; }
     bool read_ram(vmm::Segment segment, u64 offset, unsigned size, u64& value) {
@@ -158,7 +165,9 @@ public:
         std::memcpy(&value, at, size);
         return true;
     }
-    bool can_write_ram(vmm::Segment segment, u64 offset, unsigned size) { return ram(segment, offset, size, true) != nullptr; }
+    bool can_write_ram(vmm::Segment segment, u64 offset, unsigned size) {
+        return ram(segment, offset, size, true) != nullptr;
+    }
     bool write_ram(vmm::Segment segment, u64 offset, unsigned size, u64 value) {
         u8* const at = ram(segment, offset, size, true);
         if (at == nullptr) return false;
@@ -188,8 +197,9 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     if (vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
     if (exit.memory.is_fetch || exit.memory.is_table_walk) {
         std::array<char, 100> text{};
-        vm_->stop(vm::EndReason::Crash, lib::format_to(text, "{} at {:#x}, where there is no memory; rip {:#x}",
-                                                       exit.memory.is_fetch ? "code" : "page tables", address, vcpu.rip()));
+        vm_->stop(vm::EndReason::Crash,
+                  lib::format_to(text, "{} at {:#x}, where there is no memory; rip {:#x}",
+                                 exit.memory.is_fetch ? "code" : "page tables", address, vcpu.rip()));
         return Outcome::StopVm;
     }
     std::array<u8, 16> code;
@@ -198,8 +208,11 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     vmm::Instruction instruction;
     if (!vmm::decode({code.data(), count}, mode, instruction)) {
         std::array<char, 110> text{};
-        vm_->stop(vm::EndReason::Crash, lib::format_to(text, "instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not supported; rip {:#x}",
-                                                       code[0], code[1], code[2], code[3], address, vcpu.rip()));
+        vm_->stop(vm::EndReason::Crash,
+                  lib::format_to(
+                      text,
+                      "instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not supported; rip {:#x}",
+                      code[0], code[1], code[2], code[3], address, vcpu.rip()));
         return Outcome::StopVm;
     }
     vcpu.fetch_gprs();

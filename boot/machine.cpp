@@ -96,13 +96,16 @@ void read_acpi_tables(Multiboot2 const& information) {
     if (!rsdp) rsdp = drivers::find_rsdp(map);
     if (!rsdp || !drivers::read_acpi(*rsdp, map, acpi))
         kernel::refuse_to_start("this machine has no readable ACPI tables", "enable ACPI in the firmware setup");
-    kernel::log_info("ACPI: {} CPUs, {} IOAPICs, {}{}", acpi.cpus.size(), acpi.ioapics.size(), acpi.hpet.address.value != 0 ? "HPET, " : "",
+    kernel::log_info("ACPI: {} CPUs, {} IOAPICs, {}{}", acpi.cpus.size(), acpi.ioapics.size(),
+                     acpi.hpet.address.value != 0 ? "HPET, " : "",
                      acpi.rejected_tables == 0 ? "all tables sound" : "some tables unsound, ignored");
 }
 
 void calibrate(Options const& options, u64 tsc_at_entry) {
     drivers::ReferenceClocks clocks;
-    auto const wants = [&](ClockSource source) { return options.clock == ClockSource::Automatic || options.clock == source; };
+    auto const wants = [&](ClockSource source) {
+        return options.clock == ClockSource::Automatic || options.clock == source;
+    };
     if (wants(ClockSource::Hpet) && acpi.hpet.address.value != 0) {
         constexpr u64 hpet_registers = 0x400;
         if (auto const mapped = kernel::map_device(acpi.hpet.address, hpet_registers)) clocks.hpet = mapped->value;
@@ -116,8 +119,9 @@ void calibrate(Options const& options, u64 tsc_at_entry) {
         kernel::refuse_to_start("no HPET, ACPI PM timer or PIT answers, so the CPU's clock rate cannot be measured",
                                 "enable the HPET in the firmware setup, or remove the option clock=");
     kernel::start_clock(found->tsc_hz, tsc_at_entry);
-    kernel::log_info("time: TSC at {}.{:03} MHz by the {} (within {} ppm){}", found->tsc_hz / 1'000'000, found->tsc_hz / 1000 % 1000,
-                     name_of(found->source), found->error_ppm, found->disagrees_with_cpuid() ? "; CPUID claims another rate and is not believed" : "");
+    kernel::log_info("time: TSC at {}.{:03} MHz by the {} (within {} ppm){}", found->tsc_hz / 1'000'000,
+                     found->tsc_hz / 1000 % 1000, name_of(found->source), found->error_ppm,
+                     found->disagrees_with_cpuid() ? "; CPUID claims another rate and is not believed" : "");
 }
 
 // The serial port's interrupt drains and fills the console.
@@ -133,7 +137,8 @@ void route_serial_interrupt() {
                                                    .is_active_low = irq.shape.is_active_low,
                                                    .is_level = irq.shape.is_level});
         if (!routed) continue;
-        kernel::set_interrupt_handler(kernel::vectors::serial, kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port));
+        kernel::set_interrupt_handler(kernel::vectors::serial,
+                                      kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port));
         port.serial().enable_interrupts(true, true);
         kernel::console().set_interrupt_driven();
     }
@@ -152,7 +157,8 @@ void start_early_console(Options const& options) {
     }
     if (options.screen) {
         constexpr u32 cells = 80 * 25;
-        screen.start({kernel::phys_to_virt<u16>(HostPhys{drivers::TextScreen::physical_address}), cells}, screen_storage);
+        screen.start({kernel::phys_to_virt<u16>(HostPhys{drivers::TextScreen::physical_address}), cells},
+                     screen_storage);
         has_screen = true;
     }
     kernel::set_panic_sink(&panic_sink);
@@ -164,8 +170,7 @@ void start_machine(Multiboot2 const& information, Options const& options) {
     u64 const tsc_at_entry = lib::x86::rdtsc();
     read_acpi_tables(information);
     if (acpi.has_dual_8259) drivers::retire_pics(0xf0);
-    if (!kernel::LocalApic::enable())
-        kernel::refuse_to_start("the local APIC cannot be mapped", "add memory");
+    if (!kernel::LocalApic::enable()) kernel::refuse_to_start("the local APIC cannot be mapped", "add memory");
     calibrate(options, tsc_at_entry);
     kernel::local_apic().calibrate_timer(kernel::tsc_scale().hz());
     kernel::this_cpu().apic_id = kernel::local_apic().id();
@@ -191,7 +196,8 @@ void power_off(u32 status) {
     if (has_serial) port.serial().drain();
     if (power != nullptr) power->power_off();
     panic_sink.write("mullion: the machine does not switch itself off; it is safe to do so by hand\r\n");
-    for (;;) lib::x86::hlt();
+    for (;;)
+        lib::x86::hlt();
 }
 
 } // namespace boot

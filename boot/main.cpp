@@ -27,13 +27,15 @@ constinit std::array<char, 1024> complaints{};
 void report_memory(MemorySummary const& summary) {
     auto const use = kernel::memory_use();
     u64 const own = summary.ram - summary.modules - use.free;
-    kernel::log_info("memory: {} MiB RAM; Mullion has {} KiB of it (image {} KiB), boot modules {} KiB; {} MiB free", summary.ram / lib::MiB,
-                     own / lib::KiB, summary.own_image / lib::KiB, summary.modules / lib::KiB, use.free / lib::MiB);
+    kernel::log_info("memory: {} MiB RAM; Mullion has {} KiB of it (image {} KiB), boot modules {} KiB; {} MiB free",
+                     summary.ram / lib::MiB, own / lib::KiB, summary.own_image / lib::KiB, summary.modules / lib::KiB,
+                     use.free / lib::MiB);
 }
 
 kernel::Own<vm::Backend> choose_backend(Options const& options) {
     vmx::Disabled disabled;
-    if (!disabled.parse(options.vmx_disable)) kernel::log_warning("vmx-disable={}: expected some of {}", options.vmx_disable, vmx::Disabled::known_words());
+    if (!disabled.parse(options.vmx_disable))
+        kernel::log_warning("vmx-disable={}: expected some of {}", options.vmx_disable, vmx::Disabled::known_words());
     if (!kernel::cpu_features().is_intel)
         kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
     auto vmx = vmx::Backend::create(disabled);
@@ -62,7 +64,9 @@ extern "C" void boot_main(lib::u32 information_at) {
 
     kernel::detect_cpu_features();
     auto const summary = set_up_memory(*information, HostPhys{information_at}, *size);
-    if (!summary) kernel::refuse_to_start("there is too little usable memory", "a machine needs at least 32 MiB; check the loader's memory map");
+    if (!summary)
+        kernel::refuse_to_start("there is too little usable memory",
+                                "a machine needs at least 32 MiB; check the loader's memory map");
     kernel::build_idt();
     kernel::initialise_cpu(boot_cpu, 0);
     kernel::register_cpu(boot_cpu);
@@ -72,7 +76,8 @@ extern "C" void boot_main(lib::u32 information_at) {
 
     auto backend = choose_backend(options);
     if (!backend->enable_on_this_cpu())
-        kernel::refuse_to_start("VT-x could not be turned on although it is there", "another hypervisor may be active: update the firmware");
+        kernel::refuse_to_start("VT-x could not be turned on although it is there",
+                                "another hypervisor may be active: update the firmware");
     std::array<char, 400> features{};
     lib::BufferSink feature_sink(features);
     backend->describe(feature_sink);

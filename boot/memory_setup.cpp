@@ -12,8 +12,8 @@
 namespace boot {
 namespace {
 
-constexpr u64 boot_mapped = 4 * lib::GiB;   // boot/entry.S
-constexpr u64 low_reserved = 0x1000;        // the real-mode vectors and the BIOS data area
+constexpr u64 boot_mapped = 4 * lib::GiB; // boot/entry.S
+constexpr u64 low_reserved = 0x1000;      // the real-mode vectors and the BIOS data area
 constexpr u64 smallest_zone = 64 * lib::KiB;
 constexpr u64 startup_end = 0xa0000; // a SIPI vector reaches 1 MiB, but from here on there is no RAM
 
@@ -38,8 +38,7 @@ public:
     }
     bool is_full() const { return count_ == ranges_.size(); }
     // Calls body(begin, end) for each part of [begin, end) that is not reserved.
-    template <typename Body>
-    void for_each_gap(u64 begin, u64 end, Body body) const {
+    template <typename Body> void for_each_gap(u64 begin, u64 end, Body body) const {
         for (std::size_t i = 0; i < count_ && begin < end; i++) {
             Range const& taken = ranges_[i];
             if (taken.end <= begin) continue;
@@ -146,13 +145,15 @@ lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys
                 range.begin = std::max(range.begin, boot_mapped);
                 if (range.begin < range.end)
                     TRY(kernel::kernel_page_table().map(lib::HostVirt{range.begin + kernel::direct_map_base},
-                                                        HostPhys{range.begin}, range.end - range.begin, kernel::Rights::ReadWrite));
+                                                        HostPhys{range.begin}, range.end - range.begin,
+                                                        kernel::Rights::ReadWrite));
             }
             ZoneRequest request{&reserved, range};
             if (range.begin < range.end) kernel::with_frame_allocator(add_zones, &request);
         }
         if (is_high) break;
-        auto table = TRY(kernel::PageTable::create({kernel::cpu_features().no_execute, kernel::cpu_features().pages_1g}));
+        auto table =
+            TRY(kernel::PageTable::create({kernel::cpu_features().no_execute, kernel::cpu_features().pages_1g}));
         TRY(map_image(table));
         // Everything the firmware describes below 4 GiB: RAM, and ACPI tables in reserved ranges.
         for (u32 i = 0; i < information.memory_range_count(); i++) {

@@ -22,7 +22,8 @@ bool read_description(Modules const& modules) {
         std::array<char, 300> names{};
         lib::BufferSink sink(names);
         modules.list(sink);
-        kernel::log_error("no VM description: expected a boot module called vms.toml, found: {}; add \"module2 FILE vms.toml\" in grub.cfg",
+        kernel::log_error("no VM description: expected a boot module called vms.toml, found: {}; add \"module2 FILE "
+                          "vms.toml\" in grub.cfg",
                           sink.view());
         return false;
     }
@@ -81,8 +82,10 @@ void retire(VirtualMachine& machine) {
 } // namespace
 
 void run_virtual_machines(Modules const& modules, vm::Backend& backend) {
-    if (read_description(modules)) start_all(modules, backend);
-    else all_orderly = false;
+    if (read_description(modules))
+        start_all(modules, backend);
+    else
+        all_orderly = false;
     kernel::Cpu& cpu = kernel::this_cpu();
     for (;;) {
         cpu.work_pending.store(false, std::memory_order_relaxed);

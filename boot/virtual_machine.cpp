@@ -23,7 +23,8 @@ void enter(vm::Vcpu& vcpu, vmm::EntryState const& entry) {
     vcpu.set_efer(is_long ? vm::efer::LME : 0);
     vcpu.set_cr0(cr0);
     vcpu.set_gdt({entry.gdt_base, entry.gdt_limit});
-    vcpu.set_segment(SegmentName::Cs, {entry.code_selector, is_long ? attributes::long_code : attributes::code_32, ~u32{0}, 0});
+    vcpu.set_segment(SegmentName::Cs,
+                     {entry.code_selector, is_long ? attributes::long_code : attributes::code_32, ~u32{0}, 0});
     for (auto const name : {SegmentName::Ds, SegmentName::Es, SegmentName::Ss, SegmentName::Fs, SegmentName::Gs})
         vcpu.set_segment(name, {entry.data_selector, attributes::data_32, ~u32{0}, 0});
     vcpu.set_segment(SegmentName::Tr, {0, attributes::busy_tss, 0x67, 0});
@@ -56,7 +57,8 @@ bool VirtualMachine::start() {
         if (wanted.empty() || modules_.find(wanted) != nullptr) continue;
         std::array<char, 400> text{};
         lib::BufferSink sink(text);
-        lib::format(sink, "line {}: {} = \"{}\": expected the name of a boot module, found only: ", description_.line_of(key),
+        lib::format(sink,
+                    "line {}: {} = \"{}\": expected the name of a boot module, found only: ", description_.line_of(key),
                     vmm::name_of(key), wanted);
         modules_.list(sink);
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
@@ -65,7 +67,8 @@ bool VirtualMachine::start() {
     if (!build() || !load()) return false;
     started_at_ = kernel::now();
     // The first VM that wants the line has it; the monitor moves it.
-    if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner()) kernel::console().attach(*this);
+    if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner())
+        kernel::console().attach(*this);
     vm_->start();
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
                      description_.vcpus == 1 ? "" : "s");
@@ -76,21 +79,24 @@ bool VirtualMachine::build() {
     u64 const free = kernel::memory_use().free;
     if (description_.memory > free) {
         std::array<char, 200> text{};
-        return fail(lib::format_to(text, "line {}: memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
-                                   description_.line_of(vmm::Key::Memory), free / lib::MiB, description_.memory / lib::MiB));
+        return fail(lib::format_to(
+            text, "line {}: memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
+            description_.line_of(vmm::Key::Memory), free / lib::MiB, description_.memory / lib::MiB));
     }
-    auto created = vm::Vm::create({.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus}, backend_, *this);
+    auto created = vm::Vm::create({.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus},
+                                  backend_, *this);
     if (!created) {
         std::array<char, 160> text{};
-        return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}", description_.memory / lib::MiB,
-                                   free / lib::MiB, name_of(created.error())));
+        return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}",
+                                   description_.memory / lib::MiB, free / lib::MiB, name_of(created.error())));
     }
     vm_ = std::move(*created);
     auto const blocks = vm_->ram().blocks();
     pieces_ = static_cast<vmm::RamPiece*>(::operator new(blocks.size() * sizeof(vmm::RamPiece), std::nothrow));
     if (pieces_ == nullptr) return fail("too little memory for its memory map");
     piece_count_ = static_cast<u32>(blocks.size());
-    for (u32 i = 0; i < piece_count_; i++) pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
+    for (u32 i = 0; i < piece_count_; i++)
+        pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
     platform_.emplace(vmm::PlatformConfig{*this, wall_clock_seconds(), description_.vcpus, vm_->ram().size_below_hole(),
                                           vm_->ram().size_above_hole()});
     return true;
@@ -104,7 +110,8 @@ bool VirtualMachine::load() {
     if (!rsdp || !vmm::write_bios_data_area(memory)) return fail("the firmware tables do not fit");
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
-    vmm::BootInput const input{*modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(), *rsdp};
+    vmm::BootInput const input{*modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(),
+                               *rsdp};
     auto const entry = vmm::load_guest(description_.boot, input, memory);
     if (!entry) {
         std::array<char, 300> text{};
@@ -119,7 +126,8 @@ bool VirtualMachine::load() {
 
 void VirtualMachine::destroy() {
     kernel::console().detach(*this);
-    for (u32 i = 0; i < timer_count_; i++) kernel::cancel_timer(timers_[i].timer);
+    for (u32 i = 0; i < timer_count_; i++)
+        kernel::cancel_timer(timers_[i].timer);
     timer_count_ = 0;
     vm_ = {};
     platform_.reset();
@@ -134,7 +142,8 @@ void VirtualMachine::report_end() {
     std::array<char, 2048> text{};
     lib::BufferSink sink(text);
     if (is_crash) {
-        for (u32 i = 0; i < vm_->vcpu_count(); i++) vm_->vcpu(i).print_state(sink);
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            vm_->vcpu(i).print_state(sink);
         kernel::log_error("vm {}: state at the crash:\n{}", name(), sink.view());
     }
     std::array<char, 512> exits{};
@@ -142,7 +151,8 @@ void VirtualMachine::report_end() {
     u64 total = 0;
     for (unsigned reason = 0; reason < vm::exit_reason_count; reason++) {
         u64 count = 0;
-        for (u32 i = 0; i < vm_->vcpu_count(); i++) count += vm_->vcpu(i).exit_counts()[reason];
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            count += vm_->vcpu(i).exit_counts()[reason];
         total += count;
         if (count > 0) lib::format(list, " {} {}", vm::name_of(static_cast<vm::ExitReason>(reason)), count);
     }
@@ -220,7 +230,8 @@ void VirtualMachine::cancel_timer(u16 device, u32 id) {
 }
 
 void VirtualMachine::timer_expired(DeviceTimer& timer) {
-    with_platform([&](vmm::Platform& p) { p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0}); });
+    with_platform(
+        [&](vmm::Platform& p) { p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0}); });
 }
 
 void VirtualMachine::send_msi(vmm::Msi message) {
@@ -230,7 +241,8 @@ void VirtualMachine::send_msi(vmm::Msi message) {
 
 void VirtualMachine::tell_changed_eoi_vectors() {
     if (!platform_->take_eoi_vectors_changed()) return;
-    for (u32 i = 0; i < vm_->vcpu_count(); i++) vm_->vcpu(i).post(vm::request::eoi_bitmap);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::eoi_bitmap);
 }
 
 void VirtualMachine::set_intr_line(bool level) {
@@ -245,8 +257,10 @@ u32 VirtualMachine::console_write(std::span<u8 const> bytes) {
 u32 VirtualMachine::console_read(std::span<u8> bytes) { return kernel::console().read(*this, bytes); }
 
 void VirtualMachine::request(vmm::VmRequest what) {
-    if (what == vmm::VmRequest::PowerOff) vm_->stop(vm::EndReason::PowerOff, "");
-    else vm_->stop(vm::EndReason::Reset, "");
+    if (what == vmm::VmRequest::PowerOff)
+        vm_->stop(vm::EndReason::PowerOff, "");
+    else
+        vm_->stop(vm::EndReason::Reset, "");
 }
 
 void VirtualMachine::power_button() {
@@ -257,16 +271,14 @@ void VirtualMachine::power_button() {
 
 void VirtualMachine::on_console_input() {
     if (!is_running()) return;
-    with_platform([](vmm::Platform& p) {
-        p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleInput, 0});
-    });
+    with_platform(
+        [](vmm::Platform& p) { p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleInput, 0}); });
 }
 
 void VirtualMachine::on_console_space() {
     if (!is_running()) return;
-    with_platform([](vmm::Platform& p) {
-        p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleSpace, 0});
-    });
+    with_platform(
+        [](vmm::Platform& p) { p.on({0, 0, static_cast<u16>(vmm::DeviceId::Com1), vmm::EventKind::ConsoleSpace, 0}); });
 }
 
 } // namespace boot

@@ -17,16 +17,16 @@ using lib::u8;
 constinit LocalApic the_apic;
 
 // Register offsets in the page; in x2APIC mode MSR 0x800 + offset / 16. [intel/vol3] table 12-1
-constexpr u32 ID = 0x20, TPR = 0x80, EOI = 0xb0, SVR = 0xf0, ICR_LOW = 0x300, ICR_HIGH = 0x310,
-              LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360,
-              LVT_ERROR = 0x370, TIMER_INITIAL = 0x380, TIMER_CURRENT = 0x390, TIMER_DIVIDE = 0x3e0;
+constexpr u32 ID = 0x20, TPR = 0x80, EOI = 0xb0, SVR = 0xf0, ICR_LOW = 0x300, ICR_HIGH = 0x310, LVT_TIMER = 0x320,
+              LVT_LINT0 = 0x350, LVT_LINT1 = 0x360, LVT_ERROR = 0x370, TIMER_INITIAL = 0x380, TIMER_CURRENT = 0x390,
+              TIMER_DIVIDE = 0x3e0;
 constexpr u32 svr_enable = 1U << 8;
 constexpr u32 lvt_masked = 1U << 16;
 constexpr u32 lvt_nmi = 4U << 8;
 constexpr u32 timer_tsc_deadline = 2U << 17;
 constexpr u32 divide_by_1 = 0xb;
-constexpr u32 icr_pending = 1U << 12, icr_assert = 1U << 14, icr_init = 5U << 8, icr_startup = 6U << 8, icr_nmi = 4U << 8,
-              icr_all_but_self = 3U << 18;
+constexpr u32 icr_pending = 1U << 12, icr_assert = 1U << 14, icr_init = 5U << 8, icr_startup = 6U << 8,
+              icr_nmi = 4U << 8, icr_all_but_self = 3U << 18;
 constexpr u64 base_enable = 1U << 11, base_x2apic = 1U << 10;
 
 } // namespace
@@ -39,8 +39,10 @@ u32 LocalApic::read(u32 offset) const {
 }
 
 void LocalApic::write(u32 offset, u32 value) const {
-    if (x2apic_) x86::wrmsr(x86::IA32_X2APIC_BASE + offset / 16, value);
-    else x86::store32(page_ + offset, value);
+    if (x2apic_)
+        x86::wrmsr(x86::IA32_X2APIC_BASE + offset / 16, value);
+    else
+        x86::store32(page_ + offset, value);
 }
 
 lib::Result<void> LocalApic::enable() {
@@ -65,7 +67,8 @@ lib::Result<void> LocalApic::enable() {
     // Forget interrupts that the firmware left in service: each EOI clears one.
     for (int i = 0; i < 256; i++) {
         bool in_service = false;
-        for (u32 word = 0; word < 8; word++) in_service |= apic.read(0x100 + word * 0x10) != 0;
+        for (u32 word = 0; word < 8; word++)
+            in_service |= apic.read(0x100 + word * 0x10) != 0;
         if (!in_service) break;
         apic.write(EOI, 0);
     }
@@ -108,7 +111,8 @@ void LocalApic::calibrate_timer(u64 tsc_hz) {
     u64 const begin = x86::rdtsc();
     u32 const first = read(TIMER_CURRENT);
     u64 elapsed = 0;
-    while ((elapsed = x86::rdtsc() - begin) < window) x86::pause();
+    while ((elapsed = x86::rdtsc() - begin) < window)
+        x86::pause();
     u32 const counted = first - read(TIMER_CURRENT);
     write(TIMER_INITIAL, 0);
     write(LVT_TIMER, vectors::timer);
@@ -121,7 +125,8 @@ void LocalApic::write_icr(u32 apic_id, u32 low) const {
         x86::wrmsr(x86::IA32_X2APIC_BASE + ICR_LOW / 16, u64{apic_id} << 32 | low);
         return;
     }
-    for (u32 i = 0; i < 1'000'000 && (read(ICR_LOW) & icr_pending) != 0; i++) x86::pause();
+    for (u32 i = 0; i < 1'000'000 && (read(ICR_LOW) & icr_pending) != 0; i++)
+        x86::pause();
     write(ICR_HIGH, apic_id << 24);
     write(ICR_LOW, low);
 }

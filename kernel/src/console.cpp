@@ -45,7 +45,8 @@ u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     output_lock_.lock();
     u32 const room = output_.space() > log_reserve ? output_.space() - log_reserve : 0;
     u32 const count = static_cast<u32>(std::min<std::size_t>(room, bytes.size()));
-    for (u32 i = 0; i < count; i++) output_.push(bytes[i]);
+    for (u32 i = 0; i < count; i++)
+        output_.push(bytes[i]);
     if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
     if (count < bytes.size()) guest_waits_for_space_ = true;
     output_lock_.unlock();
@@ -78,7 +79,8 @@ void Console::flush() {
     if (port_ == nullptr) return;
     if (unsent_begin_ != unsent_end_) port_->write_all({unsent_.data() + unsent_begin_, unsent_end_ - unsent_begin_});
     unsent_begin_ = unsent_end_ = 0;
-    while (auto const byte = output_.pop()) port_->write_all({&*byte, 1});
+    while (auto const byte = output_.pop())
+        port_->write_all({&*byte, 1});
 }
 
 void Console::pump() {
@@ -108,7 +110,8 @@ void Console::receive() {
         }
         u32 const count = port_->read_some({bytes.data(), room});
         if (count == 0) break;
-        for (u32 i = 0; i < count; i++) accept(bytes[i]);
+        for (u32 i = 0; i < count; i++)
+            accept(bytes[i]);
         got_any = true;
     }
     if (got_any && current() != nullptr) current()->on_console_input();
@@ -128,8 +131,10 @@ void Console::accept(u8 byte) {
 void Console::escape(u8 byte) {
     switch (byte) {
     case 'c':
-        if (in_monitor_) leave_monitor();
-        else enter_monitor();
+        if (in_monitor_)
+            leave_monitor();
+        else
+            enter_monitor();
         break;
     case ctrl_a: input_.push(ctrl_a); break;
     default: write_log(help_text); break;

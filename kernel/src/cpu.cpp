@@ -25,8 +25,8 @@ CpuFeatures const& cpu_features() { return features; }
 
 void detect_cpu_features() {
     auto const vendor = x86::cpuid(0);
-    features.is_intel = vendor.ebx == 0x756e'6547;                                // "Genu"
-    features.is_amd = vendor.ebx == 0x6874'7541 || vendor.ebx == 0x6f67'7948;     // "Auth", "Hygo"
+    features.is_intel = vendor.ebx == 0x756e'6547;                            // "Genu"
+    features.is_amd = vendor.ebx == 0x6874'7541 || vendor.ebx == 0x6f67'7948; // "Auth", "Hygo"
     auto const basic = x86::cpuid(1);
     features.pcid = has(basic.ecx, 17);
     features.x2apic = has(basic.ecx, 21);

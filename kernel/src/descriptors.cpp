@@ -29,21 +29,26 @@ IdtGate interrupt_gate(u64 handler, InterruptStack stack) {
 void build_idt() {
     for (unsigned vector = 0; vector < vectors_total; vector++) {
         InterruptStack stack = InterruptStack::None;
-        if (vector == nmi) stack = InterruptStack::Nmi;
-        else if (vector == double_fault) stack = InterruptStack::DoubleFault;
-        else if (vector == machine_check) stack = InterruptStack::MachineCheck;
+        if (vector == nmi)
+            stack = InterruptStack::Nmi;
+        else if (vector == double_fault)
+            stack = InterruptStack::DoubleFault;
+        else if (vector == machine_check)
+            stack = InterruptStack::MachineCheck;
         idt[vector] = interrupt_gate(reinterpret_cast<u64>(trap_stubs) + u64{vector} * stub_size, stack);
     }
 }
 
 void DescriptorTables::load(std::array<u64, 3> const& stacks) {
     tss = {};
-    for (unsigned i = 0; i < stacks.size(); i++) tss.ist[i] = stacks[i];
+    for (unsigned i = 0; i < stacks.size(); i++)
+        tss.ist[i] = stacks[i];
     tss.io_map_base = sizeof(TaskState);
     u64 const base = reinterpret_cast<u64>(&tss);
     gdt = {0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff, // null, 64-bit code, data
-           // 64-bit TSS, available. [intel/vol3] figure 7-4
-           (sizeof(TaskState) - 1) | (base & 0xff'ffff) << 16 | 0x89ULL << 40 | ((base >> 24) & 0xff) << 56, base >> 32};
+                                                            // 64-bit TSS, available. [intel/vol3] figure 7-4
+           (sizeof(TaskState) - 1) | (base & 0xff'ffff) << 16 | 0x89ULL << 40 | ((base >> 24) & 0xff) << 56,
+           base >> 32};
     lib::x86::lgdt({sizeof(gdt) - 1, reinterpret_cast<u64>(gdt.data())});
     lib::x86::lidt({sizeof(idt) - 1, reinterpret_cast<u64>(idt.data())});
     asm volatile("pushq %0\n"

@@ -22,7 +22,8 @@ lib::Result<void> FrameAllocator::add_zone(HostPhys base, u64 size, u32 node) {
     if (zone_count_ == max_zones) return lib::fail(lib::Errc::NoMemory);
     if (first == end) return lib::fail(lib::Errc::OutOfRange);
     u64 words = 0;
-    for (unsigned order = 0; order <= max_order; order++) words += words_for(first, end, order);
+    for (unsigned order = 0; order <= max_order; order++)
+        words += words_for(first, end, order);
     u64 const metadata_frames = (words * sizeof(u64) + lib::page_size - 1) / lib::page_size;
     if (end - first <= metadata_frames) return lib::fail(lib::Errc::OutOfRange);
 
@@ -69,8 +70,10 @@ void FrameAllocator::unlink(Zone& zone, unsigned order, u64 frame) {
     zone.is_free[order][index / 64] &= ~(u64{1} << (index % 64));
     auto* const block = phys_to_virt<FreeBlock>(HostPhys{frame * lib::page_size});
     if (block->next != nullptr) block->next->previous = block->previous;
-    if (block->previous != nullptr) block->previous->next = block->next;
-    else zone.lists[order] = block->next;
+    if (block->previous != nullptr)
+        block->previous->next = block->next;
+    else
+        zone.lists[order] = block->next;
 }
 
 void FrameAllocator::free_block(Zone& zone, u64 frame, unsigned order) {
@@ -96,7 +99,8 @@ void FrameAllocator::free_range(HostPhys base, u64 size) {
         }
         u64 const limit = std::min(end, zone->end_frame);
         unsigned order = 0;
-        while (order < max_order && (frame & (frames_in(order + 1) - 1)) == 0 && frame + frames_in(order + 1) <= limit) order++;
+        while (order < max_order && (frame & (frames_in(order + 1) - 1)) == 0 && frame + frames_in(order + 1) <= limit)
+            order++;
         free_block(*zone, frame, order);
         free_frames_ += frames_in(order);
         frame += frames_in(order);
@@ -105,7 +109,8 @@ void FrameAllocator::free_range(HostPhys base, u64 size) {
 
 lib::Result<u64> FrameAllocator::take_block(Zone& zone, unsigned order) {
     unsigned found = order;
-    while (found <= max_order && zone.lists[found] == nullptr) found++;
+    while (found <= max_order && zone.lists[found] == nullptr)
+        found++;
     if (found > max_order) return lib::fail(lib::Errc::NoMemory);
     u64 const frame = virt_to_phys(zone.lists[found]).value / lib::page_size;
     unlink(zone, found, frame);

@@ -20,7 +20,8 @@ class RingSink final : public lib::TextSink {
 public:
     explicit RingSink(Ring& target) : ring_(target) {}
     void write(std::string_view text) override {
-        for (char const c : text) ring_.text[ring_.written++ % ring_size] = c;
+        for (char const c : text)
+            ring_.text[ring_.written++ % ring_size] = c;
         if (ring_.sink != nullptr) ring_.sink->write(text);
     }
 
@@ -57,7 +58,8 @@ void log_args(LogLevel level, std::string_view format, std::span<lib::FormatArg 
 }
 
 void dump_log(lib::TextSink& sink) {
-    Ring& r = ring.without_lock(); // for the monitor and for panics: a line written meanwhile may be torn, nothing worse
+    Ring& r =
+        ring.without_lock(); // for the monitor and for panics: a line written meanwhile may be torn, nothing worse
     std::size_t const begin = r.written > ring_size ? r.written - ring_size : 0;
     for (std::size_t at = begin; at < r.written;) {
         std::size_t const offset = at % ring_size;

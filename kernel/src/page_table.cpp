@@ -12,7 +12,9 @@ constexpr u64 device_window = 0xffff'c000'0000'0000;
 constexpr u64 stack_window = 0xffff'd000'0000'0000;
 
 constexpr unsigned shift_of(unsigned level) { return 12 + 9 * (level - 1); } // level 1: 4 KiB
-constexpr u64 index_of(HostVirt virt, unsigned level) { return (virt.value >> shift_of(level)) & (entries_per_table - 1); }
+constexpr u64 index_of(HostVirt virt, unsigned level) {
+    return (virt.value >> shift_of(level)) & (entries_per_table - 1);
+}
 
 PageEntry leaf(HostPhys phys, unsigned level, Rights rights, Caching caching, bool no_execute) {
     PageEntry entry;
@@ -76,8 +78,10 @@ lib::Result<void> PageTable::map(HostVirt virt, HostPhys phys, u64 size, Rights 
     size = lib::align_up(size, lib::page_size);
     while (size > 0) {
         unsigned level = capabilities_.pages_1g ? 3 : 2;
-        while (level > 1 && ((virt.value | phys.value) & ((u64{1} << shift_of(level)) - 1)) != 0) level--;
-        while (level > 1 && size < (u64{1} << shift_of(level))) level--;
+        while (level > 1 && ((virt.value | phys.value) & ((u64{1} << shift_of(level)) - 1)) != 0)
+            level--;
+        while (level > 1 && size < (u64{1} << shift_of(level)))
+            level--;
         PageEntry* const entry = TRY(entry_for(virt, level));
         *entry = leaf(phys, level, rights, caching, capabilities_.no_execute);
         u64 const step = u64{1} << shift_of(level);
@@ -125,7 +129,8 @@ lib::Result<HostVirt> allocate_stack(unsigned pages) {
     return windows.with([&](Windows& w) -> lib::Result<HostVirt> {
         HostVirt const bottom{w.next_stack + lib::page_size};
         for (unsigned i = 0; i < pages; i++)
-            TRY(the_table.map(bottom + i * lib::page_size, TRY(allocate_zeroed_frame()), lib::page_size, Rights::ReadWrite));
+            TRY(the_table.map(bottom + i * lib::page_size, TRY(allocate_zeroed_frame()), lib::page_size,
+                              Rights::ReadWrite));
         w.next_stack = bottom.value + pages * lib::page_size;
         return HostVirt{w.next_stack};
     });

@@ -50,7 +50,8 @@ void begin_panic(std::string_view what) {
 }
 
 void print_registers(TrapFrame const& f) {
-    lib::format(sink(), "rip {:016x}  rflags {:016x}  error {:x}  cr2 {:016x}\n", f.rip, f.rflags, f.error_code, x86::read_cr2());
+    lib::format(sink(), "rip {:016x}  rflags {:016x}  error {:x}  cr2 {:016x}\n", f.rip, f.rflags, f.error_code,
+                x86::read_cr2());
     lib::format(sink(), "rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n", f.rax, f.rbx, f.rcx, f.rdx);
     lib::format(sink(), "rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n", f.rsi, f.rdi, f.rbp, f.rsp);
     lib::format(sink(), "r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n", f.r8, f.r9, f.r10, f.r11);
@@ -70,8 +71,10 @@ Symbol symbol_at(u64 address) {
     u64 high = symbol_table.count;
     while (low < high) { // the last entry at or below the address
         u64 const middle = (low + high) / 2;
-        if (symbol_table.entries[middle].address <= offset) low = middle + 1;
-        else high = middle;
+        if (symbol_table.entries[middle].address <= offset)
+            low = middle + 1;
+        else
+            high = middle;
     }
     if (low == 0) return {{}, 0};
     auto const& entry = symbol_table.entries[low - 1];
@@ -89,7 +92,8 @@ void print_backtrace(lib::TextSink& to, u64 rip, u64 rbp) {
             lib::format(to, "  {:#x} {}+{:#x}\n", rip, symbol.name, symbol.offset);
         }
         // A broken chain must not fault again: every frame is looked up first.
-        if (rbp % 8 != 0 || !kernel_page_table().translate(HostVirt{rbp}) || !kernel_page_table().translate(HostVirt{rbp + 8}))
+        if (rbp % 8 != 0 || !kernel_page_table().translate(HostVirt{rbp}) ||
+            !kernel_page_table().translate(HostVirt{rbp + 8}))
             return;
         auto const* const frame = reinterpret_cast<u64 const*>(rbp);
         if (frame[1] == 0 || frame[0] == rbp) return;

@@ -20,9 +20,12 @@ bool TimerQueue::arm(Timer& timer, u64 deadline_tsc) {
     if (timer.is_linked()) lib::IntrusiveList<Timer>::remove(timer);
     timer.deadline_tsc_ = deadline_tsc;
     Timer* later = timers_.front();
-    while (later != nullptr && later->deadline_tsc_ <= deadline_tsc) later = timers_.next(*later);
-    if (later != nullptr) timers_.insert_before(*later, timer);
-    else timers_.push_back(timer);
+    while (later != nullptr && later->deadline_tsc_ <= deadline_tsc)
+        later = timers_.next(*later);
+    if (later != nullptr)
+        timers_.insert_before(*later, timer);
+    else
+        timers_.push_back(timer);
     u64 const before = next_;
     update_next();
     return next_ != before;

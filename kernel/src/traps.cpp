@@ -19,13 +19,38 @@ struct ExceptionFixup {
 extern "C" ExceptionFixup const exception_fixups_start[];
 extern "C" ExceptionFixup const exception_fixups_end[];
 
-constexpr std::array<std::string_view, first_interrupt> exception_names{
-    "divide error (#DE)", "debug exception (#DB)", "non-maskable interrupt", "breakpoint (#BP)", "overflow (#OF)",
-    "bound range (#BR)", "invalid opcode (#UD)", "device not available (#NM)", "double fault (#DF)", "vector 9",
-    "invalid TSS (#TS)", "segment not present (#NP)", "stack fault (#SS)", "general protection (#GP)", "page fault (#PF)",
-    "vector 15", "x87 error (#MF)", "alignment check (#AC)", "machine check (#MC)", "SIMD error (#XM)",
-    "virtualization exception (#VE)", "control protection (#CP)", "vector 22", "vector 23", "vector 24", "vector 25",
-    "vector 26", "vector 27", "hypervisor injection (#HV)", "VMM communication (#VC)", "security exception (#SX)", "vector 31"};
+constexpr std::array<std::string_view, first_interrupt> exception_names{"divide error (#DE)",
+                                                                        "debug exception (#DB)",
+                                                                        "non-maskable interrupt",
+                                                                        "breakpoint (#BP)",
+                                                                        "overflow (#OF)",
+                                                                        "bound range (#BR)",
+                                                                        "invalid opcode (#UD)",
+                                                                        "device not available (#NM)",
+                                                                        "double fault (#DF)",
+                                                                        "vector 9",
+                                                                        "invalid TSS (#TS)",
+                                                                        "segment not present (#NP)",
+                                                                        "stack fault (#SS)",
+                                                                        "general protection (#GP)",
+                                                                        "page fault (#PF)",
+                                                                        "vector 15",
+                                                                        "x87 error (#MF)",
+                                                                        "alignment check (#AC)",
+                                                                        "machine check (#MC)",
+                                                                        "SIMD error (#XM)",
+                                                                        "virtualization exception (#VE)",
+                                                                        "control protection (#CP)",
+                                                                        "vector 22",
+                                                                        "vector 23",
+                                                                        "vector 24",
+                                                                        "vector 25",
+                                                                        "vector 26",
+                                                                        "vector 27",
+                                                                        "hypervisor injection (#HV)",
+                                                                        "VMM communication (#VC)",
+                                                                        "security exception (#SX)",
+                                                                        "vector 31"};
 
 bool apply_fixup(TrapFrame& frame) {
     for (auto const* fixup = exception_fixups_start; fixup < exception_fixups_end; fixup++)

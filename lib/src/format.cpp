@@ -20,18 +20,24 @@ std::size_t parse_spec(std::string_view format, std::size_t at, Spec& spec) {
         at++;
         for (; at < format.size() && format[at] != '}'; at++) {
             char const c = format[at];
-            if (c == '<' || c == '>') spec.align = c;
-            else if (c == '#') spec.prefix = true;
-            else if (c == 'x') spec.hexadecimal = true;
-            else if (c == '0' && spec.width == 0) spec.zero_fill = true;
-            else if (c >= '0' && c <= '9') spec.width = std::min(spec.width * 10 + static_cast<unsigned>(c - '0'), 200U);
+            if (c == '<' || c == '>')
+                spec.align = c;
+            else if (c == '#')
+                spec.prefix = true;
+            else if (c == 'x')
+                spec.hexadecimal = true;
+            else if (c == '0' && spec.width == 0)
+                spec.zero_fill = true;
+            else if (c >= '0' && c <= '9')
+                spec.width = std::min(spec.width * 10 + static_cast<unsigned>(c - '0'), 200U);
         }
     }
     return at < format.size() ? at : std::string_view::npos;
 }
 
 void pad(TextSink& sink, unsigned count, char c) {
-    for (unsigned i = 0; i < count; i++) sink.write({&c, 1});
+    for (unsigned i = 0; i < count; i++)
+        sink.write({&c, 1});
 }
 
 void write_padded(TextSink& sink, std::string_view text, Spec const& spec, char default_align) {
@@ -72,7 +78,8 @@ void write_arg(TextSink& sink, FormatArg const& arg, Spec const& spec) {
     auto const count = static_cast<unsigned>(end - digits.data());
     if (spec.zero_fill) {
         auto const width = std::min(spec.width, 40U);
-        for (auto used = static_cast<unsigned>(out - buffer.data()) + count; used < width; used++) *out++ = '0';
+        for (auto used = static_cast<unsigned>(out - buffer.data()) + count; used < width; used++)
+            *out++ = '0';
     }
     out = std::copy(digits.data(), end, out);
     write_padded(sink, {buffer.data(), static_cast<std::size_t>(out - buffer.data())}, spec, '>');

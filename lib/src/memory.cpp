@@ -22,7 +22,8 @@ void* memcpy(void* to, void const* from, std::size_t count) {
 }
 
 void* memmove(void* to, void const* from, std::size_t count) {
-    if (reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from) >= count) return memcpy(to, from, count);
+    if (reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from) >= count)
+        return memcpy(to, from, count);
     auto* out = static_cast<unsigned char*>(to) + count;
     auto const* in = static_cast<unsigned char const*>(from) + count;
     while (count-- != 0) {

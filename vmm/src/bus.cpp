@@ -17,19 +17,14 @@ lib::Result<void> Bus::attach(Device& device, u16 number, Region const& region, 
     if (region.space == Space::Pio && region.base + region.size > port_count) return lib::fail(lib::Errc::OutOfRange);
     u8 const index = static_cast<u8>(used_++);
     slots_[index] = Slot{&device, region, number, width};
+    if (region.space == Space::Mmio)
+        memory_.indices[memory_.count++] = index;
+    else if (region.base + region.size > direct_ports)
+        high_ports_.indices[high_ports_.count++] = index;
     if (region.space == Space::Pio)
         for (u64 port = region.base; port < std::min(region.base + region.size, direct_ports); port++)
             ports_[port] = index;
     return {};
-}
-
-Bus::Slot const* Bus::search(Space space, u64 address) const {
-    for (u32 i = used_ - 1; i > 0; i--) {
-        Slot const& slot = slots_[i];
-        if (slot.region.space == space && address >= slot.region.base && address - slot.region.base < slot.region.size)
-            return &slot;
-    }
-    return nullptr;
 }
 
 IoReply Bus::split(Slot const& slot, u64 address, u8 size, Op op, u64 data) {

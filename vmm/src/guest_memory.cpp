@@ -5,8 +5,7 @@ namespace vmm {
 namespace {
 
 // Calls `step(host pointer, offset, bytes)` for each run of [at, at + size) that lies in one piece.
-template <typename Find, typename Step>
-lib::Result<void> for_each_run(GuestPhys at, u64 size, Find find, Step step) {
+template <typename Find, typename Step> lib::Result<void> for_each_run(GuestPhys at, u64 size, Find find, Step step) {
     u64 done = 0;
     while (done < size) {
         if (at.value + done < at.value) return lib::fail(lib::Errc::BadGuest);

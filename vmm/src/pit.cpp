@@ -121,8 +121,12 @@ void Pit::set_interrupt_visible(bool visible) {
 
 Pit::State Pit::save() const {
     State saved{};
-    for (u32 i = 0; i < channels_.size(); i++)
-        saved.channels[i] = channels_[i].state;
+    u64 const now = tick();
+    for (u32 i = 0; i < channels_.size(); i++) {
+        PitChannel channel = channels_[i];
+        channel.roll(now); // equal machines have equal states, whenever they were looked at last
+        saved.channels[i] = channel.state;
+    }
     saved.edges_done = edges_done_;
     saved.line = line_;
     saved.is_visible = is_visible_;

@@ -34,7 +34,6 @@ u64 PitChannel::elapsed(u64 tick) const {
     return 0;
 }
 
-// In the periodic modes: moves `start` to the period in which `tick` lies, so that what follows needs no division.
 void PitChannel::roll(u64 tick) {
     if (!is_periodic() || phase() != Phase::Counting || tick < state.start) return;
     u64 passed = tick - state.start;
@@ -137,6 +136,10 @@ void PitChannel::set_gate(bool level, u64 tick) {
 }
 
 u32 PitChannel::count(u64 tick) {
+    // The common case in every mode but 3: counting, and not yet at the end.
+    if (u64 const passed = tick - state.start; phase() == Phase::Counting && state.mode != 3 && passed < state.reload)
+        [[likely]]
+        return state.reload - static_cast<u32>(passed);
     roll(tick);
     u64 const passed = elapsed(tick);
     switch (state.mode) {
@@ -201,21 +204,25 @@ void PitChannel::latch_status(u64 tick) {
     state.is_status_latched = 1;
 }
 
-u8 PitChannel::read(u64 tick) {
+// Status goes before count.
+u8 PitChannel::read_latch() {
     if (state.is_status_latched != 0) {
         state.is_status_latched = 0;
         return state.latched_status;
     }
-    if (state.latched_bytes != 0) {
-        bool const is_high = state.access == 2 || (state.access == access_both && state.latched_bytes == 1);
-        state.latched_bytes--;
-        return static_cast<u8>(is_high ? state.latched_count >> 8 : state.latched_count);
-    }
+    bool const is_high = state.access == 2 || (state.access == access_both && state.latched_bytes == 1);
+    state.latched_bytes--;
+    return static_cast<u8>(is_high ? state.latched_count >> 8 : state.latched_count);
+}
+
+u8 PitChannel::read(u64 tick) {
+    if ((state.is_status_latched | state.latched_bytes) != 0) return read_latch();
     u16 const value = shown_count(tick);
-    if (state.access == 1) return static_cast<u8>(value);
-    if (state.access == 2) return static_cast<u8>(value >> 8);
-    state.reads_high ^= 1;
-    return static_cast<u8>(state.reads_high != 0 ? value : value >> 8);
+    if (state.access == access_both) {
+        state.reads_high ^= 1;
+        return static_cast<u8>(state.reads_high != 0 ? value : value >> 8);
+    }
+    return static_cast<u8>(state.access == 1 ? value : value >> 8);
 }
 
 bool PitChannel::is_valid(State const& state) {

@@ -16,7 +16,8 @@ Platform::Platform(PlatformConfig const& config)
     : host_(config.host), pic_(*this), ioapic_(*this), pit_(*this, id_of(DeviceId::Pit)),
       rtc_(*this, id_of(DeviceId::Rtc),
            RtcConfig{config.wall_clock_at_start_seconds, config.ram_below_4g, config.ram_above_4g, config.vcpu_count}),
-      acpi_pm_(*this, id_of(DeviceId::AcpiPm)), com1_(*this, com1_irq), i8042_(*this), system_ports_(*this) {
+      acpi_pm_(*this, id_of(DeviceId::AcpiPm)), com1_(*this, config.host, com1_irq), i8042_(*this),
+      system_ports_(*this) {
     attach_devices();
     pic_.listen(lib::Delegate<void()>::to<&Platform::masks_changed>(*this),
                 lib::Delegate<void()>::to<&Platform::before_irr_is_read>(*this));

@@ -7,6 +7,15 @@ namespace vmm {
 void SerialPort::pulse_for_empty_transmitter() {
     uart_.state.has_thr_interrupt = 0;
     update_line();
+    uart_.passed_through();
+    update_line();
+}
+
+IoReply SerialPort::io_slowly(IoRequest const& request) {
+    u32 const reg = static_cast<u32>(request.offset & 7);
+    if (request.op == Op::Read) return {read(reg)};
+    write(reg, static_cast<u8>(request.data));
+    return {};
 }
 
 u8 SerialPort::read(u32 reg) {
@@ -27,7 +36,7 @@ void SerialPort::write(u32 reg, u8 value) {
 void SerialPort::send() {
     std::span<u8 const> const waiting = uart_.to_send();
     if (waiting.empty()) return;
-    u32 const taken = host_.console_write(waiting);
+    u32 const taken = console_.console_write(waiting);
     uart_.sent(std::min(taken, static_cast<u32>(waiting.size())));
 }
 
@@ -35,7 +44,7 @@ void SerialPort::fill() {
     std::array<u8, Uart16550::receive_depth> bytes{};
     u32 const room = uart_.receive_room();
     if (room == 0) return;
-    u32 const count = std::min(host_.console_read({bytes.data(), room}), room);
+    u32 const count = std::min(console_.console_read({bytes.data(), room}), room);
     uart_.receive({bytes.data(), count});
     has_host_input_ = count == room;
 }

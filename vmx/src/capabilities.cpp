@@ -9,9 +9,9 @@ namespace x86 = lib::x86;
 
 // [intel/vol3] appendix A
 constexpr u32 IA32_VMX_BASIC = 0x480, IA32_VMX_PINBASED_CTLS = 0x481, IA32_VMX_PROCBASED_CTLS = 0x482,
-              IA32_VMX_EXIT_CTLS = 0x483, IA32_VMX_ENTRY_CTLS = 0x484, IA32_VMX_MISC = 0x485, IA32_VMX_CR0_FIXED0 = 0x486,
-              IA32_VMX_CR0_FIXED1 = 0x487, IA32_VMX_CR4_FIXED0 = 0x488, IA32_VMX_CR4_FIXED1 = 0x489,
-              IA32_VMX_PROCBASED_CTLS2 = 0x48b, IA32_VMX_EPT_VPID_CAP = 0x48c;
+              IA32_VMX_EXIT_CTLS = 0x483, IA32_VMX_ENTRY_CTLS = 0x484, IA32_VMX_MISC = 0x485,
+              IA32_VMX_CR0_FIXED0 = 0x486, IA32_VMX_CR0_FIXED1 = 0x487, IA32_VMX_CR4_FIXED0 = 0x488,
+              IA32_VMX_CR4_FIXED1 = 0x489, IA32_VMX_PROCBASED_CTLS2 = 0x48b, IA32_VMX_EPT_VPID_CAP = 0x48c;
 constexpr u32 true_offset = 0x48d - IA32_VMX_PINBASED_CTLS; // IA32_VMX_TRUE_*, where VMX_BASIC[55] says they exist
 constexpr u64 feature_control_locked = 1, feature_control_vmx = 4;
 
@@ -33,10 +33,7 @@ constexpr Word words[] = {
     {"tsc-scaling", &Disabled::tsc_scaling},
 };
 
-template <typename... Fields>
-constexpr u32 bits() {
-    return (Fields::mask | ...);
-}
+template <typename... Fields> constexpr u32 bits() { return (Fields::mask | ...); }
 
 std::expected<void, Refusal> check_presence() {
     if ((x86::cpuid(1).ecx >> 5 & 1) == 0)
@@ -47,8 +44,9 @@ std::expected<void, Refusal> check_presence() {
         return std::unexpected(Refusal{"VT-x is announced, but IA32_FEATURE_CONTROL cannot be read",
                                        "the virtual machine that this runs in is set up wrongly: update it"});
     if ((control & feature_control_locked) != 0 && (control & feature_control_vmx) == 0)
-        return std::unexpected(Refusal{"VT-x is locked off by firmware",
-                                       "enable it in the firmware setup (often called Intel Virtualization Technology), then power-cycle"});
+        return std::unexpected(Refusal{
+            "VT-x is locked off by firmware",
+            "enable it in the firmware setup (often called Intel Virtualization Technology), then power-cycle"});
     return {};
 }
 
@@ -76,42 +74,48 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     using C2 = CpuControls2;
     u32 const base = c.basic.get<BasicInfo::TrueControls>() ? true_offset : 0;
     auto const capability = [](u32 index) { return x86::rdmsr(index); };
-    constexpr Refusal old_cpu{"this CPU's VT-x lacks controls that every CPU with EPT has", "use a newer CPU, or update the virtual machine"};
+    constexpr Refusal old_cpu{"this CPU's VT-x lacks controls that every CPU with EPT has",
+                              "use a newer CPU, or update the virtual machine"};
 
-    auto const cpu = adjust(CpuControls{{bits<C::UseTprShadow, C::PauseExiting>()}},
-                            CpuControls{{bits<C::UseTscOffsetting, C::HltExiting, C::MwaitExiting, C::RdpmcExiting,
-                                              C::UnconditionalIoExiting, C::UseMsrBitmaps, C::MonitorExiting,
-                                              C::InterruptWindowExiting, C::NmiWindowExiting, C::ActivateSecondaryControls>()}},
-                            capability(IA32_VMX_PROCBASED_CTLS + base));
+    auto const cpu =
+        adjust(CpuControls{{bits<C::UseTprShadow, C::PauseExiting>()}},
+               CpuControls{{bits<C::UseTscOffsetting, C::HltExiting, C::MwaitExiting, C::RdpmcExiting,
+                                 C::UnconditionalIoExiting, C::UseMsrBitmaps, C::MonitorExiting,
+                                 C::InterruptWindowExiting, C::NmiWindowExiting, C::ActivateSecondaryControls>()}},
+               capability(IA32_VMX_PROCBASED_CTLS + base));
     if (!cpu) return std::unexpected(Refusal{"this CPU's VT-x has no EPT", "use a CPU with EPT (Nehalem or newer)"});
     c.cpu = *cpu;
-    c.cpu.raw &= ~bits<C::InterruptWindowExiting, C::NmiWindowExiting, C::PauseExiting, C::Cr3LoadExiting, C::Cr3StoreExiting>();
+    c.cpu.raw &=
+        ~bits<C::InterruptWindowExiting, C::NmiWindowExiting, C::PauseExiting, C::Cr3LoadExiting, C::Cr3StoreExiting>();
 
-    auto const cpu2 = adjust(CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses,
-                                                C2::VirtualizeX2apicMode, C2::ApicRegisterVirtualization,
-                                                C2::VirtualInterruptDelivery, C2::EnableInvpcid, C2::EnableXsaves,
-                                                C2::WbinvdExiting>()}},
-                             CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
+    auto const cpu2 = adjust(
+        CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
+                           C2::ApicRegisterVirtualization, C2::VirtualInterruptDelivery, C2::EnableInvpcid,
+                           C2::EnableXsaves, C2::WbinvdExiting>()}},
+        CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
     c.cpu2 = *cpu2;
     u64 const may2 = capability(IA32_VMX_PROCBASED_CTLS2) >> 32;
     if ((may2 & C2::EnableEpt::mask) == 0)
         return std::unexpected(Refusal{"this CPU's VT-x has no EPT", "use a CPU with EPT (Nehalem or newer)"});
     if ((may2 & C2::UnrestrictedGuest::mask) == 0)
-        return std::unexpected(Refusal{"this CPU's VT-x has no unrestricted guest mode", "use a CPU with it (Westmere or newer)"});
+        return std::unexpected(
+            Refusal{"this CPU's VT-x has no unrestricted guest mode", "use a CPU with it (Westmere or newer)"});
     c.cpu2.raw |= bits<C2::EnableEpt, C2::UnrestrictedGuest>();
     c.ept_vpid.raw = x86::rdmsr(IA32_VMX_EPT_VPID_CAP);
     if (!c.ept_vpid.get<EptVpidCapabilities::WalkLength4>() || !c.ept_vpid.get<EptVpidCapabilities::WriteBack>() ||
         !c.ept_vpid.get<EptVpidCapabilities::Invept>() || !c.ept_vpid.get<EptVpidCapabilities::InveptAll>())
         return std::unexpected(old_cpu);
 
-    auto const pin = adjust(PinControls{{bits<PinControls::ActivatePreemptionTimer, PinControls::ProcessPostedInterrupts>()}},
-                            PinControls{{bits<PinControls::ExternalInterruptExiting, PinControls::NmiExiting, PinControls::VirtualNmis>()}},
-                            capability(IA32_VMX_PINBASED_CTLS + base));
+    auto const pin = adjust(
+        PinControls{{bits<PinControls::ActivatePreemptionTimer, PinControls::ProcessPostedInterrupts>()}},
+        PinControls{{bits<PinControls::ExternalInterruptExiting, PinControls::NmiExiting, PinControls::VirtualNmis>()}},
+        capability(IA32_VMX_PINBASED_CTLS + base));
     if (!pin) return std::unexpected(old_cpu);
     c.pin = *pin;
     using X = ExitControls;
-    auto const exit = adjust(ExitControls{}, ExitControls{{bits<X::SaveDebugControls, X::HostAddressSpaceSize, X::AcknowledgeInterrupt,
-                                                               X::SavePat, X::LoadPat, X::SaveEfer, X::LoadEfer>()}},
+    auto const exit = adjust(ExitControls{},
+                             ExitControls{{bits<X::SaveDebugControls, X::HostAddressSpaceSize, X::AcknowledgeInterrupt,
+                                                X::SavePat, X::LoadPat, X::SaveEfer, X::LoadEfer>()}},
                              capability(IA32_VMX_EXIT_CTLS + base));
     using E = EntryControls;
     auto const entry = adjust(EntryControls{}, EntryControls{{bits<E::LoadDebugControls, E::LoadPat, E::LoadEfer>()}},
@@ -123,7 +127,8 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     choose_apic_features(c, disabled);
     c.has_preemption_timer_ = c.pin.get<PinControls::ActivatePreemptionTimer>() && !disabled.preemption_timer;
     c.pin.set<PinControls::ActivatePreemptionTimer>(false); // on only while a guest timer runs
-    if (disabled.vpid || !c.ept_vpid.get<EptVpidCapabilities::Invvpid>() || !c.ept_vpid.get<EptVpidCapabilities::InvvpidAll>())
+    if (disabled.vpid || !c.ept_vpid.get<EptVpidCapabilities::Invvpid>() ||
+        !c.ept_vpid.get<EptVpidCapabilities::InvvpidAll>())
         c.cpu2.set<C2::EnableVpid>(false);
     if (disabled.xsaves) c.cpu2.set<C2::EnableXsaves>(false);
     if (disabled.invpcid) c.cpu2.set<C2::EnableInvpcid>(false);
@@ -153,7 +158,8 @@ bool Disabled::parse(std::string_view text) {
 }
 
 std::string_view Disabled::known_words() {
-    return "vpid, tpr-shadow, apic-registers, virtual-interrupts, x2apic, posted-interrupts, preemption-timer, large-pages, "
+    return "vpid, tpr-shadow, apic-registers, virtual-interrupts, x2apic, posted-interrupts, preemption-timer, "
+           "large-pages, "
            "xsaves, invpcid, tsc-scaling, all";
 }
 

@@ -14,7 +14,8 @@ lib::Result<void> EptSpace::create(bool has_apic_accesses) {
     TRY(table_.create_root());
     if (!has_apic_accesses) return {};
     apic_access_page_ = TRY(kernel::allocate_zeroed_frame());
-    return map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size, vm::MemoryRights::ReadWrite);
+    return map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size,
+               vm::MemoryRights::ReadWrite);
 }
 
 lib::Result<void> EptSpace::unmap(lib::GuestPhys at, lib::u64 size) {

@@ -38,20 +38,24 @@ std::size_t violated_rules(GuestStateView const& s, std::span<std::string_view> 
     check(!s.long_mode || (paging && (s.cr4 & x86::Cr4::PAE::mask) != 0), "IA-32e mode without CR0.PG and CR4.PAE");
     check(s.long_mode || (s.cr4 & x86::Cr4::PCIDE::mask) == 0, "CR4.PCIDE outside of IA-32e mode");
     check(((s.efer & x86::Efer::LMA::mask) != 0) == s.long_mode, "EFER.LMA differs from IA-32e mode guest");
-    check(!paging || ((s.efer & x86::Efer::LMA::mask) != 0) == ((s.efer & x86::Efer::LME::mask) != 0), "EFER.LMA differs from EFER.LME under paging");
+    check(!paging || ((s.efer & x86::Efer::LMA::mask) != 0) == ((s.efer & x86::Efer::LME::mask) != 0),
+          "EFER.LMA differs from EFER.LME under paging");
     check((s.cr4 & x86::Cr4::VMXE::mask) != 0, "CR4.VMXE is clear");
     check((s.rflags & 2) != 0 && (s.rflags & 0xffff'ffff'ffc0'8028) == 0, "reserved bits of RFLAGS");
     check(!s.long_mode || (s.rflags & x86::Rflags::VM::mask) == 0, "RFLAGS.VM in IA-32e mode");
-    check((s.entry_info.raw & 0x8000'0700) != 0x8000'0000 || (s.rflags & x86::Rflags::IF::mask) != 0, "external interrupt with RFLAGS.IF clear");
+    check((s.entry_info.raw & 0x8000'0700) != 0x8000'0000 || (s.rflags & x86::Rflags::IF::mask) != 0,
+          "external interrupt with RFLAGS.IF clear");
     check(s.dr7 >> 32 == 0, "upper half of DR7");
     check((s.cs_rights & 0x10000) == 0 && (s.cs_rights & 0x90) == 0x90, "CS is not a usable, present segment");
     check(!(is_64_code && (s.cs_rights & 0x4000) != 0), "CS.L and CS.D both set");
     check((s.tr_rights & unusable) == 0, "TR is unusable");
-    check((s.tr_rights & 0xff) == usable_busy_tss_64 || (!s.long_mode && (s.tr_rights & 0xff) == usable_busy_tss_16), "TR is not a busy TSS");
+    check((s.tr_rights & 0xff) == usable_busy_tss_64 || (!s.long_mode && (s.tr_rights & 0xff) == usable_busy_tss_16),
+          "TR is not a busy TSS");
     check((s.ldtr_rights & unusable) != 0 || (s.ldtr_rights & 0xff) == 0x82, "LDTR is not an LDT");
     check((s.long_mode && is_64_code) || s.rip >> 32 == 0, "RIP above 4 GiB outside of 64-bit mode");
     check(s.interruptibility.raw >> 5 == 0 && (s.interruptibility.raw & 3) != 3, "interruptibility state");
-    check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0, "STI blocking with RFLAGS.IF clear");
+    check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0,
+          "STI blocking with RFLAGS.IF clear");
     check(s.activity <= 3, "activity state");
     return count;
 }
@@ -60,32 +64,57 @@ std::size_t violated_rules(GuestStateView const& s, std::span<std::string_view> 
 
 std::string_view instruction_error_name(u32 error) {
     // [intel/vol3] 31.4
-    constexpr std::array<std::string_view, 29> names{
-        "no error", "VMCALL in VMX root operation", "VMCLEAR with invalid address", "VMCLEAR with VMXON pointer",
-        "VMLAUNCH with non-clear VMCS", "VMRESUME with non-launched VMCS", "VMRESUME after VMXOFF",
-        "entry with invalid control fields", "entry with invalid host-state fields", "VMPTRLD with invalid address",
-        "VMPTRLD with VMXON pointer", "VMPTRLD with wrong revision", "access to an unsupported VMCS field",
-        "write to a read-only VMCS field", "", "VMXON in VMX root operation", "", "", "", "", "", "", "",
-        "", "", "", "entry with events blocked by MOV SS", "", "invalid operand to INVEPT or INVVPID"};
+    constexpr std::array<std::string_view, 29> names{"no error",
+                                                     "VMCALL in VMX root operation",
+                                                     "VMCLEAR with invalid address",
+                                                     "VMCLEAR with VMXON pointer",
+                                                     "VMLAUNCH with non-clear VMCS",
+                                                     "VMRESUME with non-launched VMCS",
+                                                     "VMRESUME after VMXOFF",
+                                                     "entry with invalid control fields",
+                                                     "entry with invalid host-state fields",
+                                                     "VMPTRLD with invalid address",
+                                                     "VMPTRLD with VMXON pointer",
+                                                     "VMPTRLD with wrong revision",
+                                                     "access to an unsupported VMCS field",
+                                                     "write to a read-only VMCS field",
+                                                     "",
+                                                     "VMXON in VMX root operation",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "",
+                                                     "entry with events blocked by MOV SS",
+                                                     "",
+                                                     "invalid operand to INVEPT or INVVPID"};
     return error < names.size() ? names[error] : std::string_view{"?"};
 }
 
 void print_vmcs(Loaded const& vmcs, lib::TextSink& sink) {
     lib::format(sink, "controls: pin {:#x} cpu {:#x} cpu2 {:#x} exit {:#x} entry {:#x} exceptions {:#x}\n",
-                vmcs.read(field::PIN_CONTROLS).raw, vmcs.read(field::CPU_CONTROLS).raw, vmcs.read(field::CPU_CONTROLS2).raw,
-                vmcs.read(field::EXIT_CONTROLS).raw, vmcs.read(field::ENTRY_CONTROLS).raw, vmcs.read(field::EXCEPTION_BITMAP));
+                vmcs.read(field::PIN_CONTROLS).raw, vmcs.read(field::CPU_CONTROLS).raw,
+                vmcs.read(field::CPU_CONTROLS2).raw, vmcs.read(field::EXIT_CONTROLS).raw,
+                vmcs.read(field::ENTRY_CONTROLS).raw, vmcs.read(field::EXCEPTION_BITMAP));
     auto const reason = vmcs.read(field::EXIT_REASON);
-    lib::format(sink, "exit: {:#x} ({}) qualification {:#x} linear {:#x} physical {:#x} interruption {:#x} vectoring {:#x}\n", reason.raw,
-                reason::name(reason.get<ExitReasonField::Basic>()), vmcs.read(field::EXIT_QUALIFICATION),
+    lib::format(sink,
+                "exit: {:#x} ({}) qualification {:#x} linear {:#x} physical {:#x} interruption {:#x} vectoring {:#x}\n",
+                reason.raw, reason::name(reason.get<ExitReasonField::Basic>()), vmcs.read(field::EXIT_QUALIFICATION),
                 vmcs.read(field::GUEST_LINEAR_ADDRESS), vmcs.read(field::GUEST_PHYSICAL_ADDRESS),
                 vmcs.read(field::EXIT_INTERRUPTION_INFO).raw, vmcs.read(field::IDT_VECTORING_INFO).raw);
-    lib::format(sink, "entry: interruption {:#x} interruptibility {:#x} activity {} pending debug {:#x} ept {:#x} vpid {}\n",
+    lib::format(sink,
+                "entry: interruption {:#x} interruptibility {:#x} activity {} pending debug {:#x} ept {:#x} vpid {}\n",
                 vmcs.read(field::ENTRY_INTERRUPTION_INFO).raw, vmcs.read(field::GUEST_INTERRUPTIBILITY).raw,
-                vmcs.read(field::GUEST_ACTIVITY_STATE), vmcs.read(field::GUEST_PENDING_DEBUG).raw, vmcs.read(field::EPT_POINTER).raw,
-                vmcs.read(field::VPID));
-    lib::format(sink, "real cr0 {:#x} cr4 {:#x}; gdt {:#x}+{:#x} idt {:#x}+{:#x}\n", vmcs.read(field::GUEST_CR0), vmcs.read(field::GUEST_CR4),
-                vmcs.read(field::GUEST_GDTR_BASE), vmcs.read(field::GUEST_GDTR_LIMIT), vmcs.read(field::GUEST_IDTR_BASE),
-                vmcs.read(field::GUEST_IDTR_LIMIT));
+                vmcs.read(field::GUEST_ACTIVITY_STATE), vmcs.read(field::GUEST_PENDING_DEBUG).raw,
+                vmcs.read(field::EPT_POINTER).raw, vmcs.read(field::VPID));
+    lib::format(sink, "real cr0 {:#x} cr4 {:#x}; gdt {:#x}+{:#x} idt {:#x}+{:#x}\n", vmcs.read(field::GUEST_CR0),
+                vmcs.read(field::GUEST_CR4), vmcs.read(field::GUEST_GDTR_BASE), vmcs.read(field::GUEST_GDTR_LIMIT),
+                vmcs.read(field::GUEST_IDTR_BASE), vmcs.read(field::GUEST_IDTR_LIMIT));
 }
 
 } // namespace vmx

@@ -93,9 +93,9 @@ void Vcpu::write_controls() {
     if (c.cpu2.get<C2::EnableXsaves>()) vmcs().write(field::XSS_EXITING_BITMAP, u64{0});
 
     std::memset(msr_bitmap_, 0xff, lib::page_size);
-    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_STAR, x86::IA32_LSTAR,
-                            x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS, x86::IA32_SYSENTER_ESP,
-                            x86::IA32_SYSENTER_EIP, x86::IA32_PAT})
+    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_STAR,
+                            x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS,
+                            x86::IA32_SYSENTER_ESP, x86::IA32_SYSENTER_EIP, x86::IA32_PAT})
         pass_msr(index, true, true);
     pass_msr(x86::IA32_EFER, true, false);
     pass_msr(x86::IA32_TSC, true, false); // RDMSR of it is subject to the TSC offset
@@ -119,7 +119,8 @@ void Vcpu::write_host_state() {
     vmcs().write(field::HOST_CR4, x86::read_cr4());
     vmcs().write(field::HOST_CR3, kernel::kernel_page_table().root().value);
     vmcs().write(field::HOST_CS, kernel::code_selector);
-    for (auto const selector : {field::HOST_SS, field::HOST_DS, field::HOST_ES}) vmcs().write(selector, kernel::data_selector);
+    for (auto const selector : {field::HOST_SS, field::HOST_DS, field::HOST_ES})
+        vmcs().write(selector, kernel::data_selector);
     vmcs().write(field::HOST_TR, kernel::task_selector);
     vmcs().write(field::HOST_EFER, x86::rdmsr(x86::IA32_EFER));
     vmcs().write(field::HOST_PAT, x86::rdmsr(x86::IA32_PAT));

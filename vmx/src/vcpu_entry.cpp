@@ -26,21 +26,21 @@ void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    if (before_entry() == After::Enter) vmx_run(this, &gpr_, is_launched_);
+    if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
 Vcpu::After Vcpu::before_entry() {
-    if (requests_.load(std::memory_order_relaxed) != 0 || needs_attention_) [[unlikely]] {
+    if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         if (prepare_entry() == After::Leave) return After::Leave;
     }
-    if (kernel::this_cpu().work_pending.load(std::memory_order_relaxed)) [[unlikely]]
+    if (kernel::is_work_pending()) [[unlikely]]
         return leave(vm::Leave::Work);
     return After::Enter;
 }
 
-Vcpu::After Vcpu::prepare_entry() {
+[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
     u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
     handle_requests(requests);
@@ -50,7 +50,8 @@ Vcpu::After Vcpu::prepare_entry() {
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    needs_attention_ = activity_ != Activity::Running || nmi_pending_;
+    if (activity_ != Activity::Running || nmi_pending_)
+        requests_.fetch_or(request::look_again, std::memory_order_relaxed);
     if ((now & request::leave) != 0) return leave(vm::Leave::Work);
     if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
     return After::Enter;
@@ -60,7 +61,8 @@ void Vcpu::flush_translations() {
     // EPT changes are flushed by who makes them; this is about what the guest's paging has cached.
     if (vpid_ == 0) return; // every entry flushes
     x86::InvvpidDescriptor const descriptor{vpid_, {}, 0};
-    ASSERT(x86::invvpid(capabilities_.ept_vpid.get<EptVpidCapabilities::InvvpidSingle>() ? invvpid_single : invvpid_all, descriptor));
+    ASSERT(x86::invvpid(capabilities_.ept_vpid.get<EptVpidCapabilities::InvvpidSingle>() ? invvpid_single : invvpid_all,
+                        descriptor));
 }
 
 void Vcpu::apply_apic_mode() {
@@ -98,10 +100,11 @@ void Vcpu::intercept_x2apic() {
         u32 const offset = index * 16;
         // Registers whose value in the page is what RDMSR returns; the rest is not readable or counts down.
         bool const is_plain = offset == ID || offset == VERSION || offset == PPR || offset == LDR || offset == SVR ||
-                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT || offset == DIVIDE ||
-                              (offset >= LVT_TIMER && offset <= LVT_ERROR);
+                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT ||
+                              offset == DIVIDE || (offset >= LVT_TIMER && offset <= LVT_ERROR);
         bool const pass_read = (registers && is_plain) || (mode && offset == TPR);
-        bool const pass_write = (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
+        bool const pass_write =
+            (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
         pass_msr(first + index, pass_read, pass_write);
     }
 }
@@ -192,7 +195,8 @@ bool Vcpu::deliver_events() {
         // Held back by the TPR? Then lowering it must exit. [intel/vol3] 30.1.2
         if (capabilities_.has_tpr_shadow()) {
             int const waiting = apic().highest_irr();
-            int const threshold = waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0) ? waiting >> 4 : 0;
+            int const threshold =
+                waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0) ? waiting >> 4 : 0;
             vmcs().write(field::TPR_THRESHOLD, static_cast<u32>(threshold));
         }
         return woken;

@@ -50,40 +50,67 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 
 } // namespace
 
-// Instructions that guests use all the time come first and read nothing that they do not need.
-Vcpu::After Vcpu::handle_exit() {
-    is_launched_ = true;
-    has_event_ = false;
-    auto const reason = vmcs().read(field::EXIT_REASON);
-    Exit exit;
-    switch (reason.raw) {
-    case reason::cpuid: exit.reason = ExitReason::Cpuid; break;
-    case reason::rdmsr: exit.reason = ExitReason::ReadMsr; break;
-    case reason::wrmsr: exit.reason = ExitReason::WriteMsr; break;
-    case reason::vmcall: exit.reason = ExitReason::Hypercall; break;
-    case reason::hlt: exit.reason = ExitReason::Hlt; break;
-    case reason::io_instruction:
-        exit.reason = ExitReason::PortIo;
-        describe_port(exit);
-        break;
-    case reason::external_interrupt:
-        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
-        kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
-        return After::Enter;
-    default:
-        if (reason.get<ExitReasonField::EntryFailure>()) return entry_failed(reason);
-        return slow_exit(reason.get<ExitReasonField::Basic>(), exit);
+void Vcpu::advance(u8 length) { step_over(length); }
+
+[[gnu::always_inline]] inline void Vcpu::step_over(u8 length) {
+    Loaded here = Loaded::still_loaded();
+    u64 next = here.read(field::GUEST_RIP) + length;
+    if (next >> 32 != 0) [[unlikely]] {
+        // Outside of 64-bit mode the upper half must stay 0. [intel/vol3] 27.3.1.4
+        if ((here.read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) == 0) next &= 0xffff'ffff;
     }
-    exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
-    Outcome const outcome = vm::route(*this, exit);
-    if (outcome == Outcome::Advance) [[likely]] {
-        advance(exit.length);
-        return After::Enter;
+    here.write(field::GUEST_RIP, next);
+    auto interruptibility = here.read(field::GUEST_INTERRUPTIBILITY);
+    if ((interruptibility.raw & Interruptibility::shadow) != 0) [[unlikely]] {
+        interruptibility.raw &= ~Interruptibility::shadow;
+        here.write(field::GUEST_INTERRUPTIBILITY, interruptibility);
     }
-    return finish(outcome, exit);
+    if ((here.read(field::GUEST_RFLAGS) & x86::Rflags::TF::mask) != 0) [[unlikely]] {
+        auto pending = here.read(field::GUEST_PENDING_DEBUG);
+        pending.set<PendingDebug::SingleStep>(true);
+        here.write(field::GUEST_PENDING_DEBUG, pending);
+    }
 }
 
-Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
+// Exits that need nothing but the instruction's length, by basic reason; Unknown: all the others.
+constexpr auto simple_exits = [] {
+    std::array<ExitReason, 64> table{};
+    table.fill(ExitReason::Unknown);
+    table[reason::cpuid] = ExitReason::Cpuid;
+    table[reason::rdmsr] = ExitReason::ReadMsr;
+    table[reason::wrmsr] = ExitReason::WriteMsr;
+    table[reason::vmcall] = ExitReason::Hypercall;
+    table[reason::hlt] = ExitReason::Hlt;
+    table[reason::wbinvd] = table[reason::invd] = ExitReason::CacheControl;
+    table[reason::xsetbv] = ExitReason::Xsetbv;
+    table[reason::pause] = ExitReason::Pause;
+    return table;
+}();
+
+// Instructions that guests use all the time come first and read nothing that they do not need.
+Vcpu::After Vcpu::handle_exit() {
+    Loaded const here = Loaded::still_loaded();
+    has_event_ = false;
+    auto const reason = here.read(field::EXIT_REASON);
+    if (reason.raw >= simple_exits.size()) [[unlikely]]
+        return reason.get<ExitReasonField::EntryFailure>() ? entry_failed(reason)
+                                                           : slow_exit(reason.get<ExitReasonField::Basic>());
+    [[clang::uninitialized]] Exit exit;
+    exit.reason = simple_exits.data()[reason.raw];
+    if (exit.reason == ExitReason::Unknown) {
+        if (reason.raw != reason::io_instruction) return slow_exit(reason.get<ExitReasonField::Basic>());
+        exit.reason = ExitReason::PortIo;
+        describe_port(exit);
+    }
+    exit.length = static_cast<u8>(here.read(field::EXIT_INSTRUCTION_LENGTH));
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome != Outcome::Advance) [[unlikely]]
+        return finish(outcome, exit);
+    step_over(exit.length);
+    return After::Enter;
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
     switch (outcome) {
     case Outcome::Advance: advance(exit.length); return After::Enter;
     case Outcome::Retry: return After::Enter;
@@ -94,31 +121,12 @@ Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
     case Outcome::Sleep:
         advance(exit.length);
         activity_ = vm::Activity::Halted;
-        needs_attention_ = true; // what waits already ends the HLT
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
         return After::Enter;
     case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
     case Outcome::StopVm: break;
     }
     return leave(vm::Leave::Stopped);
-}
-
-void Vcpu::advance(u8 length) {
-    u64 next = vmcs().read(field::GUEST_RIP) + length;
-    if (next >> 32 != 0) [[unlikely]] {
-        // Outside of 64-bit mode the upper half must stay 0. [intel/vol3] 27.3.1.4
-        if ((vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) == 0) next &= 0xffff'ffff;
-    }
-    vmcs().write(field::GUEST_RIP, next);
-    auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
-    if ((interruptibility.raw & Interruptibility::shadow) != 0) [[unlikely]] {
-        interruptibility.raw &= ~Interruptibility::shadow;
-        vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
-    }
-    if ((vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::TF::mask) != 0) [[unlikely]] {
-        auto pending = vmcs().read(field::GUEST_PENDING_DEBUG);
-        pending.set<PendingDebug::SingleStep>(true);
-        vmcs().write(field::GUEST_PENDING_DEBUG, pending);
-    }
 }
 
 void Vcpu::describe_port(Exit& exit) {
@@ -131,8 +139,8 @@ void Vcpu::describe_register_access(Exit& exit) {
     using Kind = vm::RegisterAccess::Kind;
     CrQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
     constexpr Kind kinds[] = {Kind::Write, Kind::Read, Kind::Clts, Kind::Lmsw};
-    exit.control = {q.get<CrQualification::Number>(), q.get<CrQualification::Operand>(), kinds[q.get<CrQualification::Access>()],
-                    q.get<CrQualification::LmswSource>()};
+    exit.control = {q.get<CrQualification::Number>(), q.get<CrQualification::Operand>(),
+                    kinds[q.get<CrQualification::Access>()], q.get<CrQualification::LmswSource>()};
 }
 
 // An exit in the middle of the delivery of an event: the event must be delivered again. [intel/vol3] 28.2.4
@@ -142,17 +150,25 @@ void Vcpu::requeue_interrupted_event() {
     InterruptionInfo info = vectoring;
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();
-    bool const is_software = type == InterruptionInfo::software_interrupt || type == InterruptionInfo::privileged_exception ||
+    bool const is_software = type == InterruptionInfo::software_interrupt ||
+                             type == InterruptionInfo::privileged_exception ||
                              type == InterruptionInfo::software_exception;
     if (type == InterruptionInfo::nmi) { // its delivery had begun to block NMIs
         auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
         interruptibility.set<Interruptibility::BlockingByNmi>(false);
         vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
     }
-    inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE), is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
+    inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE),
+           is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
 }
 
-Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
+[[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u16 reason) {
+    if (reason == reason::external_interrupt) {
+        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
+        kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
+        return After::Enter;
+    }
+    Exit exit{};
     exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
     requeue_interrupted_event();
     switch (reason) {
@@ -160,7 +176,8 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
         EptQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
         exit.reason = ExitReason::MemoryFault;
         exit.memory = {vm::GuestPhys{vmcs().read(field::GUEST_PHYSICAL_ADDRESS)}, q.get<EptQualification::Write>(),
-                       q.get<EptQualification::Fetch>(), q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
+                       q.get<EptQualification::Fetch>(),
+                       q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
         break;
     }
     case reason::apic_access: {
@@ -188,7 +205,8 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
         break;
     case reason::interrupt_window:
     case reason::tpr_below_threshold:
-        exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow : ExitReason::TprBelowThreshold)]++;
+        exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow
+                                                                              : ExitReason::TprBelowThreshold)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
         return After::Enter;
     case reason::nmi_window:
@@ -196,10 +214,6 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
         set_nmi_window(false);
         return After::Enter; // nmi_pending_ is looked at before every entry
     case reason::triple_fault: exit.reason = ExitReason::TripleFault; break;
-    case reason::xsetbv: exit.reason = ExitReason::Xsetbv; break;
-    case reason::pause: exit.reason = ExitReason::Pause; break;
-    case reason::wbinvd:
-    case reason::invd: exit.reason = ExitReason::CacheControl; break;
     case reason::task_switch: exit.reason = ExitReason::TaskSwitch; break;
     case reason::rdpmc:
     case reason::rsm: exit.reason = ExitReason::Privileged; break;
@@ -226,12 +240,14 @@ Vcpu::After Vcpu::slow_exit(u16 reason, Exit& exit) {
     case reason::init_signal: return After::Enter; // INIT at the machine's CPU: not for guests
     default: {
         std::array<char, 96> text{};
-        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason, reason::name(reason), rip()));
+        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason,
+                                                       reason::name(reason), rip()));
         return leave(vm::Leave::Stopped);
     }
     }
     if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
-        vm().stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        vm().stop(vm::EndReason::Crash,
+                  "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
         return leave(vm::Leave::Stopped);
     }
     return finish(vm::route(*this, exit), exit);
@@ -263,16 +279,18 @@ bool Vcpu::exception_exit(Exit& exit) {
     }
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();
-    bool const is_software = type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
+    bool const is_software =
+        type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
     inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), is_software ? exit.length : 0U);
     return true;
 }
 
-Vcpu::After Vcpu::entry_failed(ExitReasonField reason) {
+[[gnu::noinline]] Vcpu::After Vcpu::entry_failed(ExitReasonField reason) {
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
-    check_guest_state(Loaded::still_loaded(), entry_controls_, [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
+    check_guest_state(Loaded::still_loaded(), entry_controls_,
+                      [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
     vm().stop(vm::EndReason::Crash, sink.view());
     return leave(vm::Leave::Stopped);
 }
@@ -281,7 +299,8 @@ void Vcpu::instruction_failed() {
     u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
     std::array<char, 120> text{};
     vm().stop(vm::EndReason::Crash,
-              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error, instruction_error_name(error)));
+              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
+                             instruction_error_name(error)));
     leave(vm::Leave::Stopped);
 }
 

@@ -141,7 +141,8 @@ void Vcpu::set_cr0(u64 value) {
     vmcs().write(field::GUEST_EFER, efer_value);
     entry_controls_.set<EntryControls::Ia32eModeGuest>(is_long);
     vmcs().write(field::ENTRY_CONTROLS, entry_controls_);
-    if ((value & x86::Cr0::PG::mask) != 0 && !is_long && (cr4() & x86::Cr4::PAE::mask) != 0) load_page_directory_pointers();
+    if ((value & x86::Cr0::PG::mask) != 0 && !is_long && (cr4() & x86::Cr4::PAE::mask) != 0)
+        load_page_directory_pointers();
     // Turning paging on or off flushes the TLB. [intel/vol3] 4.10.4.1
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
@@ -149,10 +150,13 @@ void Vcpu::set_cr0(u64 value) {
 void Vcpu::load_page_directory_pointers() {
     u64 const table = cr3() & 0xffff'ffe0;
     u64 entries[4] = {};
-    if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries))) std::memcpy(entries, from, sizeof(entries));
-    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as well.
+    if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries)))
+        std::memcpy(entries, from, sizeof(entries));
+    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as
+    // well.
     for (u64& entry : entries)
-        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 || (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
+        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 ||
+            (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
             entry = 0;
     vmcs().write(field::GUEST_PDPTE0, entries[0]);
     vmcs().write(field::GUEST_PDPTE1, entries[1]);

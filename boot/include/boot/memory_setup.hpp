@@ -13,8 +13,8 @@ struct MemorySummary {
     HostPhys startup_page{}; // one page below 1 MiB for the start of other CPUs; 0: there is none
 };
 
-// Uses nothing but the boot page tables, which map the first 4 GiB. Afterwards all RAM is in the direct map, the image is
-// mapped W^X, and allocation works.
+// Uses nothing but the boot page tables, which map the first 4 GiB. Afterwards all RAM is in the direct map, the image
+// is mapped W^X, and allocation works.
 lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys information_at, u32 information_size);
 
 } // namespace boot

@@ -1,5 +1,6 @@
 #pragma once
-// Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and timers.
+// Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and
+// timers.
 #include <boot/modules.hpp>
 #include <kernel/console.hpp>
 #include <kernel/time.hpp>
@@ -78,8 +79,7 @@ private:
     };
     static constexpr u32 max_timers = 16;
 
-    template <typename Body>
-    decltype(auto) with_platform(Body&& body) {
+    template <typename Body> decltype(auto) with_platform(Body&& body) {
         kernel::InterruptGuard const no_interrupts;
         platform_lock_.lock();
         struct Unlock {

@@ -13,8 +13,8 @@ public:
     lib::u32 id() const;
     bool is_x2apic() const { return x2apic_; }
 
-    // One interrupt (vectors::timer) when the TSC reaches `deadline`: TSC-deadline mode, else the count-down timer at the
-    // frequency that calibrate_timer() measured. TimerQueue::never stops it.
+    // One interrupt (vectors::timer) when the TSC reaches `deadline`: TSC-deadline mode, else the count-down timer at
+    // the frequency that calibrate_timer() measured. TimerQueue::never stops it.
     void arm_timer(lib::u64 deadline_tsc) const;
     // Measures the count-down timer against the TSC; needed only without TSC-deadline mode.
     void calibrate_timer(lib::u64 tsc_hz);

@@ -1,6 +1,6 @@
 #pragma once
-// One serial line shared by the log, the monitor and the guests' consoles. Everything written goes through one queue that
-// the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).
+// One serial line shared by the log, the monitor and the guests' consoles. Everything written goes through one queue
+// that the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).
 #include <array>
 #include <kernel/spinlock.hpp>
 #include <lib/delegate.hpp>
@@ -19,7 +19,7 @@ public:
     virtual u32 write_some(std::span<u8 const> bytes) = 0; // without waiting
     virtual u32 read_some(std::span<u8> bytes) = 0;
     virtual void write_all(std::span<u8 const> bytes) = 0; // waits, bounded
-    virtual void set_input_wanted(bool wanted) = 0;         // flow control towards the sender
+    virtual void set_input_wanted(bool wanted) = 0;        // flow control towards the sender
 
 protected:
     ~ConsolePort() = default;

@@ -41,6 +41,17 @@ inline Cpu& this_cpu() {
     return *cpu;
 }
 
+// this_cpu().work_pending in two instructions, for the way into a guest.
+inline bool is_work_pending() {
+#if __STDC_HOSTED__
+    return this_cpu().work_pending.load(std::memory_order_relaxed);
+#else
+    bool result;
+    asm volatile("cmpb $0, %%gs:%c1" : "=@ccne"(result) : "i"(__builtin_offsetof(Cpu, work_pending)) : "memory");
+    return result;
+#endif
+}
+
 // Loads GS, descriptor tables and control registers of the calling CPU.
 void initialise_cpu(Cpu& cpu, lib::u32 index);
 // Turns on what protects the hypervisor from itself: NX, WP, SMEP, SMAP, UMIP, where the CPU has them.

@@ -15,14 +15,11 @@ inline constexpr u64 direct_map_base = 0xffff'8000'0000'0000;
 #endif
 inline constexpr u64 kernel_base = 0xffff'ffff'8000'0000; // linker/mullion.ld
 
-template <typename T = void>
-T* phys_to_virt(HostPhys address) {
+template <typename T = void> T* phys_to_virt(HostPhys address) {
     return reinterpret_cast<T*>(address.value + direct_map_base);
 }
 // Only for pointers into the direct map.
-inline HostPhys virt_to_phys(void const* pointer) {
-    return HostPhys{reinterpret_cast<u64>(pointer) - direct_map_base};
-}
+inline HostPhys virt_to_phys(void const* pointer) { return HostPhys{reinterpret_cast<u64>(pointer) - direct_map_base}; }
 // Only for objects of the image: code, constants, data, bss.
 inline HostPhys image_to_phys(void const* pointer) { return HostPhys{reinterpret_cast<u64>(pointer) - kernel_base}; }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Physical memory: a buddy allocator over zones, each one range of RAM of one NUMA node. A zone's book-keeping (two bits
-// per frame) lies in the zone itself; the list links of free blocks lie in the free frames.
+// Physical memory: a buddy allocator over zones, each one range of RAM of one NUMA node. A zone's book-keeping (two
+// bits per frame) lies in the zone itself; the list links of free blocks lie in the free frames.
 #include <array>
 #include <lib/result.hpp>
 #include <lib/types.hpp>

@@ -37,8 +37,7 @@ MemoryUse memory_use();
 void with_frame_allocator(void (*body)(FrameAllocator&, void*), void* argument);
 
 // An object in pages of its own, or an error: what factories return.
-template <typename T>
-class Own {
+template <typename T> class Own {
 public:
     Own() = default;
     explicit Own(T* object) : object_(object) {}

@@ -15,8 +15,7 @@ void dump_log(lib::TextSink& sink);
 
 void log_args(LogLevel level, std::string_view format, std::span<lib::FormatArg const> args);
 
-template <typename... Args>
-void log(LogLevel level, std::string_view format, Args const&... args) {
+template <typename... Args> void log(LogLevel level, std::string_view format, Args const&... args) {
     if (!is_logged(level)) return;
     if constexpr (sizeof...(args) == 0) {
         log_args(level, format, {});
@@ -25,13 +24,17 @@ void log(LogLevel level, std::string_view format, Args const&... args) {
         log_args(level, format, erased);
     }
 }
-template <typename... Args>
-void log_error(std::string_view format, Args const&... args) { log(LogLevel::Error, format, args...); }
-template <typename... Args>
-void log_warning(std::string_view format, Args const&... args) { log(LogLevel::Warning, format, args...); }
-template <typename... Args>
-void log_info(std::string_view format, Args const&... args) { log(LogLevel::Info, format, args...); }
-template <typename... Args>
-void log_debug(std::string_view format, Args const&... args) { log(LogLevel::Debug, format, args...); }
+template <typename... Args> void log_error(std::string_view format, Args const&... args) {
+    log(LogLevel::Error, format, args...);
+}
+template <typename... Args> void log_warning(std::string_view format, Args const&... args) {
+    log(LogLevel::Warning, format, args...);
+}
+template <typename... Args> void log_info(std::string_view format, Args const&... args) {
+    log(LogLevel::Info, format, args...);
+}
+template <typename... Args> void log_debug(std::string_view format, Args const&... args) {
+    log(LogLevel::Debug, format, args...);
+}
 
 } // namespace kernel

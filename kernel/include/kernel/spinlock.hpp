@@ -29,7 +29,8 @@ public:
     Spinlock& operator=(Spinlock const&) = delete;
     void lock() {
         lib::u32 const ticket = next_.fetch_add(1, std::memory_order_relaxed);
-        while (serving_.load(std::memory_order_acquire) != ticket) lib::x86::pause();
+        while (serving_.load(std::memory_order_acquire) != ticket)
+            lib::x86::pause();
     }
     void unlock() { serving_.store(serving_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
 
@@ -52,16 +53,14 @@ private:
     lib::u64 flags_;
 };
 
-template <typename T, LockRank Rank>
-class Guarded {
+template <typename T, LockRank Rank> class Guarded {
 public:
     constexpr Guarded() = default;
     template <typename... Args>
     constexpr explicit Guarded(std::in_place_t, Args&&... args) : data_(std::forward<Args>(args)...) {}
 
     // Calls `body` with the data, under the lock, and returns what it returns.
-    template <typename F>
-    decltype(auto) with(F&& body) {
+    template <typename F> decltype(auto) with(F&& body) {
         Hold const hold(lock_);
         return std::forward<F>(body)(data_);
     }

@@ -52,7 +52,8 @@ void GuestRam::release() {
     for (u32 i = 0; i < block_count_; i++) {
         RamBlock const& block = blocks_[i];
         // Merged blocks go back in the smallest pieces they may have come in: the allocator merges again.
-        for (u64 at = 0; at < block.size; at += granule) kernel::free_frames(block.host + at, granule_order);
+        for (u64 at = 0; at < block.size; at += granule)
+            kernel::free_frames(block.host + at, granule_order);
     }
     ::operator delete(blocks_, capacity_ * sizeof(RamBlock));
     blocks_ = nullptr;

@@ -18,7 +18,8 @@ struct Walk {
     u64 rights = writable | user; // what all levels grant so far
 
     std::unexpected<Exception> fault(bool is_present) const {
-        u32 const code = (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);
+        u32 const code =
+            (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);
         return std::unexpected(Exception{14, true, code, linear});
     }
     // The entry at `table` + index * width, or 0 when there is no RAM: then it is not present.
@@ -90,7 +91,8 @@ u32 fetch_code(Vcpu& vcpu, std::array<u8, 16>& bytes) {
     bool const is_long = (vcpu.efer() & lib::x86::Efer::LMA::mask) != 0;
     Segment const cs = is_long ? Segment{} : vcpu.segment(SegmentName::Cs);
     // In 64-bit mode CS has no base; in compatibility mode it has one.
-    if (!is_long) linear = (linear + cs.base) & 0xffff'ffff;
+    if (!is_long)
+        linear = (linear + cs.base) & 0xffff'ffff;
     else if (auto const code = vcpu.segment(SegmentName::Cs); (code.attributes & segment::l_bit) == 0)
         linear = (linear + code.base) & 0xffff'ffff;
     u32 fetched = 0;

@@ -46,22 +46,26 @@ void MsrPolicy::set_firmware_mtrrs(u64 hole_base) {
 MsrRule const* MsrPolicy::find(u32 index) const {
     u32 const offset = index & 0xfff;
     u8 number = 0;
-    switch (index >> 12) {
-    case 0: number = index_of.low[offset]; break;
-    case 0xc'0000: number = offset < sizeof(index_of.syscall) ? index_of.syscall[offset] : u8{0}; break;
-    case 0xc'0010: number = offset < sizeof(index_of.amd) ? index_of.amd[offset] : u8{0}; break;
-    case 0xc'0011: number = offset < sizeof(index_of.amd_more) ? index_of.amd_more[offset] : u8{0}; break;
-    default: return nullptr;
-    }
+    if (index == offset) [[likely]] {
+        number = index_of.low[offset];
+    } else
+        switch (index >> 12) {
+        case 0xc'0000: number = offset < sizeof(index_of.syscall) ? index_of.syscall[offset] : u8{0}; break;
+        case 0xc'0010: number = offset < sizeof(index_of.amd) ? index_of.amd[offset] : u8{0}; break;
+        case 0xc'0011: number = offset < sizeof(index_of.amd_more) ? index_of.amd_more[offset] : u8{0}; break;
+        default: return nullptr;
+        }
     if (number == 0) return nullptr;
     MsrRule const& rule = msr::rules[number];
     return has(rule) ? &rule : nullptr;
 }
 
 MsrResult MsrPolicy::read(u32 index, u64& value) {
-    if (index - msr::IA32_X2APIC_FIRST < 0x100) return hooks_->read_x2apic(index, value);
     MsrRule const* const rule = find(index);
-    if (rule == nullptr) return MsrResult::GeneralProtection;
+    if (rule == nullptr) {
+        if (index - msr::IA32_X2APIC_FIRST < 0x100) return hooks_->read_x2apic(index, value);
+        return MsrResult::GeneralProtection;
+    }
     switch (rule->read) {
     case MsrRead::Stored: value = slot_of(*rule, index); return MsrResult::Done;
     case MsrRead::Constant: value = rule->reset; return MsrResult::Done;

@@ -7,10 +7,13 @@
 namespace vm {
 namespace {
 
+// The handlers are not inlined into the router: it stays a jump, and each saves only the registers that it needs
+// itself.
+
 u32 low(Vcpu& vcpu, Gpr name) { return static_cast<u32>(vcpu.gpr(name)); }
 u64 edx_eax(Vcpu& vcpu) { return vcpu.gpr(Gpr::Rdx) << 32 | low(vcpu, Gpr::Rax); }
 
-Outcome fault(Vcpu& vcpu, Exception const& exception) {
+[[gnu::noinline]] Outcome fault(Vcpu& vcpu, Exception const& exception) {
     vcpu.raise(exception);
     return Outcome::Inject;
 }
@@ -23,9 +26,7 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
     return Outcome::Advance;
 }
 
-Outcome cpuid(Vcpu& vcpu) {
-    if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
-        return set_cpuid(vcpu, *row);
+[[gnu::noinline]] Outcome varying_cpuid(Vcpu& vcpu) {
     CpuidDynamic const dynamic{.cr4 = vcpu.cr4(),
                                .xcr0 = vcpu.xcr0(),
                                .apic_id = vcpu.id(),
@@ -33,20 +34,27 @@ Outcome cpuid(Vcpu& vcpu) {
     return set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic));
 }
 
-Outcome read_msr(Vcpu& vcpu) {
-    u64 value = 0;
+Outcome cpuid(Vcpu& vcpu) {
+    if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
+        return set_cpuid(vcpu, *row);
+    return varying_cpuid(vcpu);
+}
+
+[[gnu::noinline]] Outcome read_msr(Vcpu& vcpu) {
+    [[clang::uninitialized]] u64 value; // written with Done
     if (vcpu.msrs().read(low(vcpu, Gpr::Rcx), value) != MsrResult::Done) return fault(vcpu, general_protection());
     vcpu.gpr(Gpr::Rax) = static_cast<u32>(value);
     vcpu.gpr(Gpr::Rdx) = value >> 32;
     return Outcome::Advance;
 }
 
-Outcome write_msr(Vcpu& vcpu) {
-    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done) return fault(vcpu, general_protection());
+[[gnu::noinline]] Outcome write_msr(Vcpu& vcpu) {
+    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done)
+        return fault(vcpu, general_protection());
     return Outcome::Advance;
 }
 
-Outcome port_io(Vcpu& vcpu, Exit const& exit) {
+[[gnu::noinline]] Outcome port_io(Vcpu& vcpu, Exit const& exit) {
     PortAccess const& port = exit.port;
     if (port.is_string) [[unlikely]]
         return vcpu.vm().platform().port_string(vcpu, exit);
@@ -56,22 +64,32 @@ Outcome port_io(Vcpu& vcpu, Exit const& exit) {
         return Outcome::Advance;
     }
     u64 const value = vcpu.vm().platform().port_in(port.port, port.size);
-    if (port.size == 1) rax = (rax & ~u64{0xff}) | static_cast<u8>(value);
-    else if (port.size == 2) rax = (rax & ~u64{0xffff}) | static_cast<u16>(value);
-    else rax = static_cast<u32>(value);
+    if (port.size == 1)
+        rax = (rax & ~u64{0xff}) | static_cast<u8>(value);
+    else if (port.size == 2)
+        rax = (rax & ~u64{0xffff}) | static_cast<u16>(value);
+    else
+        rax = static_cast<u32>(value);
     return Outcome::Advance;
 }
 
-// Number 0: do nothing, and say so. All others are reserved: RAX becomes all ones.
-Outcome hypercall(Vcpu& vcpu) {
+[[gnu::noinline]] Outcome reserved_hypercall(Vcpu& vcpu) {
     if (vcpu.privilege_level() != 0) return fault(vcpu, invalid_opcode());
-    vcpu.gpr(Gpr::Rax) = vcpu.gpr(Gpr::Rax) == 0 ? 0 : ~u64{0};
+    vcpu.gpr(Gpr::Rax) = ~u64{0};
     return Outcome::Advance;
 }
 
-Outcome set_extended_control(Vcpu& vcpu) {
+// Number 0 in RAX: nothing happens, whoever asks. All others are reserved: RAX becomes all ones, #UD outside of ring 0.
+Outcome hypercall(Vcpu& vcpu) {
+    if (vcpu.gpr(Gpr::Rax) == 0) [[likely]]
+        return Outcome::Advance;
+    return reserved_hypercall(vcpu);
+}
+
+[[gnu::noinline]] Outcome set_extended_control(Vcpu& vcpu) {
     u64 const value = edx_eax(vcpu);
-    if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 || !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
+    if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 ||
+        !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
         return fault(vcpu, general_protection());
     vcpu.set_xcr0(value);
     return Outcome::Advance;
@@ -79,7 +97,8 @@ Outcome set_extended_control(Vcpu& vcpu) {
 
 Outcome write_cr0(Vcpu& vcpu, u64 value) {
     u64 const old = vcpu.cr0();
-    bool const long_code = (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
+    bool const long_code =
+        (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
     if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return fault(vcpu, general_protection());
     vcpu.set_cr0(effective_cr0(value));
     return Outcome::Advance;
@@ -92,7 +111,7 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return Outcome::Advance;
 }
 
-Outcome control_register(Vcpu& vcpu, RegisterAccess const& access) {
+[[gnu::noinline]] Outcome control_register(Vcpu& vcpu, RegisterAccess const& access) {
     using Kind = RegisterAccess::Kind;
     constexpr u64 lmsw_bits = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
     switch (access.kind) {
@@ -134,7 +153,7 @@ Outcome control_register(Vcpu& vcpu, RegisterAccess const& access) {
     }
 }
 
-Outcome crash(Vcpu& vcpu, std::string_view what) {
+[[gnu::noinline]] Outcome crash(Vcpu& vcpu, std::string_view what) {
     std::array<char, 120> text{};
     vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
     return Outcome::StopVm;
@@ -143,7 +162,7 @@ Outcome crash(Vcpu& vcpu, std::string_view what) {
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
-    vcpu.exit_counts_[static_cast<unsigned>(exit.reason)]++;
+    vcpu.exit_counts_.data()[static_cast<unsigned>(exit.reason)]++;
     switch (exit.reason) {
     case ExitReason::Cpuid: return cpuid(vcpu);
     case ExitReason::Hypercall: return hypercall(vcpu);

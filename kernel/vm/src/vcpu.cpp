@@ -25,7 +25,8 @@ LocalApicConfig apic_config(Vm const& vm, CpuidPolicy const& cpuid, u32 id) {
 } // namespace
 
 Vcpu::Vcpu(Vm& vm, u32 id, ApicPage& apic_page)
-    : vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this), apic_(apic_config(vm, vm.cpuid(), id), apic_page, *this),
+    : vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this),
+      apic_(apic_config(vm, vm.cpuid(), id), apic_page, *this),
       apic_timer_(kernel::Timer::Callback::to<&Vcpu::apic_timer_expired>(*this)) {}
 
 Vcpu::~Vcpu() { kernel::cancel_timer(apic_timer_); }
@@ -91,8 +92,10 @@ void Vcpu::post(u32 requests) {
     u32 const before = requests_.fetch_or(requests, std::memory_order_acq_rel);
     if ((before & requests) == requests) return; // somebody has seen to it already
     u32 const where = running_on_.load(std::memory_order_acquire);
-    if (where != ~0U) kernel::kick(where);
-    else vm_.wake(*this);
+    if (where != ~0U)
+        kernel::kick(where);
+    else
+        vm_.wake(*this);
 }
 
 void Vcpu::post_interrupt(u8 vector, TriggerMode trigger) {
@@ -137,26 +140,30 @@ void Vcpu::handle_requests(u32 requests) {
 
 u64 Vcpu::total_exits() const {
     u64 sum = 0;
-    for (u64 const count : exit_counts_) sum += count;
+    for (u64 const count : exit_counts_)
+        sum += count;
     return sum;
 }
 
 void Vcpu::print_registers(lib::TextSink& sink) {
     fetch_gprs();
-    lib::format(sink, "vcpu {}: rip {:016x} rflags {:08x} cr0 {:08x} cr3 {:016x} cr4 {:08x} efer {:x}\n", id_, rip(), rflags(), cr0(),
-                cr3(), cr4(), efer());
+    lib::format(sink, "vcpu {}: rip {:016x} rflags {:08x} cr0 {:08x} cr3 {:016x} cr4 {:08x} efer {:x}\n", id_, rip(),
+                rflags(), cr0(), cr3(), cr4(), efer());
     constexpr std::string_view names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                           "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
-    for (unsigned i = 0; i < gpr_.size(); i++) lib::format(sink, "{} {:016x}{}", names[i], gpr_[i], i % 4 == 3 ? "\n" : " ");
+    for (unsigned i = 0; i < gpr_.size(); i++)
+        lib::format(sink, "{} {:016x}{}", names[i], gpr_[i], i % 4 == 3 ? "\n" : " ");
     constexpr std::string_view segments[] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
     for (unsigned i = 0; i < 8; i++) {
         auto const s = segment(static_cast<SegmentName>(i));
-        lib::format(sink, "{:<4} {:04x} base {:016x} limit {:08x} rights {:04x}\n", segments[i], s.selector, s.base, s.limit, s.attributes);
+        lib::format(sink, "{:<4} {:04x} base {:016x} limit {:08x} rights {:04x}\n", segments[i], s.selector, s.base,
+                    s.limit, s.attributes);
     }
     std::array<u8, 16> code{};
     u32 const count = fetch_code(*this, code);
     lib::format(sink, "code at rip:");
-    for (u32 i = 0; i < count; i++) lib::format(sink, " {:02x}", code[i]);
+    for (u32 i = 0; i < count; i++)
+        lib::format(sink, " {:02x}", code[i]);
     lib::format(sink, "\n");
 }
 

@@ -15,11 +15,35 @@ CpuidRegs host_cpuid(u32 leaf, u32 subleaf) {
 } // namespace
 
 std::string_view name_of(ExitReason reason) {
-    constexpr std::array<std::string_view, exit_reason_count> names{
-        "external-interrupt", "interrupt-window", "nmi-window", "exception", "triple-fault", "cpuid", "hlt", "pause", "hypercall",
-        "rdmsr", "wrmsr", "port-io", "memory", "xsetbv", "control-register", "debug-register", "cache-control", "forbidden",
-        "privileged", "apic-access", "apic-write", "eoi", "tpr-threshold", "preemption-timer", "nmi", "machine-check",
-        "task-switch", "invalid-state", "unknown"};
+    constexpr std::array<std::string_view, exit_reason_count> names{"external-interrupt",
+                                                                    "interrupt-window",
+                                                                    "nmi-window",
+                                                                    "exception",
+                                                                    "triple-fault",
+                                                                    "cpuid",
+                                                                    "hlt",
+                                                                    "pause",
+                                                                    "hypercall",
+                                                                    "rdmsr",
+                                                                    "wrmsr",
+                                                                    "port-io",
+                                                                    "memory",
+                                                                    "xsetbv",
+                                                                    "control-register",
+                                                                    "debug-register",
+                                                                    "cache-control",
+                                                                    "forbidden",
+                                                                    "privileged",
+                                                                    "apic-access",
+                                                                    "apic-write",
+                                                                    "eoi",
+                                                                    "tpr-threshold",
+                                                                    "preemption-timer",
+                                                                    "nmi",
+                                                                    "machine-check",
+                                                                    "task-switch",
+                                                                    "invalid-state",
+                                                                    "unknown"};
     return names[static_cast<unsigned>(reason)];
 }
 
@@ -50,8 +74,10 @@ lib::Result<void> Vm::build() {
     cpuid_ = CpuidPolicy::create(CpuidReader::to_function<host_cpuid>(), facts);
     TRY(ram_.allocate(config_.memory, config_.node));
     space_ = TRY(backend_.create_address_space());
-    for (RamBlock const& block : ram_.blocks()) TRY(space_->map(block.base, block.host, block.size, MemoryRights::All));
-    for (u32 i = 0; i < config_.vcpu_count; i++) vcpus_[i] = TRY(backend_.create_vcpu(*this, i));
+    for (RamBlock const& block : ram_.blocks())
+        TRY(space_->map(block.base, block.host, block.size, MemoryRights::All));
+    for (u32 i = 0; i < config_.vcpu_count; i++)
+        vcpus_[i] = TRY(backend_.create_vcpu(*this, i));
     u64 const offset = u64{0} - lib::x86::rdtsc(); // one origin: the TSCs of all vCPUs are in step
     for (u32 i = 0; i < config_.vcpu_count; i++) {
         vcpus_[i]->set_tsc_offset(offset);
@@ -68,7 +94,8 @@ void Vm::stop(EndReason reason, std::string_view text) {
     end_text_size_ = std::min(text.size(), end_text_.size());
     std::copy_n(text.begin(), end_text_size_, end_text_.begin());
     state_.store(VmState::Stopping, std::memory_order_release);
-    for (u32 i = 0; i < config_.vcpu_count; i++) vcpus_[i]->post(request::leave);
+    for (u32 i = 0; i < config_.vcpu_count; i++)
+        vcpus_[i]->post(request::leave);
     platform_.vm_stopped();
 }
 
@@ -98,7 +125,8 @@ void Vm::deliver(IpiRequest const& request, Vcpu* sender, TriggerMode trigger) {
     for (u32 i = 0; i < config_.vcpu_count; i++) {
         Vcpu& target = *vcpus_[i];
         if (request.shorthand == Shorthand::AllExcludingSelf && &target == sender) continue;
-        if (request.shorthand == Shorthand::None && !target.apic().matches(request.destination, request.logical)) continue;
+        if (request.shorthand == Shorthand::None && !target.apic().matches(request.destination, request.logical))
+            continue;
         if (request.mode == DeliveryMode::LowestPriority && request.shorthand == Shorthand::None) {
             // The first that matches: TPRs of running vCPUs are not ours to read.
             if (lowest == nullptr) lowest = &target;

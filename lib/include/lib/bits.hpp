@@ -22,22 +22,14 @@ struct Bits {
 };
 
 // Base of every register value: a type of its own, with no conversion to or from integers.
-template <typename Self, std::unsigned_integral R>
-struct Reg {
+template <typename Self, std::unsigned_integral R> struct Reg {
     using Raw = R;
     Raw raw{};
-    template <typename F>
-    constexpr auto get() const {
-        return F::get(raw);
-    }
-    template <typename F>
-    [[nodiscard]] constexpr Self with(typename F::Value value) const {
+    template <typename F> constexpr auto get() const { return F::get(raw); }
+    template <typename F> [[nodiscard]] constexpr Self with(typename F::Value value) const {
         return Self{{F::set(raw, value)}};
     }
-    template <typename F>
-    constexpr void set(typename F::Value value) {
-        raw = F::set(raw, value);
-    }
+    template <typename F> constexpr void set(typename F::Value value) { raw = F::set(raw, value); }
     friend constexpr bool operator==(Reg const&, Reg const&) = default;
 };
 

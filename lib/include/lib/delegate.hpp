@@ -5,16 +5,13 @@
 
 namespace lib {
 
-template <typename Signature>
-class Delegate;
+template <typename Signature> class Delegate;
 
-template <typename R, typename... Args>
-class Delegate<R(Args...)> {
+template <typename R, typename... Args> class Delegate<R(Args...)> {
 public:
     constexpr Delegate() = default;
 
-    template <auto Method, typename Object>
-    static constexpr Delegate to(Object& object) {
+    template <auto Method, typename Object> static constexpr Delegate to(Object& object) {
         Delegate result;
         result.object_ = &object;
         result.call_ = [](void* self, Args... args) -> R {
@@ -22,8 +19,7 @@ public:
         };
         return result;
     }
-    template <R (*Function)(Args...)>
-    static constexpr Delegate to_function() {
+    template <R (*Function)(Args...)> static constexpr Delegate to_function() {
         Delegate result;
         result.call_ = [](void*, Args... args) -> R { return Function(std::forward<Args>(args)...); };
         return result;

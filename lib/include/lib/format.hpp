@@ -37,8 +37,7 @@ class FormatArg {
 public:
     enum class Kind : u8 { Unsigned, Signed, Text, Char };
 
-    template <std::integral T>
-    FormatArg(T value) {
+    template <std::integral T> FormatArg(T value) {
         if constexpr (std::same_as<T, bool>) {
             kind_ = Kind::Text;
             text_ = value ? "true" : "false";
@@ -56,8 +55,7 @@ public:
     }
     FormatArg(std::string_view text) : kind_(Kind::Text), text_(text) {}
     FormatArg(char const* text) : kind_(Kind::Text), text_(text) {}
-    template <typename Tag>
-    FormatArg(Address<Tag> address) : kind_(Kind::Unsigned), number_(address.value) {}
+    template <typename Tag> FormatArg(Address<Tag> address) : kind_(Kind::Unsigned), number_(address.value) {}
 
     Kind kind() const { return kind_; }
     u64 number() const { return number_; }
@@ -73,8 +71,7 @@ private:
 
 void format_args(TextSink& sink, std::string_view format, std::span<FormatArg const> args);
 
-template <typename... Args>
-void format(TextSink& sink, std::string_view format, Args const&... args) {
+template <typename... Args> void format(TextSink& sink, std::string_view format, Args const&... args) {
     if constexpr (sizeof...(args) == 0) {
         format_args(sink, format, {});
     } else {

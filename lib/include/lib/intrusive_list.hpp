@@ -3,8 +3,7 @@
 
 namespace lib {
 
-template <typename T, typename Tag = void>
-class ListLink {
+template <typename T, typename Tag = void> class ListLink {
 public:
     constexpr ListLink() = default;
     ListLink(ListLink const&) = delete;
@@ -12,15 +11,13 @@ public:
     bool is_linked() const { return next_ != nullptr; }
 
 private:
-    template <typename, typename>
-    friend class IntrusiveList;
+    template <typename, typename> friend class IntrusiveList;
     ListLink* next_ = nullptr;
     ListLink* previous_ = nullptr;
 };
 
 // T derives from ListLink<T, Tag>. The list owns nothing; an element is on at most one list per tag.
-template <typename T, typename Tag = void>
-class IntrusiveList {
+template <typename T, typename Tag = void> class IntrusiveList {
     using Link = ListLink<T, Tag>;
 
 public:

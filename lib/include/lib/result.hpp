@@ -13,7 +13,7 @@ enum class Errc : unsigned char {
     TimedOut,
     Unsupported, // this machine cannot do it
     BadState,
-    BadGuest, // the guest asked for something that cannot be
+    BadGuest,  // the guest asked for something that cannot be
     BadFormat, // parsed input is not what its format says
     Io,
 };
@@ -34,8 +34,7 @@ constexpr char const* name_of(Errc error) {
     return "?";
 }
 
-template <typename T>
-using Result = std::expected<T, Errc>;
+template <typename T> using Result = std::expected<T, Errc>;
 
 constexpr std::unexpected<Errc> fail(Errc error) { return std::unexpected<Errc>{error}; }
 
@@ -53,8 +52,7 @@ constexpr std::unexpected<Errc> fail(Errc error) { return std::unexpected<Errc>{
     })
 
 namespace lib::detail {
-template <typename T, typename E>
-constexpr T take(std::expected<T, E>&& result) {
+template <typename T, typename E> constexpr T take(std::expected<T, E>&& result) {
     if constexpr (!std::is_void_v<T>) return *std::move(result);
 }
 } // namespace lib::detail

@@ -8,8 +8,7 @@
 
 namespace lib {
 
-template <typename T, u32 Capacity>
-class Ring {
+template <typename T, u32 Capacity> class Ring {
     static_assert((Capacity & (Capacity - 1)) == 0, "a power of two, so that indices may wrap freely");
     static_assert(std::is_trivially_copyable_v<T>);
 

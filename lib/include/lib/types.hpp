@@ -18,8 +18,7 @@ inline constexpr u64 KiB = 1024;
 inline constexpr u64 MiB = 1024 * KiB;
 inline constexpr u64 GiB = 1024 * MiB;
 
-template <typename Tag>
-struct Address {
+template <typename Tag> struct Address {
     u64 value{};
 
     constexpr Address operator+(u64 bytes) const { return {value + bytes}; }

@@ -227,7 +227,8 @@ TEST_F(RtcTest, UpperBankIsMemoryToo) {
 TEST_F(RtcTest, NonsenseTimesAreHarmless) {
     for (u32 value = 0; value < 256; value++) {
         set(0x0b, value & 1 ? 0x82 : 0x86);
-        for (int const index : {0, 2, 4, 6, 7, 8, 9, 0x32}) set(static_cast<u8>(index), static_cast<u8>(value));
+        for (int const index : {0, 2, 4, 6, 7, 8, 9, 0x32})
+            set(static_cast<u8>(index), static_cast<u8>(value));
         set(0x0b, static_cast<u8>(value & 0x7f));
         host.advance(second);
         clock();

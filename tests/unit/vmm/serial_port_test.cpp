@@ -16,7 +16,7 @@ enum Register : u32 { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR, FCR = IIR };
 
 struct SerialPortTest : testing::Test {
     fakes::FakeHost host;
-    SerialPort port{host, 4};
+    SerialPort port{host, host, 4};
     SerialPortTest() {
         host.deliver_to([this](vmm::Event const& event) { port.on(event); });
     }

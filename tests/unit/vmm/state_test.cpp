@@ -97,7 +97,7 @@ template <> struct Subject<vmm::AcpiPm> {
 template <> struct Subject<vmm::SerialPort> {
     vmm::SerialPort device;
     fakes::FakeHost& host_;
-    explicit Subject(fakes::FakeHost& host) : device(host, 4), host_(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host, host, 4), host_(host) {}
     void prepare() {
         host_.console_room = 0;
         write(device, 0, 1, 3);

@@ -1,9 +1,9 @@
 #pragma once
-// The whole contract between the virtual platform and whoever hosts it: plain values, a narrow Host, bounds-checked guest
-// memory. The same structs can be a function argument today and a ring entry between processes tomorrow.
+// The whole contract between the virtual platform and whoever hosts it: plain values, a narrow Host, bounds-checked
+// guest memory. The same structs can be a function argument today and a ring entry between processes tomorrow.
 //
-// Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which vCPU
-// called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
+// Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
+// vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
 #include <lib/types.hpp>
 #include <span>
 #include <type_traits>
@@ -20,8 +20,8 @@ using lib::u8;
 enum class Space : u8 { Pio, Mmio };
 enum class Op : u8 { Read, Write };
 
-// One access. `offset` is relative to the region that the device declared; `size` is 1, 2, 4 or 8 bytes and never crosses
-// the region's end; `data` holds the value in its low bytes, upper bytes zero.
+// One access. `offset` is relative to the region that the device declared; `size` is 1, 2, 4 or 8 bytes and never
+// crosses the region's end; `data` holds the value in its low bytes, upper bytes zero.
 struct IoRequest {
     u64 offset;
     u64 data;

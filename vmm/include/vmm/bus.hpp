@@ -1,6 +1,6 @@
 #pragma once
-// Finds the device for an access. Ports below 0x1000 are found by one table look-up, the few regions above and the MMIO
-// regions by comparison.
+// Finds the device for an access. Ports below 0x1000 are found by one table look-up; regions above and MMIO regions, of
+// which there are few, by comparison, each kind in a list of its own.
 //
 // The first byte of an access decides: when nobody claims it, the whole access floats (so a dword at 0xcf8 never
 // reaches the reset register at 0xcf9). An access wider than its device is cut into pieces of the device's width, and
@@ -44,18 +44,28 @@ private:
         u16 number;
         u8 width;
     };
+    struct SlotList {
+        std::array<u8, max_regions> indices;
+        u32 count;
+    };
     Slot const* find(Space space, u64 address) const {
         if (space == Space::Pio && address < direct_ports) [[likely]] {
             u8 const index = ports_[address];
             return index == 0 ? nullptr : &slots_[index];
         }
-        return search(space, address);
+        SlotList const& list = space == Space::Mmio ? memory_ : high_ports_;
+        for (u32 i = list.count; i > 0; i--) {
+            Slot const& slot = slots_[list.indices[i - 1]];
+            if (address - slot.region.base < slot.region.size) return &slot;
+        }
+        return nullptr;
     }
-    Slot const* search(Space space, u64 address) const;
     IoReply split(Slot const& slot, u64 address, u8 size, Op op, u64 data);
 
     std::array<u8, direct_ports> ports_{}; // index into slots_; 0: nobody
     std::array<Slot, max_regions + 1> slots_{};
+    SlotList memory_{};
+    SlotList high_ports_{};
     u32 used_ = 1;
 };
 

@@ -30,8 +30,7 @@ public:
     lib::Result<void> write(GuestPhys at, std::span<u8 const> bytes) const;
     lib::Result<void> fill(GuestPhys at, u64 size, u8 value) const;
 
-    template <typename T>
-    lib::Result<T> read(GuestPhys at) const {
+    template <typename T> lib::Result<T> read(GuestPhys at) const {
         static_assert(std::is_trivially_copyable_v<T>);
         std::array<u8, sizeof(T)> bytes;
         if (auto const done = read(at, std::span<u8>(bytes)); !done) return lib::fail(done.error());
@@ -39,8 +38,7 @@ public:
         std::memcpy(&value, bytes.data(), sizeof(T));
         return value;
     }
-    template <typename T>
-    lib::Result<void> write(GuestPhys at, T const& value) const {
+    template <typename T> lib::Result<void> write(GuestPhys at, T const& value) const {
         static_assert(std::is_trivially_copyable_v<T>);
         std::array<u8, sizeof(T)> bytes;
         std::memcpy(bytes.data(), &value, sizeof(T));

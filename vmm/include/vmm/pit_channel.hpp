@@ -41,6 +41,8 @@ public:
     void latch_status(u64 tick);
     void set_gate(bool level, u64 tick);
 
+    // In the periodic modes: moves `start` to the period in which `tick` lies, so that what follows needs no division.
+    void roll(u64 tick);
     bool out(u64 tick);
     // The first tick after `tick` at which OUT rises, or never.
     u64 next_rise(u64 tick);
@@ -55,10 +57,10 @@ private:
     void set_phase(Phase phase) { state.phase = static_cast<u8>(phase); }
     u32 modulus() const { return state.is_bcd != 0 ? 10'000 : 65'536; }
     u64 elapsed(u64 tick) const;
-    void roll(u64 tick);
     void load(u32 count, u64 tick);
     u32 count(u64 tick);
     u16 shown_count(u64 tick);
+    u8 read_latch();
 };
 
 } // namespace vmm

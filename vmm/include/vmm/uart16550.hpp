@@ -33,11 +33,12 @@ public:
     bool has_interrupt() const;
 
     // True when a byte written to THR now goes straight out, in the order of writing.
-    bool can_pass_through(u32 reg) const {
-        return reg == RBR_THR && (state.lcr & 0x80) == 0 && (state.mcr & 0x10) == 0 && state.to_send_count == 0;
+    bool is_transmitter_open() const {
+        return ((state.lcr & 0x80) | (state.mcr & 0x10) | state.to_send_count) == 0; // DLAB, LOOP
     }
     // A byte went straight out: the transmitter was busy and is empty again.
     void passed_through() { state.has_thr_interrupt = 1; }
+    bool has_thr_interrupt_enabled() const { return (state.ier & 0x02) != 0; }
     std::span<u8 const> to_send() const { return {state.to_send.data(), state.to_send_count}; }
     void sent(u32 count);
 

@@ -7,13 +7,14 @@
 
 namespace vmx {
 
-inline constexpr lib::u64 invept_single = 1, invept_all = 2;                         // [intel/vol3] 31.3 INVEPT
+inline constexpr lib::u64 invept_single = 1, invept_all = 2;                        // [intel/vol3] 31.3 INVEPT
 inline constexpr lib::u64 invvpid_address = 0, invvpid_single = 1, invvpid_all = 2; // INVVPID
 
 class EptSpace final : public vm::AddressSpace {
 public:
     explicit EptSpace(Capabilities const& capabilities)
-        : table_(capabilities.ept_vpid.get<EptVpidCapabilities::Pages2m>() ? (capabilities.has_pages_1g() ? 3U : 2U) : 1U) {}
+        : table_(capabilities.ept_vpid.get<EptVpidCapabilities::Pages2m>() ? (capabilities.has_pages_1g() ? 3U : 2U)
+                                                                           : 1U) {}
     ~EptSpace() override;
     // The tables' root, and the page that stands for the xAPIC's registers where the CPU virtualizes accesses to it.
     lib::Result<void> create(bool has_apic_accesses);

@@ -7,8 +7,7 @@
 namespace vmx {
 
 // Calls `report` with each violated rule.
-template <typename Report>
-void check_guest_state(Loaded const& vmcs, EntryControls entry, Report report);
+template <typename Report> void check_guest_state(Loaded const& vmcs, EntryControls entry, Report report);
 
 std::string_view instruction_error_name(u32 error);
 void print_vmcs(Loaded const& vmcs, lib::TextSink& sink);
@@ -26,11 +25,11 @@ std::size_t violated_rules(GuestStateView const& state, std::span<std::string_vi
 GuestStateView view(Loaded const& vmcs, EntryControls entry);
 } // namespace detail
 
-template <typename Report>
-void check_guest_state(Loaded const& vmcs, EntryControls entry, Report report) {
+template <typename Report> void check_guest_state(Loaded const& vmcs, EntryControls entry, Report report) {
     std::array<std::string_view, 8> rules{};
     auto const count = detail::violated_rules(detail::view(vmcs, entry), rules);
-    for (std::size_t i = 0; i < count; i++) report(rules[i]);
+    for (std::size_t i = 0; i < count; i++)
+        report(rules[i]);
 }
 
 } // namespace vmx

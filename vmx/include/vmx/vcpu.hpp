@@ -85,7 +85,8 @@ private:
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
-    After slow_exit(u16 reason, vm::Exit& exit);
+    After slow_exit(u16 reason);
+    void step_over(u8 length);
     void requeue_interrupted_event();
     bool exception_exit(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
@@ -121,7 +122,6 @@ private:
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;
-    bool needs_attention_ = true; // not running, or an NMI waits: look again before every entry
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
     u32 last_cpu_ = ~0U; // where the VMCS is active

@@ -26,7 +26,7 @@ struct Options {
     LogLevel log_level = LogLevel::Info;
     PanicAction on_panic = PanicAction::Halt;
     ClockSource clock = ClockSource::Automatic;
-    u32 cpus = 0; // use at most so many; 0: all
+    u32 cpus = 0;                 // use at most so many; 0: all
     std::string_view vmx_disable; // features of VT-x to do without, as if the CPU lacked them
 };
 

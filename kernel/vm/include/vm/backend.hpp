@@ -1,5 +1,6 @@
 #pragma once
-// What a CPU vendor's virtualization offers, implemented by vmx and svm. A VMCS or VMCB is visible in neither direction.
+// What a CPU vendor's virtualization offers, implemented by vmx and svm. A VMCS or VMCB is visible in neither
+// direction.
 #include <kernel/heap.hpp>
 #include <lib/format.hpp>
 #include <lib/result.hpp>

@@ -39,11 +39,11 @@ enum class ExitReason : u8 {
     Xsetbv,
     ControlRegister,
     DebugRegister,
-    CacheControl, // INVD, WBINVD
-    Forbidden,    // an instruction that does not exist for guests: #UD
-    Privileged,   // one that exists, but that we refuse: #GP(0)
-    ApicAccess,   // the APIC page, where hardware could not do it alone
-    ApicWrite,    // trap-like: the value is in the page already
+    CacheControl,   // INVD, WBINVD
+    Forbidden,      // an instruction that does not exist for guests: #UD
+    Privileged,     // one that exists, but that we refuse: #GP(0)
+    ApicAccess,     // the APIC page, where hardware could not do it alone
+    ApicWrite,      // trap-like: the value is in the page already
     EndOfInterrupt, // of a vector in the EOI-exit bitmap
     TprBelowThreshold,
     PreemptionTimer,
@@ -78,16 +78,16 @@ struct RegisterAccess { // MOV to and from a control or debug register
     u16 lmsw_source;
 };
 
+// `reason` and `length` are always valid, of the rest what the comment says. Without initialisers: most exits need
+// none.
 struct Exit {
-    ExitReason reason = ExitReason::Unknown;
-    u8 length = 0; // of the instruction, in bytes
-    u8 vector = 0; // Exception, EndOfInterrupt
-    bool has_error_code = false;
-    u32 error_code = 0;
-    u16 apic_offset = 0;
-    PortAccess port{};
-    MemoryAccess memory{};
-    RegisterAccess control{};
+    ExitReason reason;
+    u8 length;              // of the instruction, in bytes; 0: not known
+    u8 vector;              // EndOfInterrupt
+    u16 apic_offset;        // ApicWrite
+    PortAccess port;        // PortIo
+    MemoryAccess memory;    // MemoryFault, ApicAccess
+    RegisterAccess control; // ControlRegister
 };
 
 } // namespace vm

@@ -164,7 +164,7 @@ public:
     MsrRule const* find(u32 index) const;
 
 private:
-    u64& slot_of(MsrRule const& rule, u32 index) { return state_.slots[rule.where + (index - rule.index)]; }
+    u64& slot_of(MsrRule const& rule, u32 index) { return state_.slots.data()[rule.where + (index - rule.index)]; }
     bool has(MsrRule const& rule) const { return (rule.needs & ~has_) == 0; }
     MsrResult write_rare(u32 index, u64 value);
     MsrResult write_stored(u64& slot, u64 writable, u64 value);

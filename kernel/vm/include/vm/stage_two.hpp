@@ -28,8 +28,7 @@ public:
 };
 
 // Entry: static table(HostPhys), static leaf(HostPhys, level, rights), is_present(), is_leaf(level), address().
-template <typename Entry>
-class StageTwoTable {
+template <typename Entry> class StageTwoTable {
 public:
     // `largest_level`: 1 for 4 KiB pages only, 2 for 2 MiB, 3 for 1 GiB.
     explicit StageTwoTable(unsigned largest_level) : largest_level_(largest_level) {}
@@ -51,7 +50,8 @@ public:
             return lib::fail(lib::Errc::OutOfRange);
         while (size > 0) {
             unsigned level = largest_level_;
-            while (level > 1 && (((at.value | to.value) & (bytes_at(level) - 1)) != 0 || size < bytes_at(level))) level--;
+            while (level > 1 && (((at.value | to.value) & (bytes_at(level) - 1)) != 0 || size < bytes_at(level)))
+                level--;
             Entry* const entry = TRY(entry_for(at, level));
             if (entry->is_present() && !entry->is_leaf(level)) {
                 release(entry->address(), level - 1);
@@ -64,7 +64,8 @@ public:
         return {};
     }
     lib::Result<void> unmap(GuestPhys at, u64 size) {
-        for (u64 done = 0; done < size; done += lib::page_size) *TRY(entry_for(at + done, 1)) = Entry{};
+        for (u64 done = 0; done < size; done += lib::page_size)
+            *TRY(entry_for(at + done, 1)) = Entry{};
         return {};
     }
 
@@ -87,7 +88,8 @@ private:
                 entry = Entry::table(TRY(new_table()));
             } else if (entry.is_leaf(up)) {
                 HostPhys const frame = TRY(new_table());
-                for (u64 i = 0; i < entries; i++) table_at(frame)[i] = entry.piece(i, up);
+                for (u64 i = 0; i < entries; i++)
+                    table_at(frame)[i] = entry.piece(i, up);
                 entry = Entry::table(frame);
             }
             table = table_at(entry.address());

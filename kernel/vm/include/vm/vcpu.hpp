@@ -56,6 +56,7 @@ inline constexpr u32 eoi_bitmap = 1U << 5;
 inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
+inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
 
@@ -71,7 +72,8 @@ public:
 
     // Runs the guest on the calling CPU, interrupts off, until something wants the CPU back.
     virtual Leave run() = 0;
-    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs elsewhere.
+    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs
+    // elsewhere.
     virtual void unload() = 0;
 
     // State of the guest. Valid on the owning CPU between exits; slow ones read the control block.

@@ -77,7 +77,8 @@ public:
     void deliver(IpiRequest const& request, Vcpu* sender, TriggerMode trigger);
 
 private:
-    Vm(VmConfig const& config, Backend& backend, VirtualPlatform& platform) : config_(config), backend_(backend), platform_(platform) {}
+    Vm(VmConfig const& config, Backend& backend, VirtualPlatform& platform)
+        : config_(config), backend_(backend), platform_(platform) {}
     lib::Result<void> build();
     void signal(Vcpu& target, IpiRequest const& request, TriggerMode trigger);
 

@@ -1,6 +1,6 @@
 #pragma once
-// One function per instruction: the seam for tests. tests/fakes has a file of this name with the same functions, played by
-// a recording CPU. Nothing here decides anything.
+// One function per instruction: the seam for tests. tests/fakes has a file of this name with the same functions, played
+// by a recording CPU. Nothing here decides anything.
 #include <lib/types.hpp>
 
 namespace lib::x86 {
@@ -137,16 +137,28 @@ inline u64 xgetbv(u32 index) {
     return u64{high} << 32 | low;
 }
 inline void xsave(void* area, u64 mask) {
-    asm volatile("xsave64 (%0)" : : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32)) : "memory");
+    asm volatile("xsave64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
 }
 inline void xrstor(void const* area, u64 mask) {
-    asm volatile("xrstor64 (%0)" : : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32)) : "memory");
+    asm volatile("xrstor64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
 }
 inline void xsaves(void* area, u64 mask) {
-    asm volatile("xsaves64 (%0)" : : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32)) : "memory");
+    asm volatile("xsaves64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
 }
 inline void xrstors(void const* area, u64 mask) {
-    asm volatile("xrstors64 (%0)" : : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32)) : "memory");
+    asm volatile("xrstors64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
 }
 inline void fxsave(void* area) { asm volatile("fxsave64 (%0)" : : "r"(area) : "memory"); }
 inline void fxrstor(void const* area) { asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory"); }
@@ -205,12 +217,12 @@ inline bool vmptrld(u64 region) {
 }
 inline bool vmread(u64 field, u64& value) {
     bool ok;
-    asm volatile("vmread %2, %1" : "=@cca"(ok), "=rm"(value) : "r"(field));
+    asm volatile("vmread %2, %1" : "=@cca"(ok), "=r"(value) : "r"(field));
     return ok;
 }
 inline bool vmwrite(u64 field, u64 value) {
     bool ok;
-    asm volatile("vmwrite %1, %2" : "=@cca"(ok) : "rm"(value), "r"(field) : "memory");
+    asm volatile("vmwrite %1, %2" : "=@cca"(ok) : "r"(value), "r"(field) : "memory");
     return ok;
 }
 inline bool invept(u64 type, InveptDescriptor const& descriptor) {

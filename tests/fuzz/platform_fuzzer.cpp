@@ -1,0 +1,161 @@
+// Streams of accesses, steps of time and events to a whole platform. It must neither crash nor hang, do bounded work
+// per request, and keep its promises to the host: no unknown line, no timer storm, at most the bytes that were offered.
+#include <vmm/platform.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fakes/fake_host.hpp>
+#include <memory>
+#include <vector>
+
+namespace {
+
+using vmm::Op;
+using vmm::Space;
+using vmm::u16;
+using vmm::u32;
+using vmm::u64;
+using vmm::u8;
+
+void require(bool condition, int line = __builtin_LINE()) {
+    if (condition) return;
+    std::fprintf(stderr, "broken promise at line %d\n", line);
+    std::abort();
+}
+
+class Input {
+public:
+    explicit Input(std::span<u8 const> bytes) : bytes_(bytes) {}
+    bool is_empty() const { return bytes_.empty(); }
+    template <typename T> T take() {
+        T value{};
+        std::size_t const count = std::min(sizeof(T), bytes_.size());
+        std::memcpy(&value, bytes_.data(), count);
+        bytes_ = bytes_.subspan(count);
+        return value;
+    }
+
+private:
+    std::span<u8 const> bytes_;
+};
+
+constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,
+                                     0x60,  0x64,  0x70,  0x71,  0x72,  0x73,  0x80,  0x92,  0xed,  0x3f8, 0x3f9,
+                                     0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x600, 0x602, 0x604, 0x608, 0xcf8,
+                                     0xcf9, 0xcfc, 0x5f,  0x6f,  0x3f7, 0x5ff, 0x607, 0xffff};
+
+struct World {
+    fakes::FakeHost host;
+    std::unique_ptr<vmm::Platform> platform =
+        std::make_unique<vmm::Platform>(vmm::PlatformConfig{host, 1'700'000'000, 4, lib::GiB, lib::GiB});
+
+    World() {
+        host.console_device = static_cast<u16>(vmm::DeviceId::Com1);
+        host.console_room = 64;
+        host.deliver_to([this](vmm::Event const& event) { platform->on(event); });
+    }
+    void access(Input& input, Space space, u64 address) {
+        u8 const shape = input.take<u8>();
+        u8 const size = static_cast<u8>(1U << (shape & (space == Space::Mmio ? 3 : 1)) << (shape & 4 ? 1 : 0));
+        u8 const width = std::min<u8>(size, space == Space::Mmio ? 8 : 4);
+        u64 data = (shape & 0x80) != 0 ? input.take<u32>() : input.take<u8>();
+        if (width < 8) data &= (u64{1} << (width * 8)) - 1;
+        platform->io(space, address, width, (shape & 0x40) != 0 ? Op::Read : Op::Write, data);
+    }
+    // Time passes, but a machine that only counts fires no more timers than its fastest one allows.
+    void step(u64 nanoseconds) {
+        for (unsigned fired = 0; fired < 64; fired++) {
+            auto const next =
+                std::ranges::min_element(host.timers, {}, [](auto const& timer) { return timer.second.deadline; });
+            if (next == host.timers.end() || next->second.deadline > host.clock + nanoseconds) break;
+            u64 const due = std::max(next->second.deadline, host.clock);
+            nanoseconds -= due - host.clock;
+            u64 const before = host.clock;
+            host.clock = due;
+            vmm::Event const event{next->second.generation, next->first.second, next->first.first,
+                                   vmm::EventKind::Timer, 0};
+            host.timers.erase(next);
+            std::size_t const armed = host.timers_armed;
+            platform->on(event);
+            require(host.timers_armed - armed <= 2);
+            require(host.clock >= before);
+        }
+        host.clock += nanoseconds;
+    }
+    void round_trip() {
+        std::vector<u8> saved(vmm::Platform::saved_size()), again(saved.size());
+        require(platform->save(saved).has_value());
+        require(platform->restore(saved).has_value());
+        require(platform->save(again).has_value());
+        require(saved == again);
+    }
+};
+
+void act(World& world, Input& input) {
+    u8 const what = input.take<u8>();
+    switch (what % 16) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+    case 5: return world.access(input, Space::Pio, interesting_ports[input.take<u8>() % std::size(interesting_ports)]);
+    case 6: return world.access(input, Space::Pio, input.take<u16>());
+    case 7: return world.access(input, Space::Mmio, 0xfec0'0000 + input.take<u8>() / 16 * 16);
+    case 8: return world.access(input, Space::Mmio, 0xfebf'fff0 + input.take<u16>());
+    case 9: return world.step(u64{input.take<u16>()} * 1000);
+    case 10: return world.step(u64{input.take<u32>()} << (input.take<u8>() % 12));
+    case 11: {
+        u8 const pins = input.take<u8>();
+        return world.platform->set_irq_line(pins & 31, (pins & 0x80) != 0);
+    }
+    case 12: {
+        u8 const vector = world.platform->acknowledge_interrupt();
+        world.platform->end_of_interrupt(input.take<u8>());
+        static_cast<void>(world.platform->eoi_wanted(vector));
+        return;
+    }
+    case 13: {
+        u8 const bytes = input.take<u8>();
+        if ((bytes & 1) != 0)
+            world.host.type(std::string(bytes, 'x'));
+        else
+            world.host.make_room(bytes);
+        return;
+    }
+    case 14: {
+        vmm::Event event{};
+        event.generation = input.take<u8>();
+        event.device = input.take<u8>() % 8;
+        event.id = input.take<u8>() % 4;
+        event.kind = static_cast<vmm::EventKind>(input.take<u8>() % 3);
+        return world.platform->on(event);
+    }
+    default:
+        if ((what & 0x10) != 0) return world.round_trip();
+        if ((what & 0x20) != 0) return world.platform->power_button();
+        if ((what & 0xc0) == 0xc0) world.platform->reset();
+        return;
+    }
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size);
+int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
+    World world;
+    Input input({data, size});
+    while (!input.is_empty()) {
+        std::size_t const lines = world.host.line_changes.size(), messages = world.host.messages.size(),
+                          armed = world.host.timers_armed, intr = world.host.intr_changes;
+        act(world, input);
+        require(world.host.line_changes.size() == lines); // the platform keeps its lines to itself
+        // Each access is at most eight pieces, each step at most 64 events, and none of them sends more than all
+        // inputs.
+        require(world.host.messages.size() - messages <= 64 * 24);
+        require(world.host.timers_armed - armed <= 64 * 3);
+        require(world.host.intr_changes - intr <= 64 * 8);
+    }
+    return 0;
+}
