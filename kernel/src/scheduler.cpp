@@ -215,7 +215,10 @@ SchedulerEntity* Scheduler::choose(Core& core, u32 cpu, u64 now, CpuSet& kicks) 
 
 // A sibling that idles because of the groups looks again whenever another starts or stops.
 void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
-    if (config_.share_cores || core.waiting_count.load(std::memory_order_relaxed) == 0) return;
+    if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
+    u32 waiting = 0;
+    for (u32 i = 0; i < core_count_; i++) waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
+    if (waiting == 0) return;
     core.cpus.for_each([&](u32 sibling) {
         if (sibling != cpu && cpus_[sibling].current == nullptr && take_idle(sibling)) kicks.add(sibling);
     });
