@@ -153,12 +153,12 @@ void Scheduler::leave(u32 cpu, State next) {
     if (--core.running == 0) core.running_group.store(none, std::memory_order_relaxed);
 }
 
-u64 Scheduler::idle_deadline(Core& core) const {
+u64 Scheduler::idle_deadline(Core& core, u32 cpu) {
     u64 until = Decision::never;
     auto const* const throttled = core.throttled.front();
     if (throttled != nullptr) until = throttled->resume_at_;
     // Somebody of another group waits for the siblings' turn to be long enough.
-    if (core.waiting_count.load(std::memory_order_relaxed) != 0 && core.running != 0 && core.wanted_group == none)
+    if (!config_.share_cores && core.running != 0 && core.wanted_group == none && first_for(core, cpu) != nullptr)
         until = std::min(until, core.turn_started + config_.slice);
     return until;
 }
@@ -349,7 +349,7 @@ Decision Scheduler::choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left) 
         } else {
             set_idle(cpu); // before other queues are looked at again: who queues after that look sees it
             if (has_left) wake_siblings(core, cpu, kicks);
-            decision.until = idle_deadline(core);
+            decision.until = idle_deadline(core, cpu);
         }
     }
     kick_all(kicks);

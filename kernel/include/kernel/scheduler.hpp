@@ -173,7 +173,7 @@ private:
     SchedulerEntity* choose(Core& core, u32 cpu, u64 now, CpuSet& kicks);
     bool goes_on(Core& core, u32 cpu, u64 now);
     u64 deadline(Core& core, u32 cpu, u64 now);
-    u64 idle_deadline(Core& core) const;
+    u64 idle_deadline(Core& core, u32 cpu);
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
     Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted);

@@ -114,8 +114,8 @@ struct SimulatedMachine {
         cpu.until = decision.until;
         cpu.ran_from = now;
         if (before != nullptr && before != cpu.task && before->wants_to_run && before->waiting_since == never) before->waiting_since = now;
-        if (cpu.task == nullptr) return;
         ASSERT_GT(cpu.until, now) << "a decision that ends before it begins";
+        if (cpu.task == nullptr) return;
         if (cpu.task != before) cpu.task->dispatches++;
         if (cpu.task->waiting_since != never) {
             cpu.task->longest_wait = std::max(cpu.task->longest_wait, now - cpu.task->waiting_since);
