@@ -83,6 +83,32 @@ constexpr u32 string_batch = 512; // elements per exit: bounded work, the guest 
 
 } // namespace
 
+bool VirtualMachine::decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) {
+    using Kind = vm::DecodedInstruction::Kind;
+    std::array<u8, 16> code{};
+    u32 const count = vm::fetch_code(vcpu, code);
+    auto const mode = mode_of(vcpu);
+    vmm::InterceptedInstruction instruction;
+    if (!vmm::decode_intercepted({code.data(), count}, mode, instruction)) return false;
+    out = {Kind::Other, instruction.length, instruction.control, instruction.reg, 0};
+    if (instruction.kind == vmm::Intercepted::ReadCr) out.kind = Kind::ReadControl;
+    if (instruction.kind == vmm::Intercepted::WriteCr) out.kind = Kind::WriteControl;
+    if (instruction.kind == vmm::Intercepted::Clts) out.kind = Kind::Clts;
+    if (instruction.kind != vmm::Intercepted::Lmsw) return true;
+    out.kind = Kind::Lmsw;
+    vcpu.fetch_gprs();
+    if (!instruction.has_memory) {
+        out.lmsw_source = static_cast<u16>(vcpu.gprs()[instruction.reg]);
+        return true;
+    }
+    u64 const offset = vmm::effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
+    StringOperand operand(vcpu, name_of(vmm::effective_segment(instruction.memory)), mode, false);
+    vm::Exception exception{};
+    u8 const* const at = operand.at(offset, sizeof(out.lmsw_source), exception);
+    if (at != nullptr) std::memcpy(&out.lmsw_source, at, sizeof(out.lmsw_source));
+    return at != nullptr;
+}
+
 Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
     std::array<u8, 16> code{};
     u32 const count = vm::fetch_code(vcpu, code);

@@ -85,16 +85,52 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     return walk_32(walk, cr3, (cr4 & Cr4::PSE::mask) != 0);
 }
 
+namespace {
+
+// Walks to the code at `linear` and remembers the way.
+u8 const* walk_to_code(Vcpu& vcpu, u64 cr3, u64 linear) {
+    GuestRam const& ram = vcpu.vm().ram();
+    std::array<u64 const*, CodeWindow::levels> slots{};
+    std::array<u64, CodeWindow::levels> entries{};
+    u64 table = cr3 & frame_64;
+    for (unsigned count = 0; count < CodeWindow::levels; count++) {
+        unsigned const shift = 12 + 9 * (CodeWindow::levels - 1 - count);
+        u8 const* const at = ram.pointer(GuestPhys{table + (linear >> shift & 511) * 8}, 8);
+        if (at == nullptr) return nullptr;
+        slots[count] = reinterpret_cast<u64 const*>(at);
+        u64 const entry = __atomic_load_n(slots[count], __ATOMIC_RELAXED);
+        entries[count] = entry;
+        if ((entry & present) == 0) return nullptr;
+        table = entry & frame_64;
+        if (shift == 12 || ((entry & large) != 0 && count > 0)) {
+            u64 const offset = (u64{1} << shift) - 1;
+            u64 const page = ((table & ~offset) | (linear & offset)) & ~(lib::page_size - 1);
+            u8 const* const code = ram.pointer(GuestPhys{page}, lib::page_size);
+            if (code == nullptr) return nullptr;
+            vcpu.code_window().remember(cr3, linear, code, slots, entries, count + 1);
+            return code + (linear & (lib::page_size - 1));
+        }
+    }
+    return nullptr;
+}
+
+} // namespace
+
+u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
+    if ((rip & (lib::page_size - 1)) > lib::page_size - bytes) return nullptr;
+    if (!vcpu.is_64_bit()) return nullptr; // elsewhere CS has a base
+    u8 const* const known = vcpu.code_window().find(cr3, rip);
+    return known != nullptr ? known : walk_to_code(vcpu, cr3, rip);
+}
+
 u32 fetch_code(Vcpu& vcpu, std::array<u8, 16>& bytes) {
     constexpr u32 longest_instruction = 15;
     u64 linear = vcpu.rip();
-    bool const is_long = (vcpu.efer() & lib::x86::Efer::LMA::mask) != 0;
-    Segment const cs = is_long ? Segment{} : vcpu.segment(SegmentName::Cs);
-    // In 64-bit mode CS has no base; in compatibility mode it has one.
-    if (!is_long)
-        linear = (linear + cs.base) & 0xffff'ffff;
-    else if (auto const code = vcpu.segment(SegmentName::Cs); (code.attributes & segment::l_bit) == 0)
-        linear = (linear + code.base) & 0xffff'ffff;
+    if (u8 const* const code = code_in_place(vcpu, vcpu.cr3(), linear, sizeof(bytes))) [[likely]] {
+        std::memcpy(bytes.data(), code, bytes.size());
+        return longest_instruction;
+    }
+    if (!vcpu.is_64_bit()) linear = (linear + vcpu.segment(SegmentName::Cs).base) & 0xffff'ffff;
     u32 fetched = 0;
     while (fetched < longest_instruction) {
         auto const at = translate(vcpu, linear + fetched, {false, false, false});
