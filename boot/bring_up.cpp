@@ -37,8 +37,10 @@ constexpr u64 after_init = 10 * millisecond;
 constexpr u64 until_second_startup = 1 * millisecond;
 constexpr u64 until_silent = 200 * millisecond;
 constexpr u64 until_ready = 3'000 * millisecond;
-constexpr u64 probe_time = 20 * millisecond;
+// Enough rounds for one without a disturbance; more where a host shares its CPUs with others.
 constexpr unsigned probe_rounds = 64;
+constexpr u64 probe_good = 2 * microsecond;
+constexpr u64 probe_time = 200 * millisecond;
 constexpr u32 stack_pages = 4;
 constexpr u32 xapic_broadcast = 0xff;
 
@@ -194,7 +196,7 @@ Skew measure_skew() {
     Skew best;
     u64 const begin = x86::rdtsc();
     u64 const limit = kernel::tsc_scale().to_ticks(probe_time);
-    for (unsigned round = 0; round < probe_rounds && x86::rdtsc() - begin < limit; round++) {
+    for (unsigned round = 0; (round < probe_rounds || best.within > probe_good) && x86::rdtsc() - begin < limit; round++) {
         u32 const turn = start.turn.load(std::memory_order_relaxed) + 1;
         u64 const before = x86::rdtsc();
         start.turn.store(turn, std::memory_order_release);
@@ -304,7 +306,7 @@ private:
         u64 const size = static_cast<u64>(skew.nanos < 0 ? -skew.nanos : skew.nanos);
         kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size, skew.nanos < 0 ? "behind" : "ahead of",
                           skew.within);
-        worst_skew_ = std::max(worst_skew_, size);
+        worst_skew_ = std::max(worst_skew_, size + skew.within);
         if (size <= skew.within + microsecond) return;
         kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump", apic_id, size,
                             skew.nanos < 0 ? "behind" : "ahead of");
@@ -313,7 +315,7 @@ private:
     void report(u32 present) const {
         auto const& topology = kernel::machine_topology();
         u32 const count = kernel::cpu_count();
-        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs within {}.{:03} us", count, present, topology.core_count(),
+        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs equal within {}.{:03} us", count, present, topology.core_count(),
                          topology.core_count() == 1 ? "" : "s", topology.node_count(), topology.node_count() == 1 ? "" : "s",
                          worst_skew_ / microsecond, worst_skew_ % microsecond);
     }

@@ -11,6 +11,7 @@
 #include <kernel/heap.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
+#include <kernel/run_loop.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/backend.hpp>
@@ -89,6 +90,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
     bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+    if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
     run_virtual_machines(modules, *backend);
 }

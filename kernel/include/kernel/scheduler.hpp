@@ -24,10 +24,10 @@ using lib::u64;
 using lib::u8;
 
 struct ScheduleSettings {
-    static constexpr u32 max_weight = 1000;
+    static constexpr u32 max_weight = 10'000;
     static constexpr u32 usual_weight = 100;
     CpuSet allowed{};           // physical CPUs it may run on
-    u32 weight = usual_weight;  // 1 to 1000: its share among those that compete
+    u32 weight = usual_weight;  // 1 to 10000: its share among those that compete
     u32 cap = 0;                // percent of one CPU it gets at most; 0: no limit
     bool is_exclusive = false;  // has a CPU (and with SMT a core) to itself, without a tick
 };

@@ -256,7 +256,7 @@ TEST(Scheduler, RefusesSettingsThatMakeNoSense) {
     SimulatedMachine machine(2);
     SchedulerEntity entity;
     auto const all = machine.all_cpus();
-    for (ScheduleSettings const& bad : {ScheduleSettings{.allowed = all, .weight = 0}, ScheduleSettings{.allowed = all, .weight = 1001},
+    for (ScheduleSettings const& bad : {ScheduleSettings{.allowed = all, .weight = 0}, ScheduleSettings{.allowed = all, .weight = 10'001},
                                         ScheduleSettings{.allowed = all, .cap = 101}, ScheduleSettings{.allowed = {}},
                                         ScheduleSettings{.allowed = CpuSet::single(7)},
                                         ScheduleSettings{.allowed = all, .cap = 10, .is_exclusive = true}})
