@@ -115,6 +115,7 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};
     kernel::DeferredWork* on_end_ = nullptr;
