@@ -36,9 +36,9 @@ struct IpiRequest {
 class ApicBus : public TimerHost {
 public:
     virtual void send_ipi(LocalApic& from, IpiRequest const& request) = 0;
-    virtual void end_of_interrupt(u8 vector) = 0;      // of a level-triggered interrupt: for the IOAPIC
-    // Something may have become deliverable: new in IRR, or let through by an EOI, the TPR or LINT0. Not called for
-    // merge_posted().
+    virtual void end_of_interrupt(u8 vector) = 0; // of a level-triggered interrupt: for the IOAPIC
+    // IRR has something new, or something whose turn may have come by an EOI, the TPR or LINT0; not called for
+    // merge_posted(). After every write of the TPR: a backend may keep a copy.
     virtual void interrupt_pending(LocalApic& at) = 0;
 
 protected:
@@ -195,10 +195,10 @@ inline void LocalApic::end_of_interrupt() {
     u32 const offset = (vector & 0xe0U) / 2; // 32 vectors to 16 bytes
     u32 const mask = ApicPage::vector_bit(vector);
     page_[apic_reg::ISR + offset] &= ~mask;
-    if (irr_summary_ != 0) [[unlikely]]
-        bus_.interrupt_pending(*this);
     if ((page_[apic_reg::TMR + offset] & mask) != 0) [[unlikely]]
         bus_.end_of_interrupt(vector);
+    if (irr_summary_ != 0) [[unlikely]]
+        bus_.interrupt_pending(*this); // it may be its turn now
 }
 
 // EOI and an interrupt to oneself come first: they are what an x2APIC guest writes most.
