@@ -225,8 +225,9 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     if (vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
     if (exit.memory.is_table_walk) {
         std::array<char, 100> text{};
-        vm_->stop(vm::EndReason::Crash,
-                  lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
+        vm_->stop(
+            vm::EndReason::Crash,
+            lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
         return Outcome::StopVm;
     }
     // Nobody answers there, so the bus reads as ones, and those are no instruction.
@@ -237,7 +238,8 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     vmm::Instruction instruction;
     if (!vmm::decode({code.data(), count}, mode, instruction)) {
         if (!std::exchange(has_warned_of_instruction_, true))
-            kernel::log_warning("vm {}: instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not supported: #UD; rip {:#x}",
+            kernel::log_warning("vm {}: instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not "
+                                "supported: #UD; rip {:#x}",
                                 name(), code[0], code[1], code[2], code[3], address, vcpu.rip());
         return inject(vcpu, vm::invalid_opcode());
     }

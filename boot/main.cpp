@@ -37,15 +37,18 @@ void report_memory(MemorySummary const& summary) {
 template <typename Vendor, typename Disabled>
 kernel::Own<vm::Backend> create_backend(std::string_view option, std::string_view words) {
     Disabled disabled;
-    if (!disabled.parse(words)) kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
+    if (!disabled.parse(words))
+        kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
     auto backend = Vendor::create(disabled);
     if (!backend) kernel::refuse_to_start(backend.error().what, backend.error().remedy);
     return kernel::Own<vm::Backend>(backend->release());
 }
 
 kernel::Own<vm::Backend> choose_backend(Options const& options) {
-    if (kernel::cpu_features().is_amd) return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
-    if (kernel::cpu_features().is_intel) return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
+    if (kernel::cpu_features().is_amd)
+        return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
+    if (kernel::cpu_features().is_intel)
+        return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
     kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
 }
 
@@ -89,7 +92,8 @@ extern "C" void boot_main(lib::u32 information_at) {
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
-    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page,
+                   lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
     run_virtual_machines(modules, *backend);

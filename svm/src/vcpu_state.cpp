@@ -49,7 +49,13 @@ void Vcpu::unload() {
               .dr1 = x86::read_dr(1),
               .dr2 = x86::read_dr(2),
               .dr3 = x86::read_dr(3)};
+    fetch_xcr0();
     fpu_.save();
+}
+
+// XSETBV is intercepted, but not every emulator knows: the register is the guest's while it is loaded.
+void Vcpu::fetch_xcr0() {
+    if (vm().cpuid().rules().xcr0 != 0) xcr0_ = x86::xgetbv(0);
 }
 
 void Vcpu::unload_current() {

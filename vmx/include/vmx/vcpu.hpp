@@ -46,7 +46,8 @@ public:
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
     bool is_64_bit() override {
         // CS.L means nothing outside of long mode.
-        return entry_controls_.get<EntryControls::Ia32eModeGuest>() && (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
+        return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
+               (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
     }
     void advance(u8 length) override;
     void drop_events() override;

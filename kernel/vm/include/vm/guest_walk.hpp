@@ -16,8 +16,8 @@ struct WalkAccess {
 // The guest-physical address, or the #PF that the access deserves; #GP for an address that is not canonical.
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access);
 
-// The code at CS:RIP where it lies, with at least `bytes` (at most 16) of it in one piece; nullptr when it is not to be had
-// that way: outside of 64-bit mode, across a page boundary, or not in RAM. `cr3` and `rip` are the vCPU's.
+// The code at CS:RIP where it lies, with at least `bytes` (at most 16) of it in one piece; nullptr when it is not to be
+// had that way: outside of 64-bit mode, across a page boundary, or not in RAM. `cr3` and `rip` are the vCPU's.
 u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes);
 
 // Up to 15 bytes of code at CS:RIP; how many could be had.

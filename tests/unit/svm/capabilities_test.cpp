@@ -1,0 +1,63 @@
+#include "svm/machine.hpp"
+
+namespace machine {
+namespace {
+
+struct CapabilitiesTest : ::testing::Test {
+    fakes::Cpu cpu;
+    CapabilitiesTest() { populate(cpu, features_zen2, 32768); }
+    std::string refusal() {
+        auto const found = svm::read_capabilities({});
+        return found ? "" : std::string(found.error().what);
+    }
+    std::string words(svm::Disabled const& disabled = {}) {
+        std::array<char, 400> text{};
+        lib::BufferSink sink(text);
+        svm::read_capabilities(disabled)->describe(sink);
+        return std::string(sink.view());
+    }
+};
+
+TEST_F(CapabilitiesTest, RefusesACpuWithoutSvm) {
+    cpu.set_cpuid(0x8000'0001, {0, 0, 0, 0});
+    EXPECT_NE(refusal().find("no AMD-V"), std::string::npos);
+}
+
+TEST_F(CapabilitiesTest, RefusesWhatFirmwareLockedOff) {
+    cpu.populate_msr(0xc001'0114, 1U << 4 | 1U << 3);
+    EXPECT_NE(refusal().find("locked off by firmware"), std::string::npos);
+    cpu.populate_msr(0xc001'0114, 1U << 4);
+    EXPECT_NE(refusal().find("turned off"), std::string::npos);
+    cpu.populate_msr(0xc001'0114, 1U << 3); // locked open
+    EXPECT_EQ(refusal(), "");
+}
+
+TEST_F(CapabilitiesTest, LivesWithoutVmCr) {
+    cpu.remove_msr(0xc001'0114);
+    EXPECT_EQ(refusal(), "");
+}
+
+TEST_F(CapabilitiesTest, RefusesACpuWithoutNestedPaging) {
+    cpu.set_cpuid(0x8000'000a, {1, 64, 0, features_zen2 & ~1U});
+    EXPECT_NE(refusal().find("nested paging"), std::string::npos);
+}
+
+TEST_F(CapabilitiesTest, NeedsAnAsidForGuests) {
+    cpu.set_cpuid(0x8000'000a, {1, 1, 0, features_zen2});
+    EXPECT_NE(refusal().find("identifiers"), std::string::npos);
+}
+
+TEST_F(CapabilitiesTest, TellsWhatItUsesAndWhatNot) {
+    auto const text = words();
+    EXPECT_NE(text.find("next-RIP decode-assists flush-by-ASID clean-bits"), std::string::npos) << text;
+    EXPECT_NE(text.find("not used:"), std::string::npos) << text;
+    EXPECT_NE(text.find("AVIC"), std::string::npos) << text;
+    svm::Disabled disabled;
+    ASSERT_TRUE(disabled.parse("next-rip,large-pages"));
+    EXPECT_EQ(words(disabled).find("next-RIP"), std::string::npos);
+    EXPECT_EQ(words(disabled).find("1G-pages"), std::string::npos);
+    EXPECT_FALSE(disabled.parse("next-rip,ept"));
+}
+
+} // namespace
+} // namespace machine

@@ -1,0 +1,103 @@
+#pragma once
+// An AMD machine on the fake CPU, and a VM whose runs are played by the test.
+#include "support/machine_memory.hpp"
+
+#include <cstring>
+#include <fakes/cpu.hpp>
+#include <functional>
+#include <gtest/gtest.h>
+#include <kernel/apic.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/traps.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/backend.hpp>
+#include <svm/exit_code.hpp>
+#include <svm/vcpu.hpp>
+#include <vm/vm.hpp>
+
+namespace machine {
+
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+namespace exit_code = svm::exit_code;
+
+// CPUID 8000_000Ah EDX of QEMU's AMD-V, and of a Zen 2.
+inline constexpr u32 features_tcg = 1, features_zen2 = 0x0001'bcff;
+// A CPU with AMD-V, VM_CR open.
+void populate(fakes::Cpu& cpu, u32 features, u32 asids);
+
+class Platform final : public vm::VirtualPlatform {
+public:
+    bool pic = false;
+    vm::Outcome memory_outcome = vm::Outcome::Retry;
+    std::vector<vm::Exit> memory;
+    vm::DecodedInstruction decoded{};
+    bool can_decode = true;
+    unsigned decode_count = 0;
+
+    u64 port_in(u16, u8) override { return 0x1122'3344'5566'7788; }
+    void port_out(u16, u8, u64) override {}
+    vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
+    vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
+        memory.push_back(exit);
+        return memory_outcome;
+    }
+    bool decode(vm::Vcpu&, vm::DecodedInstruction& out) override {
+        decode_count++;
+        out = decoded;
+        return can_decode;
+    }
+    bool has_pic_interrupt() override { return pic; }
+    u8 acknowledge_pic() override {
+        pic = false;
+        return 0x20;
+    }
+    void end_of_interrupt(u8) override {}
+    std::array<u64, 4> eoi_vectors() override { return {}; }
+    void vm_stopped() override {}
+};
+
+// One exit to come. `before` is what the guest did until then.
+struct Exit {
+    u32 code;
+    u64 info_1 = 0;
+    u64 info_2 = 0;
+    std::function<void(svm::Vmcb&)> before = {};
+};
+
+using Entry = std::function<void()>;
+extern Entry on_entry; // what the fake svm_run calls for each VMRUN
+
+class SvmMachine : public ::testing::Test {
+public:
+    fakes::Cpu cpu;
+    Platform platform;
+
+protected:
+    explicit SvmMachine(u32 features = features_tcg, u32 asids = 16);
+    ~SvmMachine() override;
+    void create(svm::Disabled const& disabled = {});
+    // A guest in 64-bit mode with interrupts on, its code in a 2 MiB page, its APIC enabled.
+    void settle();
+    void write_code(u64 at, std::initializer_list<u8> bytes);
+    // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.
+    vm::Leave run(std::vector<Exit> exits);
+
+    svm::Vcpu& vcpu() { return static_cast<svm::Vcpu&>(vm->vcpu(0)); }
+    svm::Vmcb& vmcb() { return vcpu().vmcb_for_tests(); }
+
+    kernel::Own<svm::Backend> backend;
+    kernel::Own<vm::Vm> vm;
+    std::vector<svm::Vmcb> entries; // as VMRUN saw them
+
+private:
+    void enter();
+    std::vector<Exit> script_;
+    std::size_t next_ = 0;
+};
+
+constexpr u64 event(u8 vector, u8 type) { return 1U << 31 | u64{type} << 8 | vector; }
+
+} // namespace machine

@@ -1,0 +1,314 @@
+#include "svm/machine.hpp"
+
+#include <set>
+#include <svm/state_check.hpp>
+
+namespace machine {
+namespace {
+
+using vm::Gpr;
+using vm::SegmentName;
+namespace clean = svm::clean;
+namespace reg = vm::apic_reg;
+
+constexpr u64 rip = 0x10'0000;
+constexpr u64 gp = event(13, 3) | 1U << 11;
+
+class VcpuTest : public SvmMachine {
+protected:
+    explicit VcpuTest(u32 features = features_tcg) : SvmMachine(features) {}
+    void SetUp() override {
+        create();
+        settle();
+    }
+    // One exit, and the VMCB of the entry that followed it.
+    svm::Vmcb after(Exit exit) {
+        entries.clear();
+        EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
+        return entries.back();
+    }
+    u64 injected(svm::Vmcb const& block) { return block.control.event_injection.raw; }
+};
+class ZenTest : public VcpuTest {
+protected:
+    ZenTest() : VcpuTest(features_zen2) {}
+};
+
+TEST_F(VcpuTest, LengthOfAPlainInstructionIsSeenInPlace) {
+    write_code(rip, {0x0f, 0xa2, 0x90, 0x90});
+    vcpu().gpr(Gpr::Rax) = 0x4000'0000;
+    auto const next = after({exit_code::CPUID, 0, 0, [](svm::Vmcb& b) { b.save.rax = 0x4000'0000; }});
+    EXPECT_EQ(next.save.rip, rip + 2);
+    EXPECT_EQ(vcpu().gpr(Gpr::Rbx), 0x6c6c'754dU); // "Mull"
+    EXPECT_EQ(next.save.rax, 0x4000'0010U) << "RAX goes back by the VMCB";
+    EXPECT_EQ(platform.decode_count, 0U);
+}
+
+TEST_F(VcpuTest, PrefixesAreForTheDecoder) {
+    write_code(rip, {0x66, 0x0f, 0xa2, 0x90});
+    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0};
+    EXPECT_EQ(after({exit_code::CPUID}).save.rip, rip + 3);
+    EXPECT_EQ(platform.decode_count, 1U);
+}
+
+TEST_F(VcpuTest, TheWayToTheCodeIsWalkedAgainWhenTablesChange) {
+    write_code(rip, {0x0f, 0xa2});
+    EXPECT_EQ(after({exit_code::CPUID}).save.rip, rip + 2);
+    vcpu().set_rip(rip);
+    // The same linear page is elsewhere now, where a prefix stands before the opcode.
+    u64 const elsewhere = 0x20'0083;
+    std::memcpy(vm->ram().pointer(vm::GuestPhys{0x3000}, 8), &elsewhere, 8);
+    write_code(0x20'0000 + rip, {0x66, 0x0f, 0xa2, 0x90});
+    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0};
+    EXPECT_EQ(after({exit_code::CPUID}).save.rip, rip + 3);
+}
+
+TEST_F(VcpuTest, CodeThatVanishedIsLookedAtAgainAndNotForEver) {
+    u64 const absent = 0;
+    std::memcpy(vm->ram().pointer(vm::GuestPhys{0x3000}, 8), &absent, 8);
+    platform.can_decode = false;
+    auto const next = after({exit_code::CPUID});
+    EXPECT_EQ(next.save.rip, rip);
+    EXPECT_NE(next.control.asid, entries.front().control.asid) << "with nothing cached";
+    std::vector<Exit> many(100, Exit{exit_code::CPUID});
+    EXPECT_EQ(run(std::move(many)), vm::Leave::Stopped);
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+}
+
+TEST_F(VcpuTest, PortsSayTheNextRip) {
+    auto const next = after({exit_code::IOIO, 0x40U << 16 | 1U << 4 | 1, rip + 2});
+    EXPECT_EQ(next.save.rip, rip + 2);
+    EXPECT_EQ(next.save.rax & 0xff, 0x88U);
+    EXPECT_EQ(platform.decode_count, 0U);
+}
+
+TEST_F(VcpuTest, NestedFaultsReachThePlatform) {
+    after({exit_code::NPF, 1ULL << 32 | 1U << 1, 0xfec0'0010});
+    ASSERT_EQ(platform.memory.size(), 1U);
+    EXPECT_EQ(platform.memory[0].memory.address.value, 0xfec0'0010U);
+    EXPECT_TRUE(platform.memory[0].memory.is_write);
+    EXPECT_FALSE(platform.memory[0].memory.is_table_walk);
+    after({exit_code::NPF, 1ULL << 33, 0xd000'0000});
+    EXPECT_TRUE(platform.memory[1].memory.is_table_walk);
+}
+
+TEST_F(VcpuTest, AReservedBitInOurTablesStopsTheVm) {
+    EXPECT_EQ(run({{exit_code::NPF, 1U << 3, 0x1000}}), vm::Leave::Stopped);
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+}
+
+TEST_F(VcpuTest, InstructionsThatGuestsDoNotHaveAreInvalid) {
+    for (u32 const code : {exit_code::VMRUN, exit_code::VMLOAD, exit_code::VMSAVE, exit_code::STGI, exit_code::CLGI,
+                           exit_code::SKINIT, exit_code::INVLPGA, exit_code::MONITOR, exit_code::MWAIT,
+                           exit_code::RDPRU, exit_code::TLBSYNC, exit_code::MCOMMIT, exit_code::INVLPGB}) {
+        auto const next = after({code});
+        EXPECT_EQ(injected(next), event(6, 3)) << code;
+        EXPECT_EQ(next.save.rip, rip);
+    }
+    EXPECT_EQ(injected(after({exit_code::RDPMC})), gp);
+}
+
+TEST_F(VcpuTest, UnknownExitsStopTheVmOnly) {
+    EXPECT_EQ(run({{0x7777}}), vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("0x7777"), std::string_view::npos);
+}
+
+TEST_F(VcpuTest, InterruptedEventsAreDeliveredAgain) {
+    auto const with = [](u64 info) { return [info](svm::Vmcb& b) { b.control.exit_int_info.raw = info; }; };
+    u64 const page_fault = event(14, 3) | 1U << 11 | u64{7} << 32;
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(page_fault)})), page_fault);
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(0x50, 0))})), event(0x50, 0));
+    // What an instruction caused comes again by itself.
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(0x80, 4))})), 0U);
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(3, 3))})), 0U);
+}
+
+TEST_F(VcpuTest, AnInterruptWhoseDeliveryHitsADeviceStopsTheVm) {
+    EXPECT_EQ(
+        run({{exit_code::NPF, 2, 0xfee0'0000, [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x50, 0); }}}),
+        vm::Leave::Stopped);
+}
+
+TEST_F(VcpuTest, InterruptsWaitForTheirWindow) {
+    vcpu().set_rflags(2);
+    vcpu().apic().accept(0x40, vm::TriggerMode::Edge);
+    auto const closed = after({exit_code::INTR});
+    EXPECT_EQ(injected(closed), 0U);
+    EXPECT_TRUE(closed.control.intercepts.has(exit_code::VINTR));
+    EXPECT_TRUE(closed.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
+    auto const open = after({exit_code::VINTR, 0, 0, [](svm::Vmcb& b) { b.save.rflags = 0x202; }});
+    EXPECT_EQ(injected(open), event(0x40, 0));
+    EXPECT_FALSE(open.control.intercepts.has(exit_code::VINTR));
+    EXPECT_FALSE(open.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
+}
+
+TEST_F(VcpuTest, AShadowHoldsInterruptsBackAndEndsWithItsInstruction) {
+    write_code(rip, {0x0f, 0xa2});
+    vmcb().control.interrupt_state.set<svm::InterruptState::Shadow>(true);
+    vcpu().apic().accept(0x40, vm::TriggerMode::Edge);
+    auto const held = after({exit_code::INTR});
+    EXPECT_EQ(injected(held), 0U);
+    auto const next = after({exit_code::CPUID});
+    EXPECT_FALSE(next.control.interrupt_state.get<svm::InterruptState::Shadow>());
+}
+
+TEST_F(VcpuTest, TaskPriorityIsSharedWithCr8) {
+    vcpu().apic().mmio_write(reg::TPR, 4, 0x50);
+    auto next = after({exit_code::INTR});
+    EXPECT_EQ(next.control.interrupt_control.get<svm::InterruptControl::VirtualTpr>(), 5);
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    next = after({exit_code::INTR});
+    EXPECT_EQ(injected(next), 0U);
+    EXPECT_EQ(next.control.intercepts.cr_writes & 1U << 8, 1U << 8) << "lowering it must exit";
+    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 4, 8, 2, 0}; // MOV CR8, RDX
+    vcpu().gpr(Gpr::Rdx) = 3;
+    next = after({exit_code::WRITE_CR8});
+    EXPECT_EQ(next.save.rip, rip + 4);
+    EXPECT_EQ(injected(next), event(0x45, 0));
+    EXPECT_EQ(next.control.interrupt_control.get<svm::InterruptControl::VirtualTpr>(), 3);
+    EXPECT_EQ(next.control.intercepts.cr_writes & 1U << 8, 0U);
+    // Raised by the guest without an exit.
+    after({exit_code::INTR, 0, 0,
+           [](svm::Vmcb& b) { b.control.interrupt_control.set<svm::InterruptControl::VirtualTpr>(9); }});
+    EXPECT_EQ(vcpu().apic().task_priority(), 0x90);
+}
+
+TEST_F(VcpuTest, NmisWaitForTheIretOfTheLast) {
+    vcpu().post(vm::request::nmi);
+    auto next = after({exit_code::INTR});
+    // The request was taken on the first entry.
+    EXPECT_EQ(entries.front().control.event_injection.raw, event(2, 2));
+    EXPECT_TRUE(next.control.intercepts.has(exit_code::IRET));
+    vcpu().post(vm::request::nmi);
+    next = after({exit_code::INTR});
+    EXPECT_EQ(injected(next), 0U) << "blocked";
+    next = after({exit_code::IRET});
+    EXPECT_EQ(injected(next), 0U) << "the IRET is still to come";
+    EXPECT_NE(next.save.rflags & 0x100, 0U) << "stepped over";
+    next = after({exit_code::EXCEPTION_DB, 0, 0, [](svm::Vmcb& b) {
+                      b.save.rip = 0x2000;
+                      b.save.rflags = 0x202; // what IRET has popped
+                      b.save.dr6 |= 1U << 14;
+                  }});
+    EXPECT_EQ(injected(next), event(2, 2));
+    EXPECT_EQ(next.save.dr6, 0xffff'0ff0U) << "the guest never hears of the step";
+}
+
+TEST_F(VcpuTest, SingleStepsOverEmulatedInstructions) {
+    write_code(rip, {0x0f, 0xa2});
+    vcpu().set_rflags(0x302);
+    entries.clear();
+    run({{exit_code::CPUID}});
+    EXPECT_EQ(entries[1].control.event_injection.raw, event(1, 3));
+    EXPECT_NE(entries[1].save.dr6 & 1U << 14, 0U);
+}
+
+TEST_F(VcpuTest, ControlRegistersAreDecoded) {
+    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 4, 3, 0}; // MOV CR4, RBX
+    vcpu().gpr(Gpr::Rbx) = 0xa0;
+    auto next = after({exit_code::WRITE_CR4});
+    EXPECT_EQ(next.save.cr4, 0xa0U);
+    EXPECT_EQ(next.save.rip, rip + 3);
+    vcpu().gpr(Gpr::Rbx) = 1U << 13; // VMXE: never offered
+    after({exit_code::WRITE_CR4});
+    EXPECT_EQ(entries[1].control.event_injection.raw, gp);
+    EXPECT_EQ(entries[1].save.cr4, 0xa0U);
+    platform.decoded = {vm::DecodedInstruction::Kind::Clts, 2, 0, 0, 0};
+    vcpu().set_cr0(0x8001'0019);
+    EXPECT_EQ(after({exit_code::CR0_SEL_WRITE}).save.cr0, 0x8001'0011U);
+}
+
+TEST_F(VcpuTest, EferHidesSvm) {
+    EXPECT_EQ(vcpu().efer() & vm::efer::SVME, 0U);
+    EXPECT_EQ(vcpu().efer(), vm::efer::LME | vm::efer::LMA);
+    EXPECT_NE(vmcb().save.efer & vm::efer::SVME, 0U);
+}
+
+TEST_F(VcpuTest, SegmentsSurviveThePacking) {
+    for (u16 const attributes :
+         {vm::segment::long_code, vm::segment::code_16, vm::segment::data_32, vm::segment::busy_tss}) {
+        vcpu().set_segment(SegmentName::Es, {0x1234, attributes, 0x5678, 0x9abc});
+        auto const back = vcpu().segment(SegmentName::Es);
+        EXPECT_EQ(back.attributes, attributes);
+        EXPECT_EQ(back.selector, 0x1234);
+        EXPECT_EQ(back.limit, 0x5678U);
+        EXPECT_EQ(back.base, 0x9abcU);
+    }
+    vcpu().set_segment(SegmentName::Fs, {0, vm::segment::unusable | vm::segment::data_32, 0, 0});
+    EXPECT_NE(vcpu().segment(SegmentName::Fs).attributes & vm::segment::unusable, 0);
+    vcpu().set_segment(SegmentName::Ss, {0x2b, vm::segment::data_32 | 0x60, ~u32{0}, 0});
+    EXPECT_EQ(vcpu().privilege_level(), 3U);
+}
+
+TEST_F(VcpuTest, RefusedStatesAreExplained) {
+    EXPECT_EQ(run({{exit_code::INVALID, 0, 0, [](svm::Vmcb& b) { b.save.cr0 |= 1U << 29; }}}), vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("CR0.NW without CR0.CD"), std::string_view::npos) << vm->end_text();
+}
+
+TEST_F(VcpuTest, QemusAnswerToABadCr3BecomesAFault) {
+    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 3, 1, 0};
+    vcpu().gpr(Gpr::Rcx) = 0xfff0'0000'0000'0000;
+    EXPECT_EQ(injected(after({exit_code::INVALID})), gp);
+}
+
+TEST_F(ZenTest, LengthsComeFromTheCpu) {
+    auto const next = after({exit_code::CPUID, 0, 0, [](svm::Vmcb& b) { b.control.next_rip = rip + 4; }});
+    EXPECT_EQ(next.save.rip, rip + 4);
+    EXPECT_EQ(platform.decode_count, 0U);
+}
+
+TEST_F(ZenTest, MovesToControlRegistersAreNotDecoded) {
+    vcpu().gpr(Gpr::Rdi) = 0xa0;
+    auto const next =
+        after({exit_code::WRITE_CR4, 1ULL << 63 | 7, 0, [](svm::Vmcb& b) { b.control.next_rip = rip + 3; }});
+    EXPECT_EQ(next.save.cr4, 0xa0U);
+    EXPECT_EQ(next.save.rip, rip + 3);
+    EXPECT_EQ(platform.decode_count, 0U);
+}
+
+// Every change that the CPU may have cached must clear its group's bit.
+TEST_F(ZenTest, ChangesAreMarked) {
+    auto const marked = [&](auto change) {
+        run({});
+        EXPECT_EQ(vmcb().control.clean_bits, u32{clean::all});
+        change();
+        return static_cast<u32>(clean::all) & ~vmcb().control.clean_bits;
+    };
+    EXPECT_EQ(marked([&] { vcpu().set_cr0(0x8001'0011); }), u32{clean::control_registers});
+    EXPECT_EQ(marked([&] { vcpu().set_cr3(0x1000); }), u32{clean::control_registers});
+    EXPECT_EQ(marked([&] { vcpu().set_cr4(0x20); }), u32{clean::control_registers});
+    EXPECT_EQ(marked([&] { vcpu().set_efer(vm::efer::LME | vm::efer::LMA); }), u32{clean::control_registers});
+    EXPECT_EQ(marked([&] { vcpu().set_segment(SegmentName::Cs, {8, vm::segment::long_code, 0, 0}); }),
+              u32{clean::segments});
+    EXPECT_EQ(marked([&] { vcpu().set_gdt({0, 0}); }), u32{clean::descriptor_tables});
+    EXPECT_EQ(marked([&] { vcpu().set_idt({0, 0}); }), u32{clean::descriptor_tables});
+    EXPECT_EQ(marked([&] { vcpu().set_dr7(0x400); }), u32{clean::debug_registers});
+    EXPECT_EQ(marked([&] { vcpu().set_tsc_offset(5); }), u32{clean::intercepts});
+    EXPECT_EQ(marked([&] { vcpu().write_hardware(vm::HardwareMsr::Pat, 6); }), u32{clean::nested_paging});
+}
+
+TEST_F(ZenTest, FlushesOnlyItsOwnTranslations) {
+    u32 const asid = vmcb().control.asid;
+    vcpu().post(vm::request::flush_tlb);
+    entries.clear();
+    run({{exit_code::INTR}});
+    EXPECT_EQ(entries[0].control.tlb_control, svm::TlbControl::FlushAsid);
+    EXPECT_EQ(entries[0].control.asid, asid);
+    EXPECT_EQ(entries[1].control.tlb_control, svm::TlbControl::Nothing);
+}
+
+TEST_F(VcpuTest, WithoutThatItTakesAFreshAsid) {
+    std::set<u32> asids;
+    for (unsigned i = 0; i < 40; i++) {
+        vcpu().post(vm::request::flush_tlb);
+        entries.clear();
+        run({});
+        u32 const asid = entries[0].control.asid;
+        EXPECT_TRUE(asid >= 1 && asid <= 15);
+        if (entries[0].control.tlb_control == svm::TlbControl::FlushAll) asids.clear();
+        EXPECT_TRUE(asids.insert(asid).second) << "reused without a flush";
+    }
+}
+
+} // namespace
+} // namespace machine
