@@ -216,6 +216,10 @@ SchedulerEntity* Scheduler::choose(Core& core, u32 cpu, u64 now, CpuSet& kicks) 
 // A sibling that idles because of the groups looks again whenever another starts or stops.
 void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
     if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
+    core.cpus.for_each([&](u32 sibling) {
+        SchedulerEntity const* const owner = cpus_[sibling].dedicated;
+        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr) kicks.add(sibling);
+    });
     u32 waiting = 0;
     for (u32 i = 0; i < core_count_; i++) waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
     if (waiting == 0) return;
@@ -263,7 +267,7 @@ void Scheduler::kick_all(CpuSet const& cpus) {
     cpus.for_each([&](u32 cpu) { kick_(cpu); });
 }
 
-Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted) {
+Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks) {
     CpuState& state = cpus_[cpu];
     SchedulerEntity& owner = *state.dedicated;
     charge(cpu, now);
@@ -271,9 +275,11 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
         evicted = state.current;
         leave(cpu, State::Waiting);
         insert_waiting(core, *evicted);
+        wake_siblings(core, cpu, kicks);
     }
-    if (state.current == nullptr && owner.state_ == State::Waiting && &cores_[owner.home_.load(std::memory_order_relaxed)] == &core)
-        begin(cpu, owner, now);
+    // While it is new here, siblings may not have made room yet; they kick when they have.
+    bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
+    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner)) begin(cpu, owner, now);
     return {state.current, Decision::never};
 }
 
@@ -285,7 +291,7 @@ Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
     CpuState& state = cpus_[cpu];
     Settled result;
     if (state.dedicated != nullptr) {
-        result.decision = pick_dedicated(core, cpu, now, result.evicted);
+        result.decision = pick_dedicated(core, cpu, now, result.evicted, result.kicks);
         result.is_decided = true;
         return result;
     }
@@ -301,7 +307,7 @@ Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
     } else if (throttle_if_spent(core, entity, now)) {
         leave(cpu, State::Throttled);
     } else if (goes_on(core, cpu, now)) {
-        result = {{&entity, deadline(core, cpu, now)}, nullptr, true, false};
+        result = {{&entity, deadline(core, cpu, now)}, nullptr, {}, true, false};
     } else {
         leave(cpu, State::Waiting);
         if (state.has_yielded) let_pass(core, cpu, entity);
@@ -321,6 +327,7 @@ void Scheduler::let_pass(Core& core, u32 cpu, SchedulerEntity& entity) {
 Decision Scheduler::pick(u32 cpu, u64 now) {
     Core& core = core_of(cpu);
     Settled const settled = settle(cpu, now);
+    kick_all(settled.kicks);
     if (settled.evicted != nullptr) relocate(*settled.evicted, now);
     Decision decision = settled.decision;
     if (!settled.is_decided) {

@@ -176,12 +176,13 @@ private:
     u64 idle_deadline(Core& core, u32 cpu);
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
-    Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted);
+    Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
 
     // without locks
     struct Settled {
         Decision decision{nullptr, Decision::never};
         SchedulerEntity* evicted = nullptr; // may not stay on this CPU
+        CpuSet kicks{};
         bool is_decided = false;
         bool has_left = false;
     };
