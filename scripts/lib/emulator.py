@@ -26,8 +26,8 @@ class Options:
     cpus: int = 1
     memory: int = 512  # MiB
     cpu_model: str = ""
-    uefi: bool = False  # QEMU: with a screen
-    screen: bool = False  # QEMU: a VGA
+    uefi: bool = False  # QEMU
+    screen: bool | None = None  # QEMU: a VGA; None: if there is UEFI, where a machine without one is rare
     ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
     deterministic: bool = False  # QEMU: one tick per instruction
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
@@ -206,7 +206,7 @@ def qemu_command(image, options, serial_descriptor, folder):
         command += ["-cpu", options.cpu_model or "EPYC,+svm"]
         command += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
             if options.deterministic else ["-accel", "tcg,thread=multi"]
-    if options.uefi or options.screen:
+    if options.uefi if options.screen is None else options.screen:
         command += ["-vga", "std", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
     if options.uefi:
         variables = folder / "variables.fd"
