@@ -1,6 +1,7 @@
 #pragma once
-// Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the caller
-// (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core types.
+// Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the
+// caller (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core
+// types.
 #include <kernel/cpu_set.hpp>
 #include <lib/delegate.hpp>
 #include <lib/x86/instructions.hpp>
