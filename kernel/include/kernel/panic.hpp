@@ -13,6 +13,8 @@ namespace kernel {
 
 // Polled output for panics; must work without locks, interrupts or memory.
 void set_panic_sink(lib::TextSink* sink);
+// The handler of vectors::stop: another CPU has panicked.
+void stop_for_panic();
 // Called at the very end of a panic; returns to spin. Tests end the emulator here.
 void set_panic_end(void (*end)());
 
