@@ -164,27 +164,28 @@ void VirtualMachine::report_end() {
 // --- vm::VirtualPlatform
 
 u64 VirtualMachine::port_in(u16 port, u8 size) {
-    return with_platform([&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
+    return with_platform_in_exit(
+        [&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
 }
 
 void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
-    with_platform([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
 }
 
 bool VirtualMachine::has_pic_interrupt() {
-    return with_platform([](vmm::Platform& p) { return p.has_pic_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.has_pic_interrupt(); });
 }
 
 u8 VirtualMachine::acknowledge_pic() {
-    return with_platform([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
 }
 
 void VirtualMachine::end_of_interrupt(u8 vector) {
-    with_platform([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
 }
 
 std::array<u64, 4> VirtualMachine::eoi_vectors() {
-    return with_platform([](vmm::Platform& p) {
+    return with_platform_in_exit([](vmm::Platform& p) {
         std::array<u64, 4> words{};
         for (unsigned vector = 0; vector < 256; vector++)
             if (p.eoi_wanted(static_cast<u8>(vector))) words[vector / 64] |= u64{1} << vector % 64;
@@ -195,12 +196,10 @@ std::array<u64, 4> VirtualMachine::eoi_vectors() {
 void VirtualMachine::vm_stopped() { kernel::cpu(0).work_pending.store(true, std::memory_order_release); }
 
 u8 VirtualMachine::instruction_length(vm::Vcpu& vcpu) {
+    auto const state = vcpu.code_state();
     std::array<u8, 16> code{};
-    u32 const count = vm::fetch_code(vcpu, code);
-    auto const cs = vcpu.segment(vm::SegmentName::Cs);
-    auto const mode = vmm::cpu_mode((vcpu.efer() & vm::efer::LMA) != 0, (cs.attributes & vm::segment::l_bit) != 0,
-                                    (cs.attributes & vm::segment::db_bit) != 0);
-    return vmm::instruction_length({code.data(), count}, mode);
+    u32 const count = vm::fetch_code(vcpu, state, code);
+    return vmm::instruction_length({code.data(), count}, static_cast<vmm::CpuMode>(state.mode));
 }
 
 // --- vmm::Host
@@ -239,8 +238,7 @@ void VirtualMachine::send_msi(vmm::Msi message) {
     vm_->deliver_message(message.address, message.data);
 }
 
-void VirtualMachine::tell_changed_eoi_vectors() {
-    if (!platform_->take_eoi_vectors_changed()) return;
+void VirtualMachine::post_eoi_vectors() {
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         vm_->vcpu(i).post(vm::request::eoi_bitmap);
 }

@@ -34,6 +34,8 @@ public:
             return split(*slot, address, size, op, data);
         return slot->device->io(IoRequest{offset, data, slot->number, size, op, 0});
     }
+    // The accesses of an INS or OUTS: bytes.size() / size of them at one port.
+    void io_string(u64 port, u8 size, Op op, std::span<u8> bytes);
     u32 region_count() const { return used_ - 1; }
     Region const& region(u32 index) const { return slots_[index + 1].region; }
 

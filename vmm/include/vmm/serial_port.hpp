@@ -35,6 +35,7 @@ public:
         }
         return io_slowly(request);
     }
+    void io_string(IoRequest const& request, std::span<u8> bytes) override;
     void on(Event const& event) override;
     void reset() override;
     State save() const { return {uart_.state, has_host_input_, line_, {}}; }

@@ -44,6 +44,7 @@ public:
     u64 dr7() override { return vmcs().read(field::GUEST_DR7); }
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
+    vm::CodeState code_state() override;
     void advance(u8 length) override;
     void set_tsc_offset(u64 offset) override;
     u64 read_hardware(vm::HardwareMsr which) override;
@@ -85,10 +86,12 @@ private:
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After memory_exit();
     After slow_exit(u16 reason);
     void step_over(u8 length);
     void requeue_interrupted_event();
     bool exception_exit(vm::Exit& exit);
+    void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
     void describe_register_access(vm::Exit& exit);
     After entry_failed(ExitReasonField reason);

@@ -42,6 +42,16 @@ struct Exception {
 constexpr Exception general_protection() { return {13, true, 0, 0}; }
 constexpr Exception invalid_opcode() { return {6, false, 0, 0}; }
 
+enum class CodeMode : u8 { Bits16, Bits32, Bits64 };
+enum class Paging : u8 { Off, Bits32, Bits32Large, Pae, Long };
+// Where and how a vCPU executes: all that it takes to fetch and decode its next instruction.
+struct CodeState {
+    u64 linear; // address of the instruction
+    u64 cr3;
+    CodeMode mode;
+    Paging paging;
+};
+
 // Why run() gave the CPU back.
 enum class Leave : u8 { Work, Sleep, Yield, Stopped };
 
@@ -100,6 +110,8 @@ public:
     virtual u64 dr7() = 0;
     virtual void set_dr7(u64 value) = 0;
     virtual u32 privilege_level() = 0;
+    // A backend that reads its control block directly may do better.
+    virtual CodeState code_state();
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
