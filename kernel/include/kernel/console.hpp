@@ -71,6 +71,7 @@ private:
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
     void put(u8 byte);
     void send_queued();
+    void send_locked();
     void receive();
     void accept(u8 byte);
     void escape(u8 byte);

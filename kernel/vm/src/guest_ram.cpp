@@ -66,7 +66,7 @@ void GuestRam::release() {
     first_ = nullptr;
 }
 
-u8* GuestRam::search(GuestPhys at, u64 size) const {
+[[clang::preserve_most]] u8* GuestRam::search(GuestPhys at, u64 size) const {
     // Blocks are few and sorted; the usual VM has one.
     for (u32 i = 0; i < block_count_; i++) {
         RamBlock const& block = blocks_[i];

@@ -34,9 +34,22 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
     return set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic));
 }
 
+// What guests ask for most: "which CPU am I" of old serialising code, and user space looking for OSXSAVE.
+[[gnu::noinline]] Outcome feature_cpuid(Vcpu& vcpu) {
+    static_assert(cr4::OSXSAVE == u64{1} << 18);
+    u64 const osxsave = (vcpu.cr4() & cr4::OSXSAVE) << (CpuidPolicy::osxsave_bit - 18);
+    CpuidRegs const& row = vcpu.features();
+    vcpu.gpr(Gpr::Rax) = row.eax;
+    vcpu.gpr(Gpr::Rbx) = row.ebx;
+    vcpu.gpr(Gpr::Rcx) = row.ecx | osxsave;
+    vcpu.gpr(Gpr::Rdx) = row.edx;
+    return Outcome::Advance;
+}
+
 Outcome cpuid(Vcpu& vcpu) {
     if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
         return set_cpuid(vcpu, *row);
+    if (low(vcpu, Gpr::Rax) == CpuidPolicy::features_leaf) return feature_cpuid(vcpu);
     return varying_cpuid(vcpu);
 }
 

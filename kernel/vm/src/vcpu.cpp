@@ -40,6 +40,7 @@ void Vcpu::reset() {
     msrs_.reset();
     msrs_.set_firmware_mtrrs(GuestRam::hole_begin);
     apic_.reset();
+    update_features();
     set_xcr0(xcr0::X87);
     reset_registers();
 }
@@ -76,6 +77,8 @@ CodeState Vcpu::code_state() {
     u64 const linear = is_64 ? rip() : (rip() + cs.base) & 0xffff'ffff;
     return {linear, cr3(), mode, is_long ? Paging::Long : paging_of(cr0(), cr4())};
 }
+
+void Vcpu::update_features() { features_ = vm_.cpuid().features(id_, apic_.mode() != LocalApic::Mode::Disabled); }
 
 void Vcpu::set_xcr0(u64 value) {
     xcr0_ = value;
@@ -123,6 +126,7 @@ void Vcpu::end_of_interrupt(u8 vector) { vm_.platform().end_of_interrupt(vector)
 MsrResult Vcpu::write_apic_base(u64 value) {
     auto const before = apic_.mode();
     auto const result = apic_.write_base(value);
+    update_features();
     if (apic_.mode() != before) requests_.fetch_or(request::apic_mode | request::interrupt, std::memory_order_relaxed);
     return result;
 }

@@ -53,13 +53,13 @@ constexpr u64 sign_extend(u64 value, unsigned bytes) {
 }
 
 inline u64 read_register(std::span<u64 const, 16> gpr, u8 number, unsigned size, bool high) {
-    u64 const value = gpr[number & 15U];
+    u64 const value = gpr.data()[number & 15U];
     return (high ? value >> 8 : value) & size_mask(size);
 }
 
 // 32-bit results clear the upper half, smaller ones leave the rest alone. [intel/vol1] 3.4.1.1
 inline void write_register(std::span<u64, 16> gpr, u8 number, unsigned size, bool high, u64 value) {
-    u64& target = gpr[number & 15U];
+    u64& target = gpr.data()[number & 15U];
     if (size >= 4) {
         target = value & size_mask(size);
         return;

@@ -69,7 +69,8 @@ private:
             make_current();
         return Loaded::still_loaded();
     }
-    void make_current();
+    // Rare, so it shall not cost its callers registers.
+    [[clang::preserve_most]] void make_current();
     void load();
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();

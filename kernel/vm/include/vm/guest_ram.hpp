@@ -61,7 +61,8 @@ public:
 
 private:
     lib::Result<void> append(GuestPhys base, u64 size, u32 node);
-    u8* search(GuestPhys at, u64 size) const;
+    // Rare, so it shall not cost its callers registers.
+    [[clang::preserve_most]] u8* search(GuestPhys at, u64 size) const;
     RamBlock* blocks_ = nullptr; // an array of capacity_
     u32 block_count_ = 0;
     u32 capacity_ = 0;

@@ -124,6 +124,8 @@ public:
     void reset();
 
     Vm& vm() { return vm_; }
+    // CPUID leaf 1 without OSXSAVE, kept up to date.
+    CpuidRegs const& features() const { return features_; }
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
@@ -180,6 +182,7 @@ protected:
     Exception pending_exception_{};
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
+    CpuidRegs features_{};
     std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
@@ -192,6 +195,7 @@ protected:
 private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
+    void update_features();
 };
 
 // What becomes of an exit: the one router, shared by both vendors.
