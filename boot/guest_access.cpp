@@ -170,7 +170,7 @@ private:
 } // namespace
 
 Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
-    auto const state = vcpu.code_state();
+    [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = vm::fetch_code(vcpu, state, code);
     auto const mode = mode_of(state);
@@ -280,7 +280,7 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     if (!in_hole && vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
     if (exit.memory.is_fetch || exit.memory.is_table_walk) [[unlikely]]
         return stop_at_access(vcpu, exit, {});
-    auto const state = vcpu.code_state();
+    [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = vm::fetch_code(vcpu, state, code);
     [[clang::uninitialized]] vmm::Instruction instruction;

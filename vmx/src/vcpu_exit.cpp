@@ -127,9 +127,9 @@ Vcpu::After Vcpu::handle_exit() {
 }
 
 void Vcpu::describe_memory(Exit& exit) {
-    EptQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
-    exit.memory = {vm::GuestPhys{vmcs().read(field::GUEST_PHYSICAL_ADDRESS)}, q.get<EptQualification::Write>(),
-                   q.get<EptQualification::Fetch>(),
+    EptQualification const q{{Loaded::still_loaded().read(field::EXIT_QUALIFICATION)}};
+    exit.memory = {vm::GuestPhys{Loaded::still_loaded().read(field::GUEST_PHYSICAL_ADDRESS)},
+                   q.get<EptQualification::Write>(), q.get<EptQualification::Fetch>(),
                    q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
 }
 
@@ -153,7 +153,7 @@ void Vcpu::describe_memory(Exit& exit) {
 }
 
 void Vcpu::describe_port(Exit& exit) {
-    IoQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    IoQualification const q{{Loaded::still_loaded().read(field::EXIT_QUALIFICATION)}};
     exit.port = {q.get<IoQualification::Port>(), static_cast<u8>(q.get<IoQualification::SizeMinusOne>() + 1),
                  q.get<IoQualification::In>(), q.get<IoQualification::String>(), q.get<IoQualification::Rep>()};
 }
