@@ -169,6 +169,34 @@ private:
 
 } // namespace
 
+bool VirtualMachine::decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) {
+    using Kind = vm::DecodedInstruction::Kind;
+    auto const state = vcpu.code_state();
+    std::array<u8, 16> code{};
+    u32 const count = vm::fetch_code(vcpu, state, code);
+    auto const mode = mode_of(state);
+    vmm::InterceptedInstruction instruction;
+    if (!vmm::decode_intercepted({code.data(), count}, mode, instruction)) return false;
+    out = {Kind::Other, instruction.length, instruction.control, instruction.reg, 0};
+    if (instruction.kind == vmm::Intercepted::ReadCr) out.kind = Kind::ReadControl;
+    if (instruction.kind == vmm::Intercepted::WriteCr) out.kind = Kind::WriteControl;
+    if (instruction.kind == vmm::Intercepted::Clts) out.kind = Kind::Clts;
+    if (instruction.kind != vmm::Intercepted::Lmsw) return true;
+    out.kind = Kind::Lmsw;
+    vcpu.fetch_gprs();
+    if (!instruction.has_memory) {
+        out.lmsw_source = static_cast<u16>(vcpu.gprs()[instruction.reg]);
+        return true;
+    }
+    u64 const offset = vmm::effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
+    StringOperand operand(vcpu, name_of(vmm::effective_segment(instruction.memory)), mode, false);
+    vm::Exception exception{};
+    StringOperand::Element element;
+    if (!operand.locate(offset, sizeof(out.lmsw_source), ~u64{0}, element, exception)) return false;
+    out.lmsw_source = static_cast<u16>(StringOperand::load(element));
+    return element.is_ram;
+}
+
 Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
     [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;

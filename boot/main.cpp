@@ -12,6 +12,7 @@
 #include <kernel/panic.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
+#include <svm/backend.hpp>
 #include <vmx/backend.hpp>
 
 namespace boot {
@@ -31,15 +32,22 @@ void report_memory(MemorySummary const& summary) {
                      use.free / lib::MiB);
 }
 
+template <typename Vendor, typename Disabled>
+kernel::Own<vm::Backend> create_backend(std::string_view option, std::string_view words) {
+    Disabled disabled;
+    if (!disabled.parse(words))
+        kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
+    auto backend = Vendor::create(disabled);
+    if (!backend) kernel::refuse_to_start(backend.error().what, backend.error().remedy);
+    return kernel::Own<vm::Backend>(backend->release());
+}
+
 kernel::Own<vm::Backend> choose_backend(Options const& options) {
-    vmx::Disabled disabled;
-    if (!disabled.parse(options.vmx_disable))
-        kernel::log_warning("vmx-disable={}: expected some of {}", options.vmx_disable, vmx::Disabled::known_words());
-    if (!kernel::cpu_features().is_intel)
-        kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
-    auto vmx = vmx::Backend::create(disabled);
-    if (!vmx) kernel::refuse_to_start(vmx.error().what, vmx.error().remedy);
-    return kernel::Own<vm::Backend>(vmx->release());
+    if (kernel::cpu_features().is_amd)
+        return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
+    if (kernel::cpu_features().is_intel)
+        return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
+    kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
 }
 
 } // namespace
@@ -75,7 +83,7 @@ extern "C" void boot_main(lib::u32 information_at) {
 
     auto backend = choose_backend(options);
     if (!backend->enable_on_this_cpu())
-        kernel::refuse_to_start("VT-x could not be turned on although it is there",
+        kernel::refuse_to_start("the CPU's virtualization could not be turned on although it is there",
                                 "another hypervisor may be active: update the firmware");
     std::array<char, 400> features{};
     lib::BufferSink feature_sink(features);

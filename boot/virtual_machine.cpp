@@ -2,11 +2,9 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
-#include <vm/guest_walk.hpp>
 #include <vmm/acpi_tables.hpp>
 #include <vmm/e820.hpp>
 #include <vmm/image.hpp>
-#include <vmm/instruction_length.hpp>
 
 namespace boot {
 namespace {
@@ -194,13 +192,6 @@ std::array<u64, 4> VirtualMachine::eoi_vectors() {
 }
 
 void VirtualMachine::vm_stopped() { kernel::cpu(0).work_pending.store(true, std::memory_order_release); }
-
-u8 VirtualMachine::instruction_length(vm::Vcpu& vcpu) {
-    auto const state = vcpu.code_state();
-    std::array<u8, 16> code{};
-    u32 const count = vm::fetch_code(vcpu, state, code);
-    return vmm::instruction_length({code.data(), count}, static_cast<vmm::CpuMode>(state.mode));
-}
 
 // --- vmm::Host
 

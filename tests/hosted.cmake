@@ -4,7 +4,7 @@ add_library(mullion_platform INTERFACE)
 target_include_directories(mullion_platform INTERFACE ${CMAKE_SOURCE_DIR}/tests/fakes/include)
 target_compile_options(mullion_platform INTERFACE
   -stdlib=libc++ -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -fno-strict-aliasing -fsanitize=fuzzer-no-link
-  -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_EXTENSIVE)
+  -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_EXTENSIVE -DMULLION_DEBUG)
 target_link_options(mullion_platform INTERFACE -stdlib=libc++ -fsanitize=address,undefined -fuse-ld=lld-19)
 # What is pure assembly or runs only with the real instructions around it.
 set(HOSTED_EXCLUDE "/hosted_excluded/")

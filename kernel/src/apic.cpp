@@ -89,7 +89,8 @@ u32 LocalApic::id() const { return x2apic_ ? read(ID) : read(ID) >> 24; }
 
 void LocalApic::arm_timer(u64 deadline_tsc) const {
     if (tsc_deadline_) {
-        x86::wrmsr(x86::IA32_TSC_DEADLINE, deadline_tsc == TimerQueue::never ? 0 : deadline_tsc);
+        // 0 would disarm. [intel/vol3] 12.5.4.1
+        x86::wrmsr(x86::IA32_TSC_DEADLINE, deadline_tsc == TimerQueue::never ? 0 : std::max<u64>(deadline_tsc, 1));
         return;
     }
     u32 count = 0;

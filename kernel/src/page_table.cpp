@@ -98,6 +98,8 @@ void PageTable::unmap_page(HostVirt virt) {
 }
 
 lib::Result<HostPhys> PageTable::translate(HostVirt virt) const {
+    // Not canonical: an access is #GP, whatever the low 48 bits would say. Backtraces ask about any garbage.
+    if (virt.value + (u64{1} << 47) >= u64{1} << 48) return lib::fail(lib::Errc::NotFound);
     auto const* table = phys_to_virt<PageEntry>(root_);
     for (unsigned level = 4; level >= 1; level--) {
         PageEntry const entry = table[index_of(virt, level)];

@@ -16,6 +16,8 @@ GuestStateView view(Loaded const& vmcs, EntryControls entry) {
             .rflags = vmcs.read(field::GUEST_RFLAGS),
             .rip = vmcs.read(field::GUEST_RIP),
             .dr7 = vmcs.read(field::GUEST_DR7),
+            .debugctl = vmcs.read(field::GUEST_DEBUGCTL),
+            .pending_debug = vmcs.read(field::GUEST_PENDING_DEBUG),
             .cs_rights = vmcs.read(field::GUEST_CS_RIGHTS),
             .ss_rights = vmcs.read(field::GUEST_SS_RIGHTS),
             .tr_rights = vmcs.read(field::GUEST_TR_RIGHTS),
@@ -56,6 +58,10 @@ std::size_t violated_rules(GuestStateView const& s, std::span<std::string_view> 
     check(s.interruptibility.raw >> 5 == 0 && (s.interruptibility.raw & 3) != 3, "interruptibility state");
     check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0,
           "STI blocking with RFLAGS.IF clear");
+    bool const single_steps = (s.rflags & x86::Rflags::TF::mask) != 0 && (s.debugctl & 2) == 0;
+    check((s.interruptibility.raw & Interruptibility::shadow) == 0 ||
+              s.pending_debug.get<PendingDebug::SingleStep>() == single_steps,
+          "pending single step differs from RFLAGS.TF in a shadow");
     check(s.activity <= 3, "activity state");
     return count;
 }

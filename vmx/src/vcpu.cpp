@@ -64,7 +64,7 @@ lib::Result<void> Vcpu::build() {
     // The same for all: guest state that reset_registers() does not name.
     vmcs().write(field::VMCS_LINK_POINTER, ~u64{0});
     vmcs().write(field::GUEST_PAT, x86::pat_at_reset);
-    vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
+    drop_events();
     return {};
 }
 

@@ -1,4 +1,5 @@
 // The way into the guest: requests, interrupts and the run loop.
+#include <algorithm>
 #include <kernel/cpus.hpp>
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
@@ -79,7 +80,7 @@ void Vcpu::apply_apic_mode() {
     cpu2_controls_.set<C2::VirtualInterruptDelivery>(is_delivery_virtualized_);
     vmcs().write(field::CPU_CONTROLS2, cpu2_controls_);
     if (xapic) vmcs().write(field::APIC_ACCESS_ADDRESS, static_cast<EptSpace&>(vm().space()).apic_access_page().value);
-    if (capabilities_.has_tpr_shadow()) vmcs().write(field::TPR_THRESHOLD, u32{0});
+    set_tpr_threshold(0);
     apic().set_virtualized(is_delivery_virtualized_);
     if (is_delivery_virtualized_) {
         GuestInterruptStatus status{};
@@ -148,6 +149,13 @@ void Vcpu::set_interrupt_window(bool on) {
     vmcs().write(field::CPU_CONTROLS, cpu_controls_);
 }
 
+// A threshold above the TPR's class fails VM entry, so it never outlives its reason. [intel/vol3] 27.2.1.1
+void Vcpu::set_tpr_threshold(u32 priority_class) {
+    if (tpr_threshold_ == priority_class || !capabilities_.has_tpr_shadow()) return;
+    tpr_threshold_ = priority_class;
+    vmcs().write(field::TPR_THRESHOLD, priority_class);
+}
+
 void Vcpu::set_nmi_window(bool on) {
     if (cpu_controls_.get<CpuControls::NmiWindowExiting>() == on) return;
     cpu_controls_.set<CpuControls::NmiWindowExiting>(on);
@@ -189,18 +197,13 @@ bool Vcpu::deliver_events() {
     if (is_delivery_virtualized_) return deliver_virtualized() || woken;
 
     set_interrupt_window(false);
-    if (inject_pic()) return true;
     int const vector = apic().highest_pending();
-    if (vector < 0) {
-        // Held back by the TPR? Then lowering it must exit. [intel/vol3] 30.1.2
-        if (capabilities_.has_tpr_shadow()) {
-            int const waiting = apic().highest_irr();
-            int const threshold =
-                waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0) ? waiting >> 4 : 0;
-            vmcs().write(field::TPR_THRESHOLD, static_cast<u32>(threshold));
-        }
-        return woken;
-    }
+    // Held back by the TPR? Then lowering it must exit. [intel/vol3] 30.1.2
+    int const waiting = vector < 0 ? apic().highest_irr() : -1;
+    bool const is_held_back = waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0);
+    set_tpr_threshold(is_held_back ? static_cast<u32>(waiting) >> 4 : 0);
+    if (inject_pic()) return true;
+    if (vector < 0) return woken;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
         return woken;
@@ -224,9 +227,11 @@ bool Vcpu::deliver_virtualized() {
     }
     set_interrupt_window(false);
     bool const from_pic = inject_pic();
-    // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR.
-    bool const deliverable = (requesting & 0xf0) > (apic().processor_priority() & 0xf0) &&
-                             (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
+    // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR,
+    // which here is the hardware's: from the page.
+    int const priority = std::max(apic().highest_isr(), int{apic().task_priority()});
+    bool const deliverable =
+        (requesting & 0xf0) > (priority & 0xf0) && (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
     return from_pic || deliverable;
 }
 

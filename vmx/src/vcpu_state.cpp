@@ -165,7 +165,10 @@ void Vcpu::load_page_directory_pointers() {
     vmcs().write(field::GUEST_PDPTE3, entries[3]);
 }
 
-void Vcpu::set_cr3(u64 value) { vmcs().write(field::GUEST_CR3, value); }
+void Vcpu::set_cr3(u64 value) {
+    vmcs().write(field::GUEST_CR3, value);
+    requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
+}
 
 void Vcpu::set_cr4(u64 value) {
     vmcs().write(field::CR4_MASK, ~vm().cpuid().rules().cr4);
@@ -193,7 +196,7 @@ vm::CodeState Vcpu::code_state() {
     u64 const instruction = here.read(field::GUEST_RIP);
     u64 const table = here.read(field::GUEST_CR3);
     u32 const rights = here.read(field::GUEST_CS_RIGHTS);
-    bool const is_long = (here.read(field::GUEST_EFER) & x86::Efer::LMA::mask) != 0;
+    bool const is_long = entry_controls_.get<EntryControls::Ia32eModeGuest>();
     if (is_long && (rights & vm::segment::l_bit) != 0) [[likely]]
         return {instruction, table, vm::CodeMode::Bits64, vm::Paging::Long};
     return {(instruction + here.read(field::GUEST_CS_BASE)) & 0xffff'ffff, table,
@@ -219,6 +222,13 @@ void Vcpu::set_gdt(vm::TablePointer table) {
 void Vcpu::set_idt(vm::TablePointer table) {
     vmcs().write(field::GUEST_IDTR_BASE, table.base);
     vmcs().write(field::GUEST_IDTR_LIMIT, table.limit);
+}
+
+void Vcpu::drop_events() {
+    has_event_ = false;
+    vmcs().write(field::ENTRY_INTERRUPTION_INFO, InterruptionInfo{});
+    vmcs().write(field::GUEST_INTERRUPTIBILITY, Interruptibility{});
+    vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
 }
 
 void Vcpu::set_tsc_offset(u64 offset) {

@@ -45,7 +45,7 @@ public:
     void port_out(u16 port, u8 size, u64 value) override;
     vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
     vm::Outcome memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) override;
-    u8 instruction_length(vm::Vcpu& vcpu) override;
+    bool decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) override;
     bool has_pic_interrupt() override;
     u8 acknowledge_pic() override;
     void end_of_interrupt(u8 vector) override;

@@ -94,6 +94,10 @@ bool set_vmx_disable(std::string_view value, Options& options) {
     options.vmx_disable = value;
     return true;
 }
+bool set_svm_disable(std::string_view value, Options& options) {
+    options.svm_disable = value;
+    return true;
+}
 
 bool set_cpus(std::string_view value, Options& options) {
     auto const count = number(value, 1, 512);
@@ -114,6 +118,7 @@ constexpr Option option_table[] = {
     {"onpanic", "halt|reboot|poweroff", "what the machine does after a panic (default halt)", set_panic},
     {"clock", "auto|hpet|pmtimer|pit", "reference for the TSC frequency (default auto)", set_clock},
     {"vmx-disable", "WORDS", "features of VT-x to do without, comma-separated (for tests)", set_vmx_disable},
+    {"svm-disable", "WORDS", "features of AMD-V to do without, comma-separated (for tests)", set_svm_disable},
     {"cpus", "1..512", "use at most so many CPUs (default all)", set_cpus},
 };
 

@@ -12,22 +12,36 @@ using lib::Nanos;
 using lib::u32;
 using lib::u64;
 
-// Converts between TSC ticks and nanoseconds by a multiplication and a shift; exact to 2^-32 of the rate.
+// Converts between TSC ticks and nanoseconds by a multiplication and a shift. Both factors are rounded up, and ticks too:
+// when the TSC has reached to_ticks(t), to_nanos() of it has reached t, so nobody is called before its time. The error is
+// below one unit plus 2^-50 of the value: less than 3 µs in a century. Rates from 4 MHz to 256 GHz.
 class TscScale {
 public:
     constexpr TscScale() = default;
     explicit constexpr TscScale(u64 tsc_hz)
-        : hz_(tsc_hz), nanos_per_tick_((lib::nanos_per_second << 32) / tsc_hz),
-          ticks_per_nano_((tsc_hz / lib::nanos_per_second << 32) +
-                          (tsc_hz % lib::nanos_per_second << 32) / lib::nanos_per_second) {}
-    constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> 32); }
-    constexpr u64 to_ticks(u64 nanos) const { return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_) >> 32); }
+        : hz_(tsc_hz), nanos_per_tick_(ratio(lib::nanos_per_second, tsc_hz)), ticks_per_nano_(ratio(tsc_hz, lib::nanos_per_second)) {}
+    constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> shift); }
+    constexpr u64 to_ticks(u64 nanos) const {
+        return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_ + ((u64{1} << shift) - 1)) >> shift);
+    }
     constexpr u64 hz() const { return hz_; }
 
 private:
+    static constexpr unsigned shift = 56;
+    // a / b in 8.56 fixed point, rounded up; bit by bit, because the image has no 128-bit division.
+    static constexpr u64 ratio(u64 a, u64 b) {
+        u64 quotient = a / b;
+        u64 rest = a % b;
+        for (unsigned i = 0; i < shift; i++) {
+            rest <<= 1;
+            quotient = quotient << 1 | (rest >= b ? 1 : 0);
+            if (rest >= b) rest -= b;
+        }
+        return quotient + (rest != 0 ? 1 : 0);
+    }
     u64 hz_ = 0;
-    u64 nanos_per_tick_ = 0; // 32.32 fixed point
-    u64 ticks_per_nano_ = 0; // 32.32 fixed point
+    u64 nanos_per_tick_ = 0; // 8.56 fixed point
+    u64 ticks_per_nano_ = 0; // 8.56 fixed point
 };
 
 // Before this call now() is 0. `tsc_at_zero` is the TSC value that counts as time 0.

@@ -63,6 +63,44 @@ Leaf walk_32(GuestRam const& ram, u64 cr3, u64 linear, bool has_large_pages) {
     return walk_protected(ram, paging, cr3, linear);
 }
 
+// Walks to the code at `linear` and remembers the way.
+[[gnu::noinline]] u8 const* walk_to_code(Vcpu& vcpu, u64 cr3, u64 linear) {
+    GuestRam const& ram = vcpu.vm().ram();
+    std::array<u64 const*, CodeWindow::levels> slots{};
+    std::array<u64, CodeWindow::levels> entries{};
+    u64 table = cr3 & frame_64;
+    for (unsigned count = 0; count < CodeWindow::levels; count++) {
+        unsigned const shift = 12 + 9 * (CodeWindow::levels - 1 - count);
+        u8 const* const at = ram.pointer(GuestPhys{table + (linear >> shift & 511) * 8}, 8);
+        if (at == nullptr) return nullptr;
+        slots[count] = reinterpret_cast<u64 const*>(at);
+        u64 const entry = __atomic_load_n(slots[count], __ATOMIC_RELAXED);
+        entries[count] = entry;
+        if ((entry & present) == 0) return nullptr;
+        table = entry & frame_64;
+        if (shift == 12 || ((entry & large) != 0 && count > 0)) {
+            u64 const offset = (u64{1} << shift) - 1;
+            u64 const page = ((table & ~offset) | (linear & offset)) & ~(lib::page_size - 1);
+            u8 const* const code = ram.pointer(GuestPhys{page}, lib::page_size);
+            if (code == nullptr) return nullptr;
+            vcpu.code_window().remember(cr3, linear, code, slots, entries, count + 1);
+            return code + (linear & (lib::page_size - 1));
+        }
+    }
+    return nullptr;
+}
+
+// In long mode, the code at `linear`, which is good to the end of its page.
+[[gnu::always_inline]] inline u8 const* find_code(Vcpu& vcpu, u64 cr3, u64 linear) {
+    u8 const* const known = vcpu.code_window().find(cr3, linear);
+    return known != nullptr ? known : walk_to_code(vcpu, cr3, linear);
+}
+
+u8 const* find_protected_code(Vcpu& vcpu, CodeState const& state) {
+    Leaf const leaf = walk_protected(vcpu.vm().ram(), state.paging, state.cr3, state.linear);
+    return (leaf.rights & present) != 0 ? vcpu.vm().ram().pointer(GuestPhys{leaf.physical}, 1) : nullptr;
+}
+
 // The next page of an instruction that crosses into it, or one that begins in the last bytes of its page.
 [[gnu::noinline]] u32 fetch_bytewise(GuestRam const& ram, CodeState const& state, std::array<u8, 16>& bytes) {
     u32 fetched = 0;
@@ -104,17 +142,22 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     return GuestPhys{leaf.physical};
 }
 
+u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
+    if (rip % lib::page_size > lib::page_size - bytes) return nullptr;
+    if (!vcpu.is_64_bit()) return nullptr; // elsewhere CS has a base
+    return find_code(vcpu, cr3, rip);
+}
+
 u32 fetch_code(Vcpu& vcpu, CodeState const& state, std::array<u8, 16>& bytes) {
-    GuestRam const& ram = vcpu.vm().ram();
-    if (state.linear % lib::page_size <= lib::page_size - bytes.size()) [[likely]] {
-        Leaf const leaf = walk(ram, state.paging, state.cr3, state.linear);
-        u8 const* const from = ram.pointer(GuestPhys{leaf.physical}, bytes.size());
-        if ((leaf.rights & present) == 0 || from == nullptr) return 0;
-        lib::store(bytes.data(), lib::load<u64>(from));
-        lib::store(bytes.data() + 8, lib::load<u64>(from + 8));
-        return longest_instruction;
-    }
-    return fetch_bytewise(ram, state, bytes);
+    if (state.linear % lib::page_size > lib::page_size - bytes.size()) [[unlikely]]
+        return fetch_bytewise(vcpu.vm().ram(), state, bytes);
+    u8 const* const from =
+        state.paging == Paging::Long ? find_code(vcpu, state.cr3, state.linear) : find_protected_code(vcpu, state);
+    if (from == nullptr) [[unlikely]]
+        return 0;
+    lib::store(bytes.data(), lib::load<u64>(from));
+    lib::store(bytes.data() + 8, lib::load<u64>(from + 8));
+    return longest_instruction;
 }
 
 } // namespace vm

@@ -46,7 +46,7 @@ void Vcpu::reset() {
 }
 
 void Vcpu::reset_registers() {
-    using lib::x86::Rflags;
+    drop_events();
     gpr_ = {};
     gpr(Gpr::Rdx) = vm_.cpuid().lookup(1, 0, {}).eax; // family, model, stepping
     store_gprs();

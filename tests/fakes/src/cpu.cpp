@@ -217,6 +217,11 @@ void Cpu::require_svm() const {
         undefined_opcode("an SVM instruction without EFER.SVME");
 }
 
+void Cpu::take_interrupts() {
+    interrupt_windows++;
+    if (on_interrupt_window) on_interrupt_window();
+}
+
 void Cpu::svm(SvmInstruction::Kind kind, u64 vmcb) {
     require_svm();
     if (vmcb % lib::page_size != 0) general_protection("VMCB address " + hex(vmcb));

@@ -2,15 +2,12 @@
 // What this CPU's VT-x can do, negotiated once: the control words that every VMCS starts from.
 #include <lib/format.hpp>
 #include <lib/result.hpp>
+#include <vm/backend.hpp>
 #include <vmx/controls.hpp>
 
 namespace vmx {
 
-// Why VT-x cannot be used here, and what the administrator can do about it.
-struct Refusal {
-    std::string_view what;
-    std::string_view remedy;
-};
+using vm::Refusal;
 
 // Optional features to leave alone although the CPU has them: for tests and for finding faults.
 struct Disabled {

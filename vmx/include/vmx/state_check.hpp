@@ -14,7 +14,8 @@ void print_vmcs(Loaded const& vmcs, lib::TextSink& sink);
 
 namespace detail {
 struct GuestStateView {
-    u64 cr0, cr4, efer, rflags, rip, dr7;
+    u64 cr0, cr4, efer, rflags, rip, dr7, debugctl;
+    PendingDebug pending_debug;
     u32 cs_rights, ss_rights, tr_rights, ldtr_rights;
     Interruptibility interruptibility;
     InterruptionInfo entry_info;

@@ -45,7 +45,13 @@ public:
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
     vm::CodeState code_state() override;
+    bool is_64_bit() override {
+        // CS.L means nothing outside of long mode.
+        return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
+               (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
+    }
     void advance(u8 length) override;
+    void drop_events() override;
     void set_tsc_offset(u64 offset) override;
     u64 read_hardware(vm::HardwareMsr which) override;
     void write_hardware(vm::HardwareMsr which, u64 value) override;
@@ -111,6 +117,7 @@ private:
     void inject_exception(vm::Exception const& exception);
     void set_interrupt_window(bool on);
     void set_nmi_window(bool on);
+    void set_tpr_threshold(u32 priority_class);
 
     Backend& backend_;
     Capabilities const& capabilities_;
@@ -128,7 +135,8 @@ private:
     vm::Leave leave_ = vm::Leave::Work;
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
-    u32 last_cpu_ = ~0U; // where the VMCS is active
+    u32 tpr_threshold_ = 0; // as in the VMCS
+    u32 last_cpu_ = ~0U;    // where the VMCS is active
     LoadedRegisters saved_{};
 };
 

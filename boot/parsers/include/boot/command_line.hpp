@@ -28,6 +28,7 @@ struct Options {
     ClockSource clock = ClockSource::Automatic;
     u32 cpus = 0;                 // use at most so many; 0: all
     std::string_view vmx_disable; // features of VT-x to do without, as if the CPU lacked them
+    std::string_view svm_disable; // the same for AMD-V
 };
 
 // Later words win. Messages, one per line, go to `diagnostics`.

@@ -1,6 +1,7 @@
 #pragma once
 // What a CPU vendor's virtualization offers, implemented by vmx and svm. A VMCS or VMCB is visible in neither
 // direction.
+#include <expected>
 #include <kernel/heap.hpp>
 #include <lib/format.hpp>
 #include <lib/result.hpp>
@@ -11,6 +12,12 @@ namespace vm {
 
 class Vcpu;
 class Vm;
+
+// Why this machine's virtualization cannot be used, and what the administrator can do about it.
+struct Refusal {
+    std::string_view what;
+    std::string_view remedy;
+};
 
 class Backend {
 public:

@@ -78,6 +78,15 @@ struct RegisterAccess { // MOV to and from a control or debug register
     u16 lmsw_source;
 };
 
+// What stands at RIP, for CPUs whose exits do not say.
+struct DecodedInstruction {
+    enum class Kind : u8 { Other, ReadControl, WriteControl, Clts, Lmsw } kind;
+    u8 length;
+    u8 control;      // register number of ReadControl, WriteControl
+    u8 operand;      // their general register
+    u16 lmsw_source; // the operand of Lmsw, from register or memory
+};
+
 // `reason` and `length` are always valid, of the rest what the comment says. Without initialisers: most exits need
 // none.
 struct Exit {

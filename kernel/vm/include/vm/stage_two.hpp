@@ -1,5 +1,6 @@
 #pragma once
 // Second-level page tables (EPT, NPT): 4 levels, 4 KiB, 2 MiB and 1 GiB pages, over an entry type of the vendor's.
+#include <algorithm>
 #include <concepts>
 #include <cstring>
 #include <kernel/direct_map.hpp>
@@ -63,9 +64,22 @@ public:
         }
         return {};
     }
+    // What is not mapped is skipped; a large page that lies wholly inside goes without being split.
     lib::Result<void> unmap(GuestPhys at, u64 size) {
-        for (u64 done = 0; done < size; done += lib::page_size)
-            *TRY(entry_for(at + done, 1)) = Entry{};
+        if (!at.is_aligned(lib::page_size) || size % lib::page_size != 0) return lib::fail(lib::Errc::OutOfRange);
+        while (size > 0) {
+            u64 step = 0;
+            for (unsigned level = 4; step == 0; level--) {
+                Entry* const entry = TRY(entry_for(at, level));
+                u64 const span = bytes_at(level) - at.value % bytes_at(level);
+                bool const is_whole = entry->is_leaf(level) && span == bytes_at(level) && span <= size;
+                if (entry->is_present() && !is_whole) continue;
+                *entry = Entry{};
+                step = std::min(span, size);
+            }
+            at += step;
+            size -= step;
+        }
         return {};
     }
 

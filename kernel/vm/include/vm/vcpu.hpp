@@ -5,6 +5,7 @@
 #include <kernel/heap.hpp>
 #include <kernel/time.hpp>
 #include <lib/format.hpp>
+#include <vm/code_window.hpp>
 #include <vm/cpuid_policy.hpp>
 #include <vm/exit.hpp>
 #include <vm/local_apic.hpp>
@@ -110,11 +111,14 @@ public:
     virtual u64 dr7() = 0;
     virtual void set_dr7(u64 value) = 0;
     virtual u32 privilege_level() = 0;
+    virtual bool is_64_bit() = 0; // runs 64-bit code, not only in long mode
     // A backend that reads its control block directly may do better.
     virtual CodeState code_state();
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
+    // RESET and INIT: forgets an event that was to be injected, shadows, NMI blocking and pending debug traps.
+    virtual void drop_events() {}
     void raise(Exception const& exception) {
         pending_exception_ = exception;
         has_exception_ = true;
@@ -129,6 +133,7 @@ public:
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
+    CodeWindow& code_window() { return code_window_; }
     u64 xcr0() const { return xcr0_; }
     void set_xcr0(u64 value);
     Activity activity() const { return activity_; }
@@ -191,6 +196,7 @@ protected:
     LocalApic apic_;
     kernel::Timer apic_timer_;
     std::atomic<u8> startup_vector_{0};
+    CodeWindow code_window_;
 
 private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);

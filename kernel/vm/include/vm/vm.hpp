@@ -18,8 +18,8 @@ public:
     virtual Outcome port_string(Vcpu& vcpu, Exit const& exit) = 0;
     // An access to guest-physical space where no RAM is mapped.
     virtual Outcome memory_access(Vcpu& vcpu, Exit const& exit) = 0;
-    // How long the instruction at RIP is, for CPUs that do not say; 0: not to be found out.
-    virtual u8 instruction_length(Vcpu& vcpu) = 0;
+    // The instruction at RIP, for CPUs that do not say; false: not to be found out.
+    virtual bool decode(Vcpu& vcpu, DecodedInstruction& out) = 0;
     virtual bool has_pic_interrupt() = 0;
     virtual u8 acknowledge_pic() = 0;
     virtual void end_of_interrupt(u8 vector) = 0;

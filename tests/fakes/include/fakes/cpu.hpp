@@ -134,6 +134,8 @@ public:
     unsigned hlt_count = 0;
     unsigned pause_count = 0;
     unsigned wbinvd_count = 0;
+    unsigned interrupt_windows = 0; // STI, NOP, CLI
+    std::function<void()> on_interrupt_window;
     std::function<void()> on_hlt; // what wakes the CPU; HLT without it never returns and is Unexpected
     std::function<void()> on_pause;
     u16 gdt_limit = 0, idt_limit = 0, task_register = 0;
@@ -154,6 +156,7 @@ public:
     void write_cr4(u64 value);
     void hlt();
     void pause();
+    void take_interrupts();
     void xsetbv(u32 index, u64 value);
     u64 xgetbv(u32 index);
     bool vmxon(u64 region);

@@ -120,6 +120,8 @@ inline void sti() { asm volatile("sti" : : : "memory"); }
 inline void hlt() { asm volatile("hlt" : : : "memory"); }
 // STI delays interrupts by one instruction, so no interrupt can slip in before HLT.
 inline void sti_hlt() { asm volatile("sti; hlt" : : : "memory"); }
+// Interrupts that wait are taken here: STI delays them by one instruction.
+inline void take_interrupts() { asm volatile("sti; nop; cli" : : : "memory"); }
 inline void pause() { asm volatile("pause" : : : "memory"); }
 inline void invlpg(u64 address) { asm volatile("invlpg (%0)" : : "r"(address) : "memory"); }
 inline void wbinvd() { asm volatile("wbinvd" : : : "memory"); }

@@ -56,6 +56,7 @@ inline void sti_hlt() {
     cpu().interrupts_enabled = true;
     cpu().hlt();
 }
+inline void take_interrupts() { cpu().take_interrupts(); }
 inline void pause() { cpu().pause(); }
 inline void invlpg(u64 address) { cpu().invlpg_addresses.push_back(address); }
 inline void wbinvd() { cpu().wbinvd_count++; }

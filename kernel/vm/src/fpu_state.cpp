@@ -1,0 +1,57 @@
+#include <bit>
+#include <cstring>
+#include <kernel/direct_map.hpp>
+#include <kernel/heap.hpp>
+#include <lib/x86/instructions.hpp>
+#include <vm/fpu_state.hpp>
+
+namespace vm {
+namespace {
+
+namespace x86 = lib::x86;
+using lib::u16;
+using lib::u32;
+using lib::u8;
+
+// The legacy area at reset. [intel/vol1] 10.5.1, [intel/vol3] table 10-1
+constexpr u32 legacy_size = 512, mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
+constexpr u16 fcw_at_reset = 0x37f;
+
+} // namespace
+
+FpuState::~FpuState() {
+    if (area_ != nullptr) kernel::free_frames(kernel::virt_to_phys(area_), order_);
+}
+
+lib::Result<void> FpuState::create(lib::u64 components, u32 size) {
+    if (components == 0) size = legacy_size;
+    components_ = components;
+    order_ = static_cast<u32>(std::bit_width((size - 1) / lib::page_size));
+    area_ = kernel::phys_to_virt<u8>(TRY(kernel::allocate_frames(order_)));
+    std::memset(area_, 0, lib::page_size << order_);
+    std::memcpy(area_, &fcw_at_reset, sizeof(fcw_at_reset));
+    std::memcpy(area_ + mxcsr_offset, &mxcsr_at_reset, sizeof(mxcsr_at_reset));
+    return {};
+}
+
+void FpuState::load(lib::u64 xcr0) {
+    if (components_ == 0) {
+        x86::fxrstor(area_);
+        return;
+    }
+    // Everything, whatever of it the guest has turned on at the moment.
+    x86::xsetbv(0, components_);
+    x86::xrstor(area_, components_);
+    x86::xsetbv(0, xcr0);
+}
+
+void FpuState::save() {
+    if (components_ == 0) {
+        x86::fxsave(area_);
+        return;
+    }
+    x86::xsetbv(0, components_);
+    x86::xsave(area_, components_);
+}
+
+} // namespace vm

@@ -1,0 +1,37 @@
+#pragma once
+// AMD-V as a vm::Backend.
+#include <svm/capabilities.hpp>
+#include <vm/backend.hpp>
+
+namespace svm {
+
+using lib::HostPhys;
+
+class Backend final : public vm::Backend {
+public:
+    // Fails with the reason and the remedy when this machine cannot do it.
+    static std::expected<kernel::Own<Backend>, Refusal> create(Disabled const& disabled);
+    ~Backend() override;
+
+    std::string_view name() const override { return "AMD-V"; }
+    void describe(lib::TextSink& sink) const override { capabilities_.describe(sink); }
+    lib::Result<void> enable_on_this_cpu() override;
+    void disable_on_this_cpu() override;
+    void constrain(vm::PlatformFacts& facts) const override;
+    lib::Result<kernel::Own<vm::AddressSpace>> create_address_space() override;
+    lib::Result<kernel::Own<vm::Vcpu>> create_vcpu(vm::Vm& vm, lib::u32 id) override;
+
+    Capabilities const& capabilities() const { return capabilities_; }
+    // The same for all vCPUs: every port is intercepted, and so is every MSR but those that a guest may have to itself.
+    HostPhys io_permissions() const { return io_permissions_; }
+    HostPhys msr_permissions() const { return msr_permissions_; }
+
+private:
+    explicit Backend(Capabilities const& capabilities) : capabilities_(capabilities) {}
+    lib::Result<void> build();
+    Capabilities capabilities_;
+    HostPhys io_permissions_{};
+    HostPhys msr_permissions_{};
+};
+
+} // namespace svm

@@ -1,0 +1,158 @@
+#pragma once
+// A vCPU on AMD-V.
+#include <svm/backend.hpp>
+#include <svm/tlb.hpp>
+#include <svm/vmcb.hpp>
+#include <vm/fpu_state.hpp>
+#include <vm/vm.hpp>
+
+namespace svm {
+
+struct CpuState;
+
+class Vcpu final : public vm::Vcpu {
+public:
+    static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
+    ~Vcpu() override;
+
+    vm::Leave run() override;
+    void unload() override;
+    // The vCPU whose registers this CPU holds, if any, goes back to memory.
+    static void unload_current();
+
+    u64 rip() override { return save().rip; }
+    void set_rip(u64 value) override { vmcb_->save.rip = value; }
+    u64 rflags() override { return save().rflags; }
+    void set_rflags(u64 value) override { vmcb_->save.rflags = value; }
+    // RAX is brought along with every exit and entry.
+    void fetch_gprs() override { gpr(vm::Gpr::Rsp) = save().rsp; }
+    void store_gprs() override { vmcb_->save.rsp = gpr(vm::Gpr::Rsp); }
+    u64 cr0() override { return save().cr0; }
+    u64 cr3() override { return save().cr3; }
+    u64 cr4() override { return save().cr4; }
+    u64 efer() override { return save().efer & ~vm::efer::SVME; }
+    void set_cr0(u64 value) override;
+    void set_cr3(u64 value) override;
+    void set_cr4(u64 value) override;
+    void set_efer(u64 value) override;
+    vm::Segment segment(vm::SegmentName name) override;
+    void set_segment(vm::SegmentName name, vm::Segment const& value) override;
+    void set_gdt(vm::TablePointer table) override;
+    void set_idt(vm::TablePointer table) override;
+    u64 dr7() override { return save().dr7; }
+    void set_dr7(u64 value) override { changing(clean::debug_registers).save.dr7 = value; }
+    u32 privilege_level() override { return save().cpl; }
+    bool is_64_bit() override {
+        constexpr u16 l_bit = 1U << 9;
+        return (save().efer & vm::efer::LMA) != 0 && (save().cs.attributes & l_bit) != 0;
+    }
+    void advance(u8 length) override;
+    void set_tsc_offset(u64 offset) override;
+    u64 read_hardware(vm::HardwareMsr which) override;
+    void write_hardware(vm::HardwareMsr which, u64 value) override;
+    void print_state(lib::TextSink& sink) override;
+
+    Vmcb& vmcb_for_tests() { return *vmcb_; }
+
+private:
+    // What the guest keeps in registers that the VMCB does not hold.
+    struct LoadedRegisters {
+        u64 tsc_aux, dr0, dr1, dr2, dr3;
+    };
+    // How far the guest's NMI handler has come. [amd/vol2] 15.21.8 leaves this to the hypervisor.
+    enum class NmiState : u8 {
+        Free,
+        Blocked, // until the IRET, which is intercepted
+        AtIret,  // the IRET at nmi_iret_rip_ is about to be carried out
+    };
+    Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page, Vmcb& vmcb)
+        : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), vmcb_(&vmcb), apic_page_(page) {}
+    lib::Result<void> build();
+    ControlArea const& control() const { return vmcb_->control; }
+    SaveArea const& save() const { return vmcb_->save; }
+    // The VMCB, for a change to these groups of fields. What no group covers may be changed without.
+    Vmcb& changing(u32 groups) {
+        vmcb_->control.clean_bits &= ~groups;
+        return *vmcb_;
+    }
+    VmcbSegment& segment_of(vm::SegmentName name);
+    void load();
+    void flush_translations() { must_flush_ = true; }
+
+    // Exit. leave() makes run() return.
+    enum class After : bool { Leave, Enter };
+    After leave(vm::Leave why) {
+        leave_ = why;
+        return After::Leave;
+    }
+    After stop(vm::EndReason reason, std::string_view text) {
+        vm().stop(reason, text);
+        return leave(vm::Leave::Stopped);
+    }
+    friend bool after_exit(Vcpu& vcpu);
+    After before_entry();
+    After handle_exit();
+    After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After slow_exit(u32 code);
+    After undecodable();
+    After entry_failed();
+    void step_behind(u8 length);
+    void fetch_virtual_tpr();
+    void requeue_interrupted_event();
+    void debug_exit();
+    void iret_exit();
+    bool describe_register_access(u32 code, vm::Exit& exit);
+    u8 length_of(u32 opcode, u8 size);
+    u8 length_from_next_rip() const;
+    bool decode(vm::DecodedInstruction& instruction);
+
+    // Entry
+    After prepare_entry();
+    void renew_asid();
+    bool deliver_events();
+    bool deliver_nmi();
+    bool inject_pic();
+    bool can_take_interrupt() const;
+    void inject(EventInfo info);
+    void inject_exception(vm::Exception const& exception);
+    void set_intercept(u32 code, bool on);
+    void set_interrupt_window(bool on);
+    void set_task_priority_intercept(bool on);
+    void write_virtual_tpr();
+    void step_over();
+
+    Backend& backend_;
+    Capabilities const& capabilities_;
+    Vmcb* vmcb_;
+    vm::ApicPage& apic_page_;
+    CpuState* here_ = nullptr; // of the CPU that this vCPU is loaded on
+    vm::Leave leave_ = vm::Leave::Work;
+    AsidLease lease_{};
+    bool must_flush_ = true;
+    bool has_next_rip_ = capabilities_.has_next_rip;
+    u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
+    bool has_event_ = false; // EVENTINJ is taken
+    bool has_interrupt_window_ = false;
+    bool has_tpr_intercept_ = false;
+    u8 virtual_tpr_ = 0; // what V_TPR was at the last entry
+    NmiState nmi_state_ = NmiState::Free;
+    bool is_stepping_ = false;    // RFLAGS.TF is ours
+    bool had_trap_flag_ = false;  // and this is the guest's
+    u64 dr6_before_step_ = 0;
+    u64 nmi_iret_rip_ = 0;
+    u32 undecodable_in_a_row_ = 0;
+    vm::FpuState fpu_;
+    LoadedRegisters saved_{};
+};
+
+// What each CPU that runs guests needs.
+struct CpuState {
+    AsidPool asids;
+    GuestPresence presence;
+    Vcpu* loaded = nullptr;
+    HostPhys host_area{};      // what VMLOAD brings back: FS, GS, TR, LDTR and the MSRs beside them
+    HostPhys host_save_area{}; // VM_HSAVE_PA
+};
+CpuState& cpu_state(u32 cpu);
+
+} // namespace svm

@@ -1,0 +1,95 @@
+#include <array>
+#include <cstring>
+#include <kernel/cpus.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/backend.hpp>
+#include <svm/npt_space.hpp>
+#include <svm/vcpu.hpp>
+
+namespace svm {
+namespace {
+
+namespace x86 = lib::x86;
+
+constexpr u32 VM_HSAVE_PA = 0xc001'0117; // [amd/vol2] 15.30.4
+constexpr unsigned io_map_order = 2;     // three pages are used. [amd/vol2] 15.10.1
+constexpr unsigned msr_map_order = 1;
+
+constinit std::array<CpuState, kernel::max_cpus> states{};
+
+// Two bits for each MSR, read and write, in ranges of 2 KiB for 0, C000_0000h and C001_0000h. [amd/vol2] 15.11
+void pass_msr(u8* map, u32 index, bool write) {
+    constexpr u32 high_base = 0xc000'0000, range_size = 0x800, per_byte = 4;
+    u32 const offset = index >= high_base ? index - high_base : index;
+    u8& byte = map[(index >= high_base ? range_size : 0U) + offset / per_byte];
+    byte = static_cast<u8>(byte & ~((write ? 3U : 1U) << offset % per_byte * 2));
+}
+
+} // namespace
+
+CpuState& cpu_state(u32 cpu) { return states[cpu]; }
+
+std::expected<kernel::Own<Backend>, Refusal> Backend::create(Disabled const& disabled) {
+    auto const capabilities = TRY(read_capabilities(disabled));
+    kernel::Own<Backend> backend(new (std::nothrow) Backend(capabilities));
+    if (!backend || !backend->build()) return std::unexpected(Refusal{"too little memory", "add memory"});
+    return backend;
+}
+
+lib::Result<void> Backend::build() {
+    io_permissions_ = TRY(kernel::allocate_frames(io_map_order));
+    std::memset(kernel::phys_to_virt<u8>(io_permissions_), 0xff, lib::page_size << io_map_order);
+    msr_permissions_ = TRY(kernel::allocate_frames(msr_map_order));
+    u8* const map = kernel::phys_to_virt<u8>(msr_permissions_);
+    std::memset(map, 0xff, lib::page_size << msr_map_order);
+    // The bases that system calls and context switches touch belong to the guest. The rest of what VMLOAD switches is
+    // written once by any guest, and a write is checked: not every CPU refuses what the manual says it does.
+    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE}) pass_msr(map, index, true);
+    for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS,
+                            x86::IA32_SYSENTER_ESP, x86::IA32_SYSENTER_EIP})
+        pass_msr(map, index, false);
+    return {};
+}
+
+Backend::~Backend() {
+    if (io_permissions_.value != 0) kernel::free_frames(io_permissions_, io_map_order);
+    if (msr_permissions_.value != 0) kernel::free_frames(msr_permissions_, msr_map_order);
+}
+
+lib::Result<void> Backend::enable_on_this_cpu() {
+    u32 const index = kernel::this_cpu().index;
+    CpuState& here = cpu_state(index);
+    if (here.host_save_area.value == 0) here.host_save_area = TRY(kernel::allocate_zeroed_frame());
+    if (here.host_area.value == 0) here.host_area = TRY(kernel::allocate_zeroed_frame());
+    x86::wrmsr(x86::IA32_EFER, x86::rdmsr(x86::IA32_EFER) | x86::Efer::SVME::mask);
+    x86::wrmsr(VM_HSAVE_PA, here.host_save_area.value);
+    x86::vmsave(here.host_area.value);
+    // Translations of an earlier hypervisor mean nothing to us: the first entry flushes all.
+    here.asids.start(capabilities_.asids, index);
+    return {};
+}
+
+void Backend::disable_on_this_cpu() {
+    Vcpu::unload_current();
+    x86::stgi(); // without SVME there would be no way to
+    x86::wrmsr(x86::IA32_EFER, x86::rdmsr(x86::IA32_EFER) & ~u64{x86::Efer::SVME::mask});
+}
+
+void Backend::constrain(vm::PlatformFacts& facts) const {
+    facts.invpcid = true; // needs no help with nested paging, nor do XSAVES and RDTSCP
+    facts.rdtscp = capabilities_.has_tsc_aux;
+    facts.xsaves = true;
+    if (!kernel::cpu_features().xsave) facts.xcr0_allowed = 0;
+}
+
+lib::Result<kernel::Own<vm::AddressSpace>> Backend::create_address_space() {
+    kernel::Own<vm::AddressSpace> space(new (std::nothrow) NptSpace(capabilities_));
+    if (!space) return lib::fail(lib::Errc::NoMemory);
+    TRY(static_cast<NptSpace*>(space.get())->create());
+    return space;
+}
+
+lib::Result<kernel::Own<vm::Vcpu>> Backend::create_vcpu(vm::Vm& vm, u32 id) { return Vcpu::create(*this, vm, id); }
+
+} // namespace svm

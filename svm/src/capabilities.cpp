@@ -1,0 +1,107 @@
+#include <algorithm>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/capabilities.hpp>
+
+namespace svm {
+namespace {
+
+namespace x86 = lib::x86;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+// [amd/vol2] 15.30.1
+constexpr u32 VM_CR = 0xc001'0114;
+constexpr u64 vm_cr_lock = lib::bit(3), vm_cr_svm_disabled = lib::bit(4);
+
+// CPUID 8000_000Ah EDX, [amd/vol3] E.4.9
+struct Feature {
+    u32 bit;
+    std::string_view name;
+};
+constexpr u32 nested_paging = 0, next_rip = 3, clean_bits = 5, flush_by_asid = 6, decode_assists = 7;
+constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {10, "pause-filter"}, {13, "AVIC"},    {15, "VMSAVE"},
+                              {16, "VGIF"}, {18, "x2AVIC"},   {25, "VNMI"},         {30, "idle-HLT"}};
+
+struct Word {
+    std::string_view name;
+    bool Disabled::* flag;
+};
+constexpr Word words[] = {
+    {"next-rip", &Disabled::next_rip},     {"decode-assists", &Disabled::decode_assists}, {"flush-by-asid", &Disabled::flush_by_asid},
+    {"clean-bits", &Disabled::clean_bits}, {"large-pages", &Disabled::large_pages},
+};
+
+constexpr bool has(u32 word, u32 number) { return (word >> number & 1) != 0; }
+
+} // namespace
+
+bool Disabled::parse(std::string_view text) {
+    while (!text.empty()) {
+        auto const comma = std::min(text.find(','), text.size());
+        auto const word = text.substr(0, comma);
+        text.remove_prefix(std::min(comma + 1, text.size()));
+        bool found = false;
+        for (Word const& known : words) {
+            if (known.name != word && word != "all") continue;
+            this->*known.flag = true;
+            found = true;
+        }
+        if (!found) return false;
+    }
+    return true;
+}
+
+std::string_view Disabled::known_words() { return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, all"; }
+
+std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
+    constexpr u32 svm_leaf = 0x8000'000a, svm_bit = 2;
+    auto const extended = x86::cpuid(0x8000'0001);
+    if (!has(extended.ecx, svm_bit) || x86::cpuid(0x8000'0000).eax < svm_leaf)
+        return std::unexpected(Refusal{"this AMD CPU has no AMD-V (SVM), or it is hidden from this machine",
+                                       "use a CPU with AMD-V; in a virtual machine turn on nested virtualization"});
+    u64 control = 0;
+    if (!x86::rdmsr_safe(VM_CR, control)) control = 0; // some emulators have SVM without the register that turns it off
+    if ((control & vm_cr_svm_disabled) != 0)
+        return std::unexpected((control & vm_cr_lock) != 0
+                                   ? Refusal{"AMD-V is locked off by firmware", "enable it in the firmware setup (often called SVM Mode), then power-cycle"}
+                                   : Refusal{"AMD-V is turned off in VM_CR", "enable it in the firmware setup (often called SVM Mode)"});
+    auto const svm = x86::cpuid(svm_leaf);
+    if (!has(svm.edx, nested_paging))
+        return std::unexpected(Refusal{"this CPU's AMD-V has no nested paging", "use a CPU with it (Barcelona or newer)"});
+    constexpr u32 fewest_asids = 2; // 0 is the host's
+    if (svm.ebx < fewest_asids)
+        return std::unexpected(Refusal{"this CPU's AMD-V has no address-space identifiers for guests",
+                                       "the virtual machine that this runs in is set up wrongly: update it"});
+    constexpr u32 pages_1g = 26, rdtscp = 27;
+    return Capabilities{.features = svm.edx,
+                        .asids = svm.ebx,
+                        .revision = static_cast<u8>(svm.eax),
+                        .has_next_rip = has(svm.edx, next_rip) && !disabled.next_rip,
+                        .has_decode_assists = has(svm.edx, decode_assists) && !disabled.decode_assists,
+                        .has_flush_by_asid = has(svm.edx, flush_by_asid) && !disabled.flush_by_asid,
+                        .has_clean_bits = has(svm.edx, clean_bits) && !disabled.clean_bits,
+                        .has_pages_2m = !disabled.large_pages,
+                        .has_pages_1g = has(extended.edx, pages_1g) && !disabled.large_pages,
+                        .has_tsc_aux = has(extended.edx, rdtscp)};
+}
+
+void Capabilities::describe(lib::TextSink& sink) const {
+    auto const word = [&](bool used, std::string_view name) {
+        if (used) lib::format(sink, " {}", name);
+    };
+    lib::format(sink, "NPT, {} ASIDs; optional:", asids);
+    word(has_next_rip, "next-RIP");
+    word(has_decode_assists, "decode-assists");
+    word(has_flush_by_asid, "flush-by-ASID");
+    word(has_clean_bits, "clean-bits");
+    word(has_pages_2m, "2M-pages");
+    word(has_pages_1g, "1G-pages");
+    word(has_tsc_aux, "RDTSCP");
+    if (!std::ranges::any_of(unused, [&](Feature const& feature) { return has(features, feature.bit); })) return;
+    lib::format(sink, "; not used:");
+    for (Feature const& feature : unused) word(has(features, feature.bit), feature.name);
+}
+
+} // namespace svm

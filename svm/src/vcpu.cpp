@@ -1,0 +1,75 @@
+// Creation of a vCPU: its VMCB and register areas.
+#include <kernel/cpus.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/npt_space.hpp>
+#include <svm/vcpu.hpp>
+
+namespace svm {
+namespace {
+
+namespace x86 = lib::x86;
+
+// Exceptions that never reach the guest directly. #DB and #AC: a guest can make the CPU deliver them to itself for ever
+// without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
+constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
+
+constexpr u64 dr6_at_reset = 0xffff'0ff0;
+
+constexpr Intercepts intercepts_of_every_guest() {
+    Intercepts intercepts{};
+    // CR3 is the guest's own, and so is CR0.TS. CR4 has bits whose feature we may not offer.
+    intercepts.cr_writes = 1U << 4;
+    intercepts.exceptions = intercepted_exceptions;
+    for (u32 const code :
+         {exit_code::INTR, exit_code::NMI, exit_code::INIT, exit_code::CR0_SEL_WRITE, exit_code::RDPMC, exit_code::CPUID,
+          exit_code::RSM, exit_code::INVD, exit_code::HLT, exit_code::INVLPGA, exit_code::IOIO, exit_code::MSR,
+          exit_code::TASK_SWITCH, exit_code::SHUTDOWN, exit_code::VMRUN, exit_code::VMMCALL, exit_code::VMLOAD, exit_code::VMSAVE,
+          exit_code::STGI, exit_code::CLGI, exit_code::SKINIT, exit_code::WBINVD, exit_code::MONITOR, exit_code::MWAIT,
+          exit_code::MWAIT_ARMED, exit_code::XSETBV, exit_code::RDPRU, exit_code::INVLPGB, exit_code::INVLPGB_ILLEGAL,
+          exit_code::MCOMMIT, exit_code::TLBSYNC})
+        intercepts.set(code);
+    return intercepts;
+}
+
+} // namespace
+
+lib::Result<kernel::Own<vm::Vcpu>> Vcpu::create(Backend& backend, vm::Vm& vm, u32 id) {
+    auto const page = TRY(kernel::allocate_zeroed_frame());
+    auto const vmcb = kernel::allocate_zeroed_frame();
+    Vcpu* const made = vmcb ? new (std::nothrow) Vcpu(backend, vm, id, *kernel::phys_to_virt<vm::ApicPage>(page),
+                                                      *kernel::phys_to_virt<Vmcb>(*vmcb))
+                            : nullptr;
+    if (made == nullptr) {
+        if (vmcb) kernel::free_frames(*vmcb, 0);
+        kernel::free_frames(page, 0);
+        return lib::fail(lib::Errc::NoMemory);
+    }
+    kernel::Own<vm::Vcpu> vcpu(made);
+    TRY(made->build());
+    return vcpu;
+}
+
+Vcpu::~Vcpu() {
+    unload();
+    kernel::free_frames(kernel::virt_to_phys(vmcb_), 0);
+    kernel::free_frames(kernel::virt_to_phys(&apic_page_), 0);
+}
+
+lib::Result<void> Vcpu::build() {
+    u64 const components = vm().cpuid().rules().xcr0;
+    TRY(fpu_.create(components, vm().cpuid().xsave_size(components)));
+
+    ControlArea& control = vmcb_->control;
+    control.intercepts = intercepts_of_every_guest();
+    control.iopm_base = backend_.io_permissions().value;
+    control.msrpm_base = backend_.msr_permissions().value;
+    control.nested_control = 1;
+    control.nested_cr3 = static_cast<NptSpace&>(vm().space()).root().value;
+    control.interrupt_control.set<InterruptControl::InterruptMasking>(true);
+    // The same for all: guest state that reset_registers() does not name.
+    vmcb_->save.dr6 = dr6_at_reset;
+    vmcb_->save.pat = x86::pat_at_reset;
+    return {};
+}
+
+} // namespace svm

@@ -1,0 +1,342 @@
+// The way out of the guest: from the VMCB's exit information to a vendor-neutral exit and its outcome.
+#include <cstring>
+#include <kernel/cpus.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/state_check.hpp>
+#include <svm/vcpu.hpp>
+#include <vm/guest_walk.hpp>
+
+namespace svm {
+namespace {
+
+namespace x86 = lib::x86;
+using vm::Exit;
+using vm::ExitReason;
+using vm::Outcome;
+
+// EXITINFO1 of IOIO, [amd/vol2] 15.10.2
+struct IoInfo : Reg<IoInfo, u64> {
+    using In = Bits<u64, 0>;
+    using String = Bits<u64, 2>;
+    using Rep = Bits<u64, 3>;
+    using Size = Bits<u64, 6, 4, u8>; // one bit each: 1, 2, 4 bytes
+    using Port = Bits<u64, 31, 16, u16>;
+};
+// EXITINFO1 of a nested page fault, [amd/vol2] 15.25.6
+struct NestedFault : Reg<NestedFault, u64> {
+    using Write = Bits<u64, 1>;
+    using ReservedBit = Bits<u64, 3>;
+    using Fetch = Bits<u64, 4>;
+    using TableWalk = Bits<u64, 33>;
+};
+// EXITINFO1 of a CR access with decode assists, [amd/vol2] 15.33.1
+struct CrInfo : Reg<CrInfo, u64> {
+    using Operand = Bits<u64, 3, 0, u8>;
+    using IsMove = Bits<u64, 63>;
+};
+
+// Opcodes as they lie in memory, and their sizes.
+constexpr u32 opcode_cpuid = 0xa20f, opcode_rdmsr = 0x320f, opcode_wrmsr = 0x300f, opcode_vmmcall = 0xd9010f, opcode_hlt = 0xf4;
+constexpr u8 longest_instruction = 15;
+constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
+
+} // namespace
+
+// Go on behind an instruction that was carried out here.
+[[gnu::always_inline]] inline void Vcpu::step_behind(u8 length) {
+    u64 next = save().rip + length;
+    if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
+        next &= 0xffff'ffff;
+    vmcb_->save.rip = next;
+    vmcb_->control.interrupt_state = {};
+    if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
+        return;
+    // The step is done: its trap is what the guest expects next, or what we do.
+    changing(clean::debug_registers).save.dr6 |= dr6_single_step;
+    debug_exit();
+}
+
+void Vcpu::advance(u8 length) { step_behind(length); }
+
+// What the guest's CR8 has become meanwhile.
+inline void Vcpu::fetch_virtual_tpr() {
+    u8 const now = control().interrupt_control.get<InterruptControl::VirtualTpr>();
+    if (now == virtual_tpr_) [[likely]]
+        return;
+    virtual_tpr_ = now;
+    apic().set_task_priority(static_cast<u8>(now << 4));
+}
+
+u8 Vcpu::length_from_next_rip() const {
+    u64 const length = control().next_rip - save().rip;
+    return length <= longest_instruction ? static_cast<u8>(length) : u8{0};
+}
+
+// The length of the instruction that this exit is about; its opcode, of `size` bytes, may have prefixes. 0: unknown.
+[[gnu::always_inline]] inline u8 Vcpu::length_of(u32 opcode, u8 size) {
+    if (has_next_rip_)
+        if (u8 const length = length_from_next_rip(); length != 0) return length;
+    if (u8 const* const code = vm::code_in_place(*this, save().cr3, save().rip, sizeof(opcode))) [[likely]] {
+        u32 bytes;
+        std::memcpy(&bytes, code, sizeof(bytes));
+        if (((bytes ^ opcode) & ((u32{1} << 8 * size) - 1)) == 0) [[likely]]
+            return size;
+    }
+    vm::DecodedInstruction instruction{};
+    return decode(instruction) ? instruction.length : u8{0};
+}
+
+bool Vcpu::decode(vm::DecodedInstruction& instruction) {
+    if (!vm().platform().decode(*this, instruction)) return false;
+    undecodable_in_a_row_ = 0;
+    return true;
+}
+
+// Instructions that guests use all the time come first and read nothing that they do not need.
+Vcpu::After Vcpu::handle_exit() {
+    here_->presence.leave();
+    gpr(vm::Gpr::Rax) = save().rax;
+    vmcb_->control.clean_bits = clean_after_exit_;
+    vmcb_->control.tlb_control = TlbControl::Nothing;
+    has_event_ = false;
+    fetch_virtual_tpr();
+    auto const code = static_cast<u32>(control().exit_code);
+    [[clang::uninitialized]] Exit exit;
+    switch (code) {
+    case exit_code::MSR:
+        exit.reason = control().exit_info_1 != 0 ? ExitReason::WriteMsr : ExitReason::ReadMsr;
+        exit.length = length_of(control().exit_info_1 != 0 ? opcode_wrmsr : opcode_rdmsr, 2);
+        break;
+    case exit_code::CPUID:
+        exit.reason = ExitReason::Cpuid;
+        exit.length = length_of(opcode_cpuid, 2);
+        break;
+    case exit_code::IOIO: {
+        IoInfo const info{{control().exit_info_1}};
+        exit.reason = ExitReason::PortIo;
+        exit.port = {info.get<IoInfo::Port>(), info.get<IoInfo::Size>(), info.get<IoInfo::In>(), info.get<IoInfo::String>(),
+                     info.get<IoInfo::Rep>()};
+        exit.length = static_cast<u8>(control().exit_info_2 - save().rip); // the next RIP, on every CPU
+        break;
+    }
+    case exit_code::VMMCALL:
+        exit.reason = ExitReason::Hypercall;
+        exit.length = length_of(opcode_vmmcall, 3);
+        break;
+    case exit_code::HLT:
+        exit.reason = ExitReason::Hlt;
+        exit.length = length_of(opcode_hlt, 1);
+        break;
+    default: return slow_exit(code);
+    }
+    if (exit.length == 0) [[unlikely]]
+        return undecodable();
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome != Outcome::Advance) [[unlikely]]
+        return finish(outcome, exit);
+    step_behind(exit.length);
+    return After::Enter;
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
+    switch (outcome) {
+    case Outcome::Advance: advance(exit.length); return After::Enter;
+    case Outcome::Retry: return After::Enter;
+    case Outcome::Inject:
+        has_exception_ = false;
+        inject_exception(pending_exception_);
+        return After::Enter;
+    case Outcome::Sleep:
+        advance(exit.length);
+        activity_ = vm::Activity::Halted;
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
+        return After::Enter;
+    case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
+    case Outcome::StopVm: break;
+    }
+    return leave(vm::Leave::Stopped);
+}
+
+// The code that made this exit is not there any more: another vCPU is changing it, or its mapping, at this moment. The
+// guest looks again, with nothing cached.
+[[gnu::noinline]] Vcpu::After Vcpu::undecodable() {
+    constexpr u32 patience = 64;
+    flush_translations();
+    if (++undecodable_in_a_row_ < patience) return After::Enter;
+    std::array<char, 96> text{};
+    auto const code = static_cast<u32>(control().exit_code);
+    return stop(vm::EndReason::Crash, lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
+                                                   exit_code::name(code), rip()));
+}
+
+// True when `exit` is complete.
+bool Vcpu::describe_register_access(u32 code, Exit& exit) {
+    using Kind = vm::RegisterAccess::Kind;
+    exit.reason = ExitReason::ControlRegister;
+    u8 const number = code == exit_code::CR0_SEL_WRITE ? u8{0} : static_cast<u8>(code & 0xf);
+    CrInfo const info{{control().exit_info_1}};
+    if (capabilities_.has_decode_assists && capabilities_.has_next_rip && info.get<CrInfo::IsMove>()) {
+        exit.control = {number, info.get<CrInfo::Operand>(), Kind::Write, 0};
+        exit.length = length_from_next_rip();
+        return exit.length != 0;
+    }
+    vm::DecodedInstruction instruction{};
+    if (!decode(instruction)) return false;
+    exit.length = instruction.length;
+    switch (instruction.kind) {
+    case vm::DecodedInstruction::Kind::WriteControl:
+        exit.control = {instruction.control, instruction.operand, Kind::Write, 0};
+        return instruction.control == number;
+    case vm::DecodedInstruction::Kind::Clts: exit.control = {0, 0, Kind::Clts, 0}; return true;
+    case vm::DecodedInstruction::Kind::Lmsw: exit.control = {0, 0, Kind::Lmsw, instruction.lmsw_source}; return true;
+    case vm::DecodedInstruction::Kind::ReadControl:
+    case vm::DecodedInstruction::Kind::Other: break;
+    }
+    return false;
+}
+
+// An exit in the middle of the delivery of an event: the event must be delivered again. What an instruction caused (INT n,
+// INT3, INTO) comes again by itself, as RIP is still before it. [amd/vol2] 15.7.2
+void Vcpu::requeue_interrupted_event() {
+    EventInfo const event = control().exit_int_info;
+    if (!event.get<EventInfo::Valid>()) return;
+    u8 const type = event.get<EventInfo::Type>();
+    u8 const vector = event.get<EventInfo::Vector>();
+    if (type == EventInfo::software_interrupt) return;
+    if (type == EventInfo::exception && (vector == x86::exception_bp || vector == x86::exception_of)) return;
+    inject(event);
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
+    requeue_interrupted_event();
+    if (code == exit_code::INTR) {
+        exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
+        x86::take_interrupts(); // it still waits: its handler runs here
+        return After::Enter;
+    }
+    Exit exit{};
+    switch (code) {
+    case exit_code::NPF: {
+        NestedFault const fault{{control().exit_info_1}};
+        exit.reason = fault.get<NestedFault::ReservedBit>() ? ExitReason::InvalidState : ExitReason::MemoryFault;
+        exit.memory = {vm::GuestPhys{control().exit_info_2}, fault.get<NestedFault::Write>(), fault.get<NestedFault::Fetch>(),
+                       fault.get<NestedFault::TableWalk>()};
+        break;
+    }
+    case exit_code::CR0_SEL_WRITE:
+    case exit_code::WRITE_CR4:
+    case exit_code::WRITE_CR8:
+        if (!describe_register_access(code, exit)) return undecodable();
+        break;
+    case exit_code::VINTR:
+        exit_counts_[static_cast<unsigned>(ExitReason::InterruptWindow)]++;
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        return After::Enter;
+    case exit_code::IRET:
+        exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
+        iret_exit();
+        return After::Enter;
+    case exit_code::NMI:  // was taken when the stub set the global interrupt flag
+    case exit_code::INIT: // INIT at the machine's CPU: not for guests
+        exit_counts_[static_cast<unsigned>(ExitReason::Nmi)]++;
+        return After::Enter;
+    case exit_code::EXCEPTION_DB:
+        exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+        debug_exit();
+        return After::Enter;
+    case exit_code::EXCEPTION_AC:
+        exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+        inject_exception({x86::exception_ac, true, 0, 0});
+        return After::Enter;
+    case exit_code::EXCEPTION_MC: exit.reason = ExitReason::MachineCheck; break;
+    case exit_code::SHUTDOWN: exit.reason = ExitReason::TripleFault; break;
+    case exit_code::TASK_SWITCH: exit.reason = ExitReason::TaskSwitch; break;
+    case exit_code::XSETBV: {
+        exit.reason = ExitReason::Xsetbv;
+        constexpr u32 opcode = 0xd1010f;
+        exit.length = length_of(opcode, 3);
+        if (exit.length == 0) return undecodable();
+        break;
+    }
+    case exit_code::INVD:
+    case exit_code::WBINVD: {
+        exit.reason = ExitReason::CacheControl;
+        exit.length = length_of(code == exit_code::INVD ? 0x080f : 0x090f, 2);
+        if (exit.length == 0) return undecodable();
+        break;
+    }
+    case exit_code::RDPMC:
+    case exit_code::RSM: exit.reason = ExitReason::Privileged; break;
+    case exit_code::VMRUN:
+    case exit_code::VMLOAD:
+    case exit_code::VMSAVE:
+    case exit_code::STGI:
+    case exit_code::CLGI:
+    case exit_code::SKINIT:
+    case exit_code::INVLPGA:
+    case exit_code::MONITOR:
+    case exit_code::MWAIT:
+    case exit_code::MWAIT_ARMED:
+    case exit_code::RDPRU:
+    case exit_code::INVLPGB:
+    case exit_code::INVLPGB_ILLEGAL:
+    case exit_code::MCOMMIT:
+    case exit_code::TLBSYNC: exit.reason = ExitReason::Forbidden; break;
+    case exit_code::INVALID: return entry_failed();
+    default: {
+        std::array<char, 96> text{};
+        return stop(vm::EndReason::Crash,
+                    lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
+    }
+    }
+    if (has_event_ && exit.reason == ExitReason::MemoryFault) {
+        return stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+    }
+    return finish(vm::route(*this, exit), exit);
+}
+
+// #DB, the CPU's or the one that ends an instruction we carried out; DR6 says why. When the step was ours alone, the guest
+// never hears of it.
+void Vcpu::debug_exit() {
+    if (is_stepping_) {
+        is_stepping_ = false;
+        bool const was_iret = nmi_state_ == NmiState::AtIret;
+        if (was_iret) nmi_state_ = NmiState::Free; // and RFLAGS are what it has popped
+        else if (!had_trap_flag_) vmcb_->save.rflags &= ~u64{x86::Rflags::TF::mask};
+        if (!had_trap_flag_ && (save().dr6 & dr6_single_step) != 0) {
+            u64 const breakpoints = save().dr6 & dr6_breakpoints;
+            changing(clean::debug_registers).save.dr6 = dr6_before_step_;
+            if (breakpoints == (dr6_before_step_ & dr6_breakpoints)) return;
+            vmcb_->save.dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
+        }
+    }
+    if (has_event_) return; // the event that is under way comes first; DR6 keeps the cause
+    EventInfo info{};
+    info.set<EventInfo::Vector>(x86::exception_db);
+    info.set<EventInfo::Type>(EventInfo::exception);
+    inject(info);
+}
+
+void Vcpu::iret_exit() {
+    nmi_state_ = NmiState::AtIret;
+    nmi_iret_rip_ = save().rip;
+    set_intercept(exit_code::IRET, false);
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::entry_failed() {
+    std::array<char, 120> text{};
+    lib::BufferSink sink(text);
+    lib::format(sink, "VMRUN refused the guest's state");
+    std::array<std::string_view, 8> rules{};
+    std::size_t const count = violated_rules(*vmcb_, rules);
+    for (std::size_t i = 0; i < count; i++) lib::format(sink, "; {}", rules[i]);
+    return stop(vm::EndReason::Crash, sink.view());
+}
+
+void Vcpu::print_state(lib::TextSink& sink) {
+    print_registers(sink);
+    print_vmcb(*vmcb_, sink);
+}
+
+} // namespace svm

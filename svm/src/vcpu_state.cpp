@@ -1,0 +1,172 @@
+// A vCPU's registers: in the VMCB, or in the CPU's own while it is loaded.
+#include <kernel/cpus.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+#include <svm/vcpu.hpp>
+
+namespace svm {
+namespace {
+
+namespace x86 = lib::x86;
+
+constexpr u16 attribute_present = 0x80, attribute_dpl = 0x60;
+
+// The VMCB packs the same bits into twelve; a segment that cannot be used is one that is not present.
+constexpr u16 pack_attributes(u16 attributes) {
+    auto const packed = static_cast<u16>((attributes & 0xffU) | (attributes >> 4 & 0xf00U));
+    return (attributes & vm::segment::unusable) != 0 ? static_cast<u16>(packed & ~attribute_present) : packed;
+}
+constexpr u16 unpack_attributes(u16 packed) {
+    auto const attributes = static_cast<u16>((packed & 0xffU) | (packed & 0xf00U) << 4);
+    return (packed & attribute_present) == 0 ? static_cast<u16>(attributes | vm::segment::unusable) : attributes;
+}
+static_assert(pack_attributes(vm::segment::long_code) == 0xa9b && unpack_attributes(0xa9b) == vm::segment::long_code);
+
+} // namespace
+
+void Vcpu::load() {
+    CpuState& here = cpu_state(kernel::this_cpu().index);
+    if (here.loaded == this) return;
+    if (here.loaded != nullptr) here.loaded->unload();
+    here.loaded = this;
+    here_ = &here;
+    vmcb_->control.clean_bits = 0; // this CPU may remember an older state of this VMCB
+    if (capabilities_.has_tsc_aux) x86::wrmsr(x86::IA32_TSC_AUX, saved_.tsc_aux);
+    x86::write_dr(0, saved_.dr0);
+    x86::write_dr(1, saved_.dr1);
+    x86::write_dr(2, saved_.dr2);
+    x86::write_dr(3, saved_.dr3);
+    fpu_.load(xcr0_);
+}
+
+void Vcpu::unload() {
+    CpuState& here = cpu_state(kernel::this_cpu().index);
+    if (here.loaded != this) return;
+    here.loaded = nullptr;
+    saved_ = {.tsc_aux = capabilities_.has_tsc_aux ? x86::rdmsr(x86::IA32_TSC_AUX) : 0,
+              .dr0 = x86::read_dr(0),
+              .dr1 = x86::read_dr(1),
+              .dr2 = x86::read_dr(2),
+              .dr3 = x86::read_dr(3)};
+    fpu_.save();
+}
+
+void Vcpu::unload_current() {
+    if (Vcpu* const vcpu = cpu_state(kernel::this_cpu().index).loaded) vcpu->unload();
+}
+
+void Vcpu::set_cr0(u64 value) {
+    SaveArea& area = changing(clean::control_registers).save;
+    area.cr0 = value;
+    bool const is_long = (value & x86::Cr0::PG::mask) != 0 && (area.efer & x86::Efer::LME::mask) != 0;
+    area.efer = x86::Efer::LMA::set(area.efer, is_long);
+    // Turning paging on or off flushes the TLB, but not when it is us who do it. [amd/vol2] 15.16
+    flush_translations();
+}
+
+void Vcpu::set_cr3(u64 value) {
+    changing(clean::control_registers).save.cr3 = value;
+    flush_translations();
+}
+
+void Vcpu::set_cr4(u64 value) {
+    changing(clean::control_registers).save.cr4 = value;
+    flush_translations();
+}
+
+void Vcpu::set_efer(u64 value) {
+    u64& efer = changing(clean::control_registers).save.efer;
+    value |= vm::efer::SVME; // VMRUN insists
+    if (((efer ^ value) & (vm::efer::NXE | vm::efer::LMA)) != 0) flush_translations();
+    efer = value;
+}
+
+VmcbSegment& Vcpu::segment_of(vm::SegmentName name) {
+    SaveArea& area = vmcb_->save;
+    switch (name) {
+    case vm::SegmentName::Es: return area.es;
+    case vm::SegmentName::Cs: return area.cs;
+    case vm::SegmentName::Ss: return area.ss;
+    case vm::SegmentName::Ds: return area.ds;
+    case vm::SegmentName::Fs: return area.fs;
+    case vm::SegmentName::Gs: return area.gs;
+    case vm::SegmentName::Ldtr: return area.ldtr;
+    case vm::SegmentName::Tr: break;
+    }
+    return area.tr;
+}
+
+vm::Segment Vcpu::segment(vm::SegmentName name) {
+    VmcbSegment const& segment = segment_of(name);
+    return {segment.selector, unpack_attributes(segment.attributes), segment.limit, segment.base};
+}
+
+void Vcpu::set_segment(vm::SegmentName name, vm::Segment const& value) {
+    changing(clean::segments);
+    segment_of(name) = {value.selector, pack_attributes(value.attributes), value.limit, value.base};
+    if (name == vm::SegmentName::Ss) vmcb_->save.cpl = static_cast<u8>((value.attributes & attribute_dpl) >> 5);
+}
+
+void Vcpu::set_gdt(vm::TablePointer table) {
+    changing(clean::descriptor_tables).save.gdtr = {0, 0, table.limit, table.base};
+}
+
+void Vcpu::set_idt(vm::TablePointer table) {
+    changing(clean::descriptor_tables).save.idtr = {0, 0, table.limit, table.base};
+}
+
+void Vcpu::set_tsc_offset(u64 offset) {
+    tsc_offset_ = offset;
+    changing(clean::intercepts).control.tsc_offset = offset;
+}
+
+u64 Vcpu::read_hardware(vm::HardwareMsr which) {
+    using vm::HardwareMsr;
+    switch (which) {
+    case HardwareMsr::Efer: return efer();
+    case HardwareMsr::Pat: return save().pat;
+    case HardwareMsr::Star: return save().star;
+    case HardwareMsr::Lstar: return save().lstar;
+    case HardwareMsr::Cstar: return save().cstar;
+    case HardwareMsr::Fmask: return save().fmask;
+    case HardwareMsr::FsBase: return save().fs.base;
+    case HardwareMsr::GsBase: return save().gs.base;
+    case HardwareMsr::KernelGsBase: return save().kernel_gs_base;
+    case HardwareMsr::SysenterCs: return save().sysenter_cs;
+    case HardwareMsr::SysenterEsp: return save().sysenter_esp;
+    case HardwareMsr::SysenterEip: return save().sysenter_eip;
+    case HardwareMsr::TscAux:
+        return cpu_state(kernel::this_cpu().index).loaded == this ? x86::rdmsr(x86::IA32_TSC_AUX) : saved_.tsc_aux;
+    case HardwareMsr::Xss: return 0; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
+    }
+    return 0;
+}
+
+void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
+    using vm::HardwareMsr;
+    SaveArea& area = vmcb_->save;
+    switch (which) {
+    case HardwareMsr::Efer: set_efer(value); break;
+    case HardwareMsr::Pat:
+        changing(clean::nested_paging).save.pat = value;
+        flush_translations();
+        break;
+    case HardwareMsr::Star: area.star = value; break;
+    case HardwareMsr::Lstar: area.lstar = value; break;
+    case HardwareMsr::Cstar: area.cstar = value; break;
+    case HardwareMsr::Fmask: area.fmask = value; break;
+    case HardwareMsr::FsBase: area.fs.base = value; break;
+    case HardwareMsr::GsBase: area.gs.base = value; break;
+    case HardwareMsr::KernelGsBase: area.kernel_gs_base = value; break;
+    case HardwareMsr::SysenterCs: area.sysenter_cs = value; break;
+    case HardwareMsr::SysenterEsp: area.sysenter_esp = value; break;
+    case HardwareMsr::SysenterEip: area.sysenter_eip = value; break;
+    case HardwareMsr::TscAux:
+        saved_.tsc_aux = value;
+        if (cpu_state(kernel::this_cpu().index).loaded == this) x86::wrmsr(x86::IA32_TSC_AUX, value);
+        break;
+    case HardwareMsr::Xss: break;
+    }
+}
+
+} // namespace svm

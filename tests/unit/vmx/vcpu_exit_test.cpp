@@ -1,0 +1,363 @@
+#include "vmx/machine.hpp"
+
+namespace machine {
+namespace {
+
+namespace field = vmx::field;
+namespace reason = vmx::reason;
+using vm::Gpr;
+using vm::SegmentName;
+
+class VcpuExit : public VmxMachine {
+protected:
+    void SetUp() override {
+        create();
+        settle();
+        if (HasFatalFailure()) return;
+    }
+    // One exit, and the entry that followed it.
+    EntryRecord after(Exit exit) {
+        entries.clear();
+        EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
+        return entries.back();
+    }
+    void expect_gp(EntryRecord const& entry, u64 rip) const {
+        EXPECT_EQ(entry.interruption, hardware_exception(13, true));
+        EXPECT_EQ(entry.error_code, 0U);
+        EXPECT_EQ(entry.rip, rip);
+    }
+    u64 reg(Gpr name) { return vcpu().gpr(name); }
+    void set(Gpr name, u64 value) { vcpu().gpr(name) = value; }
+};
+
+constexpr u64 rip = 0x10'0000;
+
+TEST_F(VcpuExit, CpuidAnswersAndAdvances) {
+    set(Gpr::Rax, 0xdead'beef'4000'0000);
+    set(Gpr::Rbx, ~u64{0});
+    EXPECT_EQ(after({reason::cpuid}).rip, rip + 2);
+    EXPECT_EQ(static_cast<u32>(reg(Gpr::Rbx)), 0x6c6c'754dU); // "Mull"
+    EXPECT_EQ(reg(Gpr::Rbx) >> 32, 0U);                       // the upper halves are cleared
+    EXPECT_EQ(reg(Gpr::Rax) >> 32, 0U);
+    EXPECT_EQ(vcpu().exit_counts()[static_cast<unsigned>(vm::ExitReason::Cpuid)], 1U);
+}
+
+TEST_F(VcpuExit, UnknownMsrsAreGeneralProtection) {
+    for (u32 const why : {u32{reason::rdmsr}, u32{reason::wrmsr}}) {
+        set(Gpr::Rcx, 0x1234'5678);
+        set(Gpr::Rax, 0x55);
+        expect_gp(after({why}), rip);
+        EXPECT_EQ(reg(Gpr::Rax), 0x55U);
+    }
+}
+
+TEST_F(VcpuExit, MsrsAreReadAndWrittenInHalves) {
+    set(Gpr::Rcx, lib::x86::IA32_LSTAR);
+    set(Gpr::Rax, 0xffff'ffff'8010'0000); // only the low half counts
+    set(Gpr::Rdx, 0x1111'1111'ffff'8000);
+    EXPECT_EQ(after({reason::wrmsr}).rip, rip + 2);
+    EXPECT_EQ(cpu.peek_msr(lib::x86::IA32_LSTAR), 0xffff'8000'8010'0000U);
+    EXPECT_EQ(after({reason::rdmsr}).rip, rip + 4);
+    EXPECT_EQ(reg(Gpr::Rax), 0x8010'0000U);
+    EXPECT_EQ(reg(Gpr::Rdx), 0xffff'8000U);
+}
+
+TEST_F(VcpuExit, PortReadsChangeOnlyTheirBytes) {
+    struct Case {
+        u64 qualification, expected;
+    };
+    for (auto const& [qualification, expected] : {Case{0x0040'0008, 0xaaaa'aaaa'aaaa'aa88}, {0x0040'0009, 0xaaaa'aaaa'aaaa'7788}, {0x0040'000b, 0x5566'7788}}) {
+        set(Gpr::Rax, 0xaaaa'aaaa'aaaa'aaaa);
+        after({reason::io_instruction, qualification});
+        EXPECT_EQ(reg(Gpr::Rax), expected) << std::hex << qualification;
+    }
+    set(Gpr::Rax, 0x12345);
+    after({reason::io_instruction, 0x03f8'0000});
+    EXPECT_EQ(platform.outs, (std::vector<Platform::Port>{{0x3f8, 1, 0x12345}}));
+}
+
+TEST_F(VcpuExit, AdvanceEndsShadowsAndLeavesASingleStepTrap) {
+    auto const entry = after({reason::cpuid, 0, 2, [&] {
+                                  poke(field::GUEST_INTERRUPTIBILITY, 1 | 8);
+                                  poke(field::GUEST_RFLAGS, 0x302);
+                                  poke(field::GUEST_PENDING_DEBUG, 0);
+                              }});
+    EXPECT_EQ(entry.rip, rip + 2);
+    EXPECT_EQ(field(field::GUEST_INTERRUPTIBILITY), 8U);
+    EXPECT_EQ(field(field::GUEST_PENDING_DEBUG), u64{1} << 14);
+}
+
+TEST_F(VcpuExit, RipWrapsOutsideOf64BitMode) {
+    EXPECT_EQ(after({reason::cpuid, 0, 2, [&] { poke(field::GUEST_RIP, 0xffff'ffff); }}).rip, 1U);
+    auto const in_long_mode = after({reason::cpuid, 0, 2, [&] {
+                                         poke(field::GUEST_RIP, 0xffff'ffff);
+                                         poke(field::GUEST_CS_RIGHTS, vm::segment::long_code);
+                                     }});
+    EXPECT_EQ(in_long_mode.rip, 0x1'0000'0001U);
+}
+
+TEST_F(VcpuExit, InstructionsThatDoNotExistAreInvalid) {
+    for (u32 const why : {u32{reason::vmxon}, u32{reason::vmlaunch}, u32{reason::invept}, u32{reason::monitor}, u32{reason::mwait}, u32{reason::getsec},
+                          u32{reason::encls}, u32{reason::vmfunc}, u32{reason::rdtscp}, u32{reason::invpcid}, u32{reason::xsaves}}) {
+        auto const entry = after({why});
+        EXPECT_EQ(entry.interruption, hardware_exception(6, false)) << reason::name(static_cast<u16>(why));
+        EXPECT_EQ(entry.rip, rip);
+    }
+    for (u32 const why : {u32{reason::rdpmc}, u32{reason::rsm}}) expect_gp(after({why}), rip);
+}
+
+TEST_F(VcpuExit, CacheControlDoesNothing) {
+    EXPECT_EQ(after({reason::wbinvd}).rip, rip + 2);
+    EXPECT_EQ(after({reason::invd}).rip, rip + 4);
+    EXPECT_EQ(cpu.wbinvd_count, 0U);
+}
+
+TEST_F(VcpuExit, HypercallsAreForTheKernelOnly) {
+    set(Gpr::Rax, 0);
+    EXPECT_EQ(after({reason::vmcall, 0, 3}).rip, rip + 3);
+    set(Gpr::Rax, 5);
+    after({reason::vmcall, 0, 3});
+    EXPECT_EQ(reg(Gpr::Rax), ~u64{0});
+    auto const entry = after({reason::vmcall, 0, 3, [&] { poke(field::GUEST_SS_RIGHTS, 0xc0f3); }});
+    EXPECT_EQ(entry.interruption, hardware_exception(6, false));
+}
+
+TEST_F(VcpuExit, RealModeHasNoErrorCodes) {
+    vcpu().set_cr0(0x10);
+    set(Gpr::Rcx, 0x1234'5678);
+    EXPECT_EQ(after({reason::rdmsr}).interruption, hardware_exception(13, false));
+}
+
+TEST_F(VcpuExit, MovToCr0KeepsWhatTheMachineNeeds) {
+    set(Gpr::Rdx, 0x6000'0011); // CD, NW, ET, PE
+    EXPECT_EQ(after({reason::control_register, 0x200, 3}).rip, rip + 3);
+    EXPECT_EQ(field(field::GUEST_CR0), 0x31U);        // NE on, caching on
+    EXPECT_EQ(vcpu().cr0(), 0x6000'0011U);             // what the guest sees
+    set(Gpr::Rdx, 0x8000'0000);                        // PG without PE
+    expect_gp(after({reason::control_register, 0x200, 3}), rip + 3);
+    EXPECT_EQ(vcpu().cr0(), 0x6000'0011U);
+}
+
+TEST_F(VcpuExit, ClearingTsAndLmsw) {
+    vcpu().set_cr0(0x19);
+    after({reason::control_register, 2 << 4});
+    EXPECT_EQ(vcpu().cr0(), 0x11U);
+    after({reason::control_register, 0x000e'0030}); // LMSW cannot clear PE
+    EXPECT_EQ(vcpu().cr0(), 0x1fU);
+}
+
+TEST_F(VcpuExit, EnteringLongModeTellsTheEntryControls) {
+    vcpu().set_cr4(0x20);
+    vcpu().set_efer(0x100);
+    set(Gpr::Rax, 0x8000'0011);
+    after({reason::control_register, 0, 3});
+    EXPECT_EQ(vcpu().efer(), 0x500U);
+    EXPECT_TRUE(vmx::EntryControls::Ia32eModeGuest::get(static_cast<u32>(field(field::ENTRY_CONTROLS))));
+    set(Gpr::Rax, 0x11);
+    after({reason::control_register, 0, 3});
+    EXPECT_EQ(vcpu().efer(), 0x100U);
+    EXPECT_FALSE(vmx::EntryControls::Ia32eModeGuest::get(static_cast<u32>(field(field::ENTRY_CONTROLS))));
+}
+
+TEST_F(VcpuExit, EnteringPaeLoadsWhatEntryWillAccept) {
+    u64 const entries_of_guest[4] = {0x5001, 0x6000, 0x7003, u64{1} << 51 | 1}; // good, not present, reserved bit, beyond memory
+    std::memcpy(vm->ram().pointer(vm::GuestPhys{0x4000}, 32), entries_of_guest, 32);
+    vcpu().set_cr3(0x4000);
+    vcpu().set_cr4(0x20);
+    set(Gpr::Rax, 0x8000'0011);
+    after({reason::control_register, 0, 3});
+    EXPECT_EQ(field(field::GUEST_PDPTE0), 0x5001U);
+    EXPECT_EQ(field(field::GUEST_PDPTE1), 0U);
+    EXPECT_EQ(field(field::GUEST_PDPTE2), 0U);
+    EXPECT_EQ(field(field::GUEST_PDPTE3), 0U);
+}
+
+TEST_F(VcpuExit, PaeTablesOutsideOfRamAreNotPresent) {
+    vcpu().set_cr3(0xf000'0000);
+    vcpu().set_cr4(0x20);
+    set(Gpr::Rax, 0x8000'0011);
+    after({reason::control_register, 0, 3});
+    EXPECT_EQ(field(field::GUEST_PDPTE0), 0U);
+}
+
+TEST_F(VcpuExit, MovToCr4RefusesVmx) {
+    set(Gpr::Rcx, 0x2020);
+    expect_gp(after({reason::control_register, 4 | 1 << 8, 3}), rip);
+    set(Gpr::Rcx, 0x20);
+    EXPECT_EQ(after({reason::control_register, 4 | 1 << 8, 3}).rip, rip + 3);
+    EXPECT_EQ(vcpu().cr4(), 0x20U);
+    EXPECT_EQ(field(field::GUEST_CR4), 0x2020U);
+}
+
+TEST_F(VcpuExit, ControlRegistersMoveToTheStackPointerToo) {
+    poke(field::GUEST_RSP, 0x7000);
+    after({reason::control_register, 3 | 1 << 4 | 4 << 8, 3, [&] { poke(field::GUEST_CR3, 0x9000); }});
+    EXPECT_EQ(field(field::GUEST_RSP), 0x9000U);
+}
+
+TEST_F(VcpuExit, SettingXcr0IsChecked) {
+    set(Gpr::Rcx, 0);
+    set(Gpr::Rdx, 0);
+    set(Gpr::Rax, 7);
+    EXPECT_EQ(after({reason::xsetbv, 0, 3}).rip, rip + 3);
+    EXPECT_EQ(cpu.xcr0, 7U);
+    set(Gpr::Rax, 4); // AVX without SSE
+    expect_gp(after({reason::xsetbv, 0, 3}), rip + 3);
+    EXPECT_EQ(cpu.xcr0, 7U);
+}
+
+TEST_F(VcpuExit, MemoryFaultsGoToThePlatform) {
+    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+    platform.memory_outcome = vm::Outcome::Retry;
+    EXPECT_EQ(after({reason::ept_violation, 0x182}).rip, rip);
+    ASSERT_EQ(platform.memory.size(), 1U);
+    auto const& access = platform.memory[0].memory;
+    EXPECT_EQ(access.address.value, 0xfec0'0010U);
+    EXPECT_TRUE(access.is_write && !access.is_fetch && !access.is_table_walk);
+    after({reason::ept_violation, 0x081}); // a walk of the guest's tables
+    EXPECT_TRUE(platform.memory[1].memory.is_table_walk && !platform.memory[1].memory.is_write);
+    after({reason::ept_violation, 0x184});
+    EXPECT_TRUE(platform.memory[2].memory.is_fetch);
+}
+
+TEST_F(VcpuExit, ApicAccessesGoToThePlatform) {
+    EXPECT_EQ(after({reason::apic_access, 0x10b0, 6}).rip, rip + 6);
+    ASSERT_EQ(platform.memory.size(), 1U);
+    EXPECT_EQ(platform.memory[0].reason, vm::ExitReason::ApicAccess);
+    EXPECT_EQ(platform.memory[0].memory.address.value, 0xfee0'00b0U);
+    EXPECT_TRUE(platform.memory[0].memory.is_write);
+}
+
+TEST_F(VcpuExit, ExternalInterruptsReachTheirHandlerAndAreAcknowledged) {
+    static unsigned calls;
+    calls = 0;
+    kernel::set_interrupt_handler(0x40, kernel::InterruptHandler::to_function<+[] { calls++; }>());
+    cpu.msr_writes.clear();
+    EXPECT_EQ(after({reason::external_interrupt, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(0x40, 0)); }}).rip, rip);
+    EXPECT_EQ(calls, 1U);
+    EXPECT_EQ(std::ranges::count(cpu.msr_writes, fakes::MsrWrite{0x80b, 0}), 2); // this one and the kick that ended run()
+    kernel::set_interrupt_handler(0x40, {});
+}
+
+TEST_F(VcpuExit, DebugExceptionsAreReflectedWithTheirStatus) {
+    cpu.dr[6] = 0xffff'0ff1;
+    auto const entry = after({reason::exception_or_nmi, 0x4004, 0, [&] {
+                                  poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false));
+                                  poke(field::GUEST_DR7, 0x2400);
+                              }});
+    EXPECT_EQ(entry.interruption, hardware_exception(1, false));
+    EXPECT_EQ(cpu.dr[6], 0xffff'4ff4U);
+    EXPECT_EQ(field(field::GUEST_DR7), 0x400U); // GD cleared, as the CPU does when it delivers #DB
+}
+
+TEST_F(VcpuExit, SingleSteppingOverAShadowDoesNotStopTheVm) {
+    auto const entry = after({reason::exception_or_nmi, 0x4000, 0, [&] {
+                                  poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false));
+                                  poke(field::GUEST_RFLAGS, 0x302);
+                                  poke(field::GUEST_INTERRUPTIBILITY, 1); // #DB behind STI
+                                  poke(field::GUEST_PENDING_DEBUG, 0);
+                              }});
+    EXPECT_EQ(entry.interruption, hardware_exception(1, false));
+    EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+}
+
+TEST_F(VcpuExit, AlignmentChecksAreReflectedWithTheirCode) {
+    auto const entry = after({reason::exception_or_nmi, 0, 0, [&] {
+                                  poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true));
+                                  poke(field::EXIT_INTERRUPTION_ERROR_CODE, 0);
+                              }});
+    EXPECT_EQ(entry.interruption, hardware_exception(17, true));
+}
+
+TEST_F(VcpuExit, Int1IsReflectedAsSoftwareWithItsLength) {
+    auto const entry = after({reason::exception_or_nmi, 0, 1, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(1, 5)); }});
+    EXPECT_EQ(entry.interruption, event(1, 5));
+    EXPECT_EQ(entry.length, 1U);
+}
+
+TEST_F(VcpuExit, AFaultInIretBlocksNmisAgain) {
+    after({reason::exception_or_nmi, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true) | 1U << 12); }});
+    EXPECT_EQ(field(field::GUEST_INTERRUPTIBILITY) & 8, 8U);
+}
+
+TEST_F(VcpuExit, AnInterruptedDeliveryIsRepeated) {
+    struct Case {
+        u32 vectoring, expected, length;
+    };
+    for (auto const& [vectoring, expected, length] :
+         {Case{event(0x31, 0), event(0x31, 0), 0}, {hardware_exception(14, true) | 1U << 12, hardware_exception(14, true), 0}, {event(0x80, 4), event(0x80, 4), 2}, {event(3, 6), event(3, 6), 2}}) {
+        auto const entry = after({reason::interrupt_window, 0, 2, [&] {
+                                      poke(field::IDT_VECTORING_INFO, vectoring);
+                                      poke(field::IDT_VECTORING_ERROR_CODE, 7);
+                                  }});
+        EXPECT_EQ(entry.interruption, expected);
+        if ((expected >> 11 & 1) != 0) {
+            EXPECT_EQ(entry.error_code, 7U);
+        }
+        if (length != 0) {
+            EXPECT_EQ(entry.length, length);
+        }
+    }
+}
+
+TEST_F(VcpuExit, AnInterruptedNmiIsRepeatedUnblocked) {
+    auto const entry = after({reason::interrupt_window, 0, 2, [&] {
+                                  poke(field::IDT_VECTORING_INFO, event(2, 2));
+                                  poke(field::GUEST_INTERRUPTIBILITY, 8);
+                              }});
+    EXPECT_EQ(entry.interruption, event(2, 2));
+    EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+}
+
+TEST_F(VcpuExit, DeliveryThroughDeviceMemoryStopsTheVm) {
+    EXPECT_EQ(run({{reason::ept_violation, 0x181, 0, [&] { poke(field::IDT_VECTORING_INFO, event(0x31, 0)); }}}), vm::Leave::Stopped);
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+    EXPECT_NE(vm->end_text().find("IDT or stack"), std::string_view::npos);
+}
+
+TEST_F(VcpuExit, WhatNobodyHandlesStopsOnlyTheVm) {
+    EXPECT_EQ(run({{reason::monitor_trap}}), vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("monitor trap flag"), std::string_view::npos);
+    EXPECT_EQ(platform.stops, 1U);
+}
+
+TEST_F(VcpuExit, EndsThatGuestsMake) {
+    struct Case {
+        u32 why;
+        char const* text;
+    };
+    for (auto const& [why, text] : {Case{reason::triple_fault, "triple fault"}, {reason::task_switch, "task switch"}}) {
+        vm->vcpu(0).unload();
+        vm = {};
+        backend->disable_on_this_cpu();
+        create();
+        settle();
+        EXPECT_EQ(run({{why}}), vm::Leave::Stopped);
+        EXPECT_NE(vm->end_text().find(text), std::string_view::npos) << vm->end_text();
+    }
+}
+
+TEST_F(VcpuExit, AFailedEntrySaysWhichRuleIsBroken) {
+    EXPECT_EQ(run({{1U << 31 | reason::invalid_guest_state, 0, 0, [&] { poke(field::GUEST_RFLAGS, 0); }}}), vm::Leave::Stopped);
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+    EXPECT_NE(vm->end_text().find("reserved bits of RFLAGS"), std::string_view::npos) << vm->end_text();
+}
+
+TEST_F(VcpuExit, AFailedInstructionSaysItsError) {
+    on_entry = [&](std::array<u64, 16>&, bool) {
+        poke(field::VM_INSTRUCTION_ERROR, 8);
+        return u64{1};
+    };
+    EXPECT_EQ(vcpu().run(), vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("VMRESUME failed: error 8, entry with invalid host-state"), std::string_view::npos) << vm->end_text();
+}
+
+TEST_F(VcpuExit, PrintsItsState) {
+    std::array<char, 8192> text{};
+    lib::BufferSink sink(text);
+    vcpu().print_state(sink);
+    for (auto const* const part : {"rip 0000000000100000", "cs", "controls:", "real cr0"}) EXPECT_NE(sink.view().find(part), std::string_view::npos) << part;
+}
+
+} // namespace
+} // namespace machine
