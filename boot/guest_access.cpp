@@ -1,6 +1,8 @@
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf.
 #include <boot/virtual_machine.hpp>
+#include <kernel/log.hpp>
+#include <utility>
 #include <vm/guest_walk.hpp>
 #include <vmm/emulate.hpp>
 #include <vmm/instruction_length.hpp>
@@ -70,7 +72,7 @@ public:
             in_segment = is_expand_down ? size : u64{segment_.limit} - offset + 1;
             linear = (offset + segment_.base) & 0xffff'ffff;
         }
-        auto const physical = vm::translate(vcpu_, linear, {is_write_, vcpu_.privilege_level() == 3});
+        auto const physical = vm::translate(vcpu_, linear, {is_write_, vcpu_.privilege_level() == 3, true});
         if (!physical) {
             exception = physical.error();
             return false;
@@ -306,14 +308,17 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     bool const in_hole = address - vm::GuestRam::hole_begin < vm::GuestRam::hole_end - vm::GuestRam::hole_begin;
     // Mapped meanwhile, or never a reason to exit: the guest tries again.
     if (!in_hole && vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
-    if (exit.memory.is_fetch || exit.memory.is_table_walk) [[unlikely]]
-        return stop_at_access(vcpu, exit, {});
+    if (exit.memory.is_table_walk) [[unlikely]]
+        return stop_at_tables(vcpu, address);
+    // Nobody answers there, so the bus reads as ones, and those are no instruction.
+    if (exit.memory.is_fetch) [[unlikely]]
+        return inject(vcpu, vm::invalid_opcode());
     [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = vm::fetch_code(vcpu, state, code);
     [[clang::uninitialized]] vmm::Instruction instruction;
     if (!vmm::decode({code.data(), code_size}, mode_of(state), instruction)) [[unlikely]]
-        return stop_at_access(vcpu, exit, {code.data(), code_size});
+        return refuse_instruction(vcpu, address, {code.data(), code_size});
     // What drivers use: a move between a register, whose value is here already, and a device of the platform.
     bool const is_plain = vmm::is_move(instruction) && instruction.reg != rsp_number;
     if (!is_plain || address / lib::page_size == apic_page) [[unlikely]]
@@ -327,23 +332,24 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     return Outcome::Retry;
 }
 
-// Code cannot run from devices, page tables cannot be there, and not every instruction can be emulated.
-[[gnu::noinline]] Outcome VirtualMachine::stop_at_access(vm::Vcpu& vcpu, vm::Exit const& exit,
-                                                         std::span<u8 const> code) {
-    u64 const address = exit.memory.address.value;
-    std::array<char, 110> text{};
-    lib::BufferSink sink(text);
-    if (exit.memory.is_fetch || exit.memory.is_table_walk) {
-        lib::format(sink, "{} at {:#x}, where there is no memory; rip {:#x}",
-                    exit.memory.is_fetch ? "code" : "page tables", address, vcpu.rip());
-    } else {
-        lib::format(sink, "instruction");
+[[gnu::noinline]] Outcome VirtualMachine::stop_at_tables(vm::Vcpu& vcpu, u64 address) {
+    std::array<char, 100> text{};
+    vm_->stop(vm::EndReason::Crash,
+              lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
+    return Outcome::StopVm;
+}
+
+// Not every instruction can be emulated; `code` is what there is of it.
+[[gnu::noinline]] Outcome VirtualMachine::refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code) {
+    if (!std::exchange(has_warned_of_instruction_, true)) {
+        std::array<char, 20> text{};
+        lib::BufferSink sink(text);
         for (u8 const byte : code.first(std::min<std::size_t>(code.size(), 4)))
             lib::format(sink, " {:02x}", byte);
-        lib::format(sink, " on device memory at {:#x} is not supported; rip {:#x}", address, vcpu.rip());
+        kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}", name(),
+                            sink.view(), address, vcpu.rip());
     }
-    vm_->stop(vm::EndReason::Crash, sink.view());
-    return Outcome::StopVm;
+    return inject(vcpu, vm::invalid_opcode());
 }
 
 // Any instruction, and any access to the local APIC.
@@ -364,7 +370,6 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     auto result = vmm::Emulated::Unsupported;
     if (address / lib::page_size == apic_page && vcpu.apic().mode() == vm::LocalApic::Mode::XApic) {
         result = run(nullptr);
-        vcpu.interrupt_pending(vcpu.apic()); // TPR and EOI change what can be delivered
     } else {
         result = with_platform_in_exit([&](vmm::Platform& platform) {
             auto const done = run(&platform);

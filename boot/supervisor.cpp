@@ -1,9 +1,9 @@
+#include <boot/bring_up.hpp>
 #include <boot/machine.hpp>
 #include <boot/supervisor.hpp>
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
-#include <lib/x86/instructions.hpp>
 #include <vmm/description.hpp>
 
 namespace boot {
@@ -43,6 +43,8 @@ bool read_description(Modules const& modules) {
     return false;
 }
 
+extern kernel::DeferredWork end_work;
+
 void start_all(Modules const& modules, vm::Backend& backend) {
     for (u32 i = 0; i < description.count; i++) {
         if (!description.vms[i].autostart) continue;
@@ -52,6 +54,7 @@ void start_all(Modules const& modules, vm::Backend& backend) {
             all_orderly = false;
             continue;
         }
+        machine->set_on_end(end_work);
         if (!machine->start()) {
             all_orderly = false;
             continue;
@@ -79,6 +82,18 @@ void retire(VirtualMachine& machine) {
     if (restart && !machine.start()) all_orderly = false;
 }
 
+// In CPU 0's run loop.
+void retire_ended() {
+    bool is_any_alive = false;
+    for (u32 i = 0; i < machine_count; i++) {
+        if (machines[i]->has_ended()) retire(*machines[i]);
+        is_any_alive |= machines[i]->vm() != nullptr;
+    }
+    if (!is_any_alive) power_off(all_orderly ? 0 : 1);
+}
+
+constinit kernel::DeferredWork end_work{kernel::DeferredWork::Body::to_function<retire_ended>()};
+
 } // namespace
 
 void run_virtual_machines(Modules const& modules, vm::Backend& backend) {
@@ -86,30 +101,9 @@ void run_virtual_machines(Modules const& modules, vm::Backend& backend) {
         start_all(modules, backend);
     else
         all_orderly = false;
-    kernel::Cpu& cpu = kernel::this_cpu();
-    for (;;) {
-        cpu.work_pending.store(false, std::memory_order_relaxed);
-        bool any_alive = false;
-        bool any_ran = false;
-        for (u32 i = 0; i < machine_count; i++) {
-            VirtualMachine& machine = *machines[i];
-            if (machine.vm() == nullptr) continue;
-            any_alive = true;
-            if (!machine.is_running()) {
-                retire(machine);
-                any_ran = true;
-                continue;
-            }
-            vm::Vcpu& vcpu = machine.vm()->vcpu(0);
-            if (!vcpu.has_wake_event()) continue;
-            any_ran |= vcpu.run() != vm::Leave::Sleep;
-        }
-        if (!any_alive) power_off(all_orderly ? 0 : 1);
-        if (any_ran) continue;
-        // Interrupts are off from here to HLT, so that no wake-up slips in between.
-        lib::x86::sti_hlt();
-        lib::x86::cli();
-    }
+    kernel::defer(0, end_work); // nothing may have started
+    release_cpus(kernel::run_cpu);
+    kernel::run_cpu();
 }
 
 } // namespace boot

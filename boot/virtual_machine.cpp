@@ -62,12 +62,13 @@ bool VirtualMachine::start() {
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
         return fail(sink.view());
     }
-    if (!build() || !load()) return false;
+    if (!build() || !load() || !schedule()) return false;
     started_at_ = kernel::now();
     // The first VM that wants the line has it; the monitor moves it.
     if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner())
         kernel::console().attach(*this);
     vm_->start();
+    kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
                      description_.vcpus == 1 ? "" : "s");
     return true;
@@ -122,11 +123,51 @@ bool VirtualMachine::load() {
     return true;
 }
 
+// Hands the vCPUs to the scheduler, asleep.
+bool VirtualMachine::schedule() {
+    static constinit std::atomic<u32> groups{0};
+    u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
+    kernel::ScheduleSettings settings{
+        .weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
+    u32 const cpus = kernel::cpu_count();
+    for (u32 cpu = 0; cpu < cpus; cpu++)
+        if (description_.cpus.is_empty() || description_.cpus.has(cpu)) settings.allowed.add(cpu);
+    live_vcpus_.store(description_.vcpus, std::memory_order_release);
+    for (u32 i = 0; i < description_.vcpus; i++) {
+        vm::Vcpu& vcpu = vm_->vcpu(i);
+        vcpu.unload(); // it was built here; where it runs is not ours to say
+        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
+            vcpu, group, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
+        if (!runners_[i]) return fail("too little memory for its vCPUs");
+        auto const added = kernel::scheduler().add(*runners_[i], settings);
+        if (added) continue;
+        runners_[i] = {};
+        std::array<char, 200> text{};
+        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}",
+                                   description_.line_of(vmm::Key::Cpus), i, cpus, cpus == 1 ? "" : "s",
+                                   name_of(added.error())));
+    }
+    vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
+    return true;
+}
+
+void VirtualMachine::vcpu_stopped() {
+    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1 && on_end_ != nullptr) kernel::defer(0, *on_end_);
+}
+
 void VirtualMachine::destroy() {
     kernel::console().detach(*this);
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
     timer_count_ = 0;
+    for (auto& runner : runners_) {
+        if (!runner) continue;
+        auto const removed = kernel::remove_runnable(*runner);
+        ASSERT(removed.has_value()); // it has stopped, or never ran
+        runner = {};
+    }
+    // A timer's callback that runs elsewhere at this moment comes to its end before that CPU answers.
+    kernel::wait_for_other_cpus();
     vm_ = {};
     platform_.reset();
     ::operator delete(pieces_, piece_count_ * sizeof(vmm::RamPiece));
@@ -191,7 +232,7 @@ std::array<u64, 4> VirtualMachine::eoi_vectors() {
     });
 }
 
-void VirtualMachine::vm_stopped() { kernel::cpu(0).work_pending.store(true, std::memory_order_release); }
+void VirtualMachine::vm_stopped() {} // vcpu_stopped() is what counts
 
 // --- vmm::Host
 

@@ -2,6 +2,8 @@
 // Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and
 // timers.
 #include <boot/modules.hpp>
+#include <boot/vcpu_runner.hpp>
+#include <kernel/calls.hpp>
 #include <kernel/console.hpp>
 #include <kernel/time.hpp>
 #include <optional>
@@ -25,6 +27,8 @@ public:
     VirtualMachine(vmm::VmDescription const& description, Modules const& modules, vm::Backend& backend)
         : description_(description), modules_(modules), backend_(backend) {}
     ~VirtualMachine();
+    // What CPU 0 does when the last vCPU has stopped.
+    void set_on_end(kernel::DeferredWork& work) { on_end_ = &work; }
 
     // Takes memory, builds the platform, loads the kernel. On failure the reason is in the log and nothing is kept.
     bool start();
@@ -34,6 +38,8 @@ public:
     std::string_view name() const { return description_.name; }
     vmm::VmDescription const& description() const { return description_; }
     vm::Vm* vm() { return vm_.get(); }
+    // All its vCPUs have left the scheduler.
+    bool has_ended() const { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
     bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
     Nanos started_at() const { return started_at_; }
     void power_button();
@@ -96,6 +102,9 @@ private:
     bool fail(std::string_view what);
     bool build();
     bool load();
+    bool schedule();
+    void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
+    void vcpu_stopped();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
     void tell_changed_eoi_vectors() {
@@ -103,7 +112,8 @@ private:
             post_eoi_vectors();
     }
     void post_eoi_vectors();
-    vm::Outcome stop_at_access(vm::Vcpu& vcpu, vm::Exit const& exit, std::span<u8 const> code);
+    vm::Outcome stop_at_tables(vm::Vcpu& vcpu, u64 address);
+    vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
     vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vmm::Instruction const& instruction, vmm::CpuMode mode);
 
     vmm::VmDescription const& description_;
@@ -117,6 +127,10 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
+    std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
+    std::atomic<u32> live_vcpus_{0};
+    kernel::DeferredWork* on_end_ = nullptr;
 };
 
 // The machine's wall clock in seconds since 1970.

@@ -72,7 +72,10 @@ private:
     void put(u8 byte);
     void send_queued();
     void send_locked();
-    void receive();
+    void send_unsent();
+    bool receive(); // true: there is something to read
+    u32 take_input(std::span<u8> bytes);
+    void discard_input();
     void accept(u8 byte);
     void escape(u8 byte);
 

@@ -59,12 +59,13 @@ Leaf walk_32(GuestRam const& ram, u64 cr3, u64 linear, bool has_large_pages) {
 
 [[gnu::always_inline]] inline Leaf walk(GuestRam const& ram, Paging paging, u64 cr3, u64 linear) {
     if (paging == Paging::Long) [[likely]]
-        return walk_long<4>(ram, cr3 & frame_64, linear);
+        return is_canonical(linear) ? walk_long<4>(ram, cr3 & frame_64, linear) : no_leaf;
     return walk_protected(ram, paging, cr3, linear);
 }
 
 // Walks to the code at `linear` and remembers the way.
 [[gnu::noinline]] u8 const* walk_to_code(Vcpu& vcpu, u64 cr3, u64 linear) {
+    if (!is_canonical(linear)) return nullptr;
     GuestRam const& ram = vcpu.vm().ram();
     std::array<u64 const*, CodeWindow::levels> slots{};
     std::array<u64, CodeWindow::levels> entries{};
@@ -127,13 +128,14 @@ Paging paging_of(u64 cr0_value, u64 cr4_value) {
 
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access) {
     bool const is_long = (vcpu.efer() & efer::LMA) != 0;
+    if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
     u64 const cr0_value = vcpu.cr0();
     Paging const paging = is_long ? Paging::Long : paging_of(cr0_value, vcpu.cr4());
     Leaf const leaf = walk(vcpu.vm().ram(), paging, vcpu.cr3(), linear);
     bool const is_present = (leaf.rights & present) != 0;
     bool const obeys_write = access.is_user || (cr0_value & cr0::WP) != 0;
-    bool const is_refused = (access.is_user && (leaf.rights & user) == 0) ||
-                            (access.is_write && (leaf.rights & writable) == 0 && obeys_write);
+    bool const is_refused = access.is_checked && ((access.is_user && (leaf.rights & user) == 0) ||
+                                                  (access.is_write && (leaf.rights & writable) == 0 && obeys_write));
     if (!is_present || is_refused) {
         u32 const code =
             (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);

@@ -189,18 +189,23 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return opaque(Outcome::StopVm);
 }
 
+[[gnu::noinline]] Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
+    return vcpu.vm().platform().memory_access(vcpu, exit);
+}
+
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
-    vcpu.exit_counts_.data()[static_cast<unsigned>(exit.reason)]++;
-    switch (exit.reason) {
+    ExitReason const reason = exit.reason; // once: the count below could alias it
+    vcpu.exit_counts_.data()[static_cast<unsigned>(reason)]++;
+    switch (reason) {
     case ExitReason::Cpuid: return cpuid(vcpu);
     case ExitReason::Hypercall: return hypercall(vcpu);
     case ExitReason::ReadMsr: return read_msr(vcpu);
     case ExitReason::WriteMsr: return write_msr(vcpu);
     case ExitReason::PortIo: return port_io(vcpu, exit);
     case ExitReason::MemoryFault:
-    case ExitReason::ApicAccess: return vcpu.vm().platform().memory_access(vcpu, exit);
+    case ExitReason::ApicAccess: return memory_access(vcpu, exit);
     case ExitReason::Hlt: return Outcome::Sleep;
     case ExitReason::Pause: return Outcome::Yield;
     case ExitReason::Xsetbv: return set_extended_control(vcpu);

@@ -12,12 +12,13 @@ inline constexpr u32 longest_instruction = 15; // [intel/vol2] 2.3.11
 struct WalkAccess {
     bool is_write;
     bool is_user;
+    bool is_checked; // false: rights are ignored, for what the CPU has executed already
 };
 
 // Of a vCPU that is not in IA-32e mode.
 Paging paging_of(u64 cr0_value, u64 cr4_value);
 
-// The guest-physical address, or the #PF that the access deserves.
+// The guest-physical address, or the #PF that the access deserves; #GP for an address that is not canonical.
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access);
 
 // The code at CS:RIP where it lies, with at least `bytes` (at most 16) of it in one piece; nullptr when it is not to be
