@@ -148,7 +148,8 @@ private:
     EntryControls entry_controls_{};
     PinControls pin_controls_{};
     vm::Exit exit_; // the one being handled; a member because most of it is not worth initialising
-    u64 preemption_deadline_ = no_deadline; // of the APIC timer in host TSC, while the preemption timer stands in for it
+    u64 preemption_deadline_ =
+        no_deadline;          // of the APIC timer in host TSC, while the preemption timer stands in for it
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;
