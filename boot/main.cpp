@@ -35,15 +35,18 @@ void report_memory(MemorySummary const& summary) {
 template <typename Vendor, typename Disabled>
 kernel::Own<vm::Backend> create_backend(std::string_view option, std::string_view words) {
     Disabled disabled;
-    if (!disabled.parse(words)) kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
+    if (!disabled.parse(words))
+        kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
     auto backend = Vendor::create(disabled);
     if (!backend) kernel::refuse_to_start(backend.error().what, backend.error().remedy);
     return kernel::Own<vm::Backend>(backend->release());
 }
 
 kernel::Own<vm::Backend> choose_backend(Options const& options) {
-    if (kernel::cpu_features().is_amd) return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
-    if (kernel::cpu_features().is_intel) return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
+    if (kernel::cpu_features().is_amd)
+        return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
+    if (kernel::cpu_features().is_intel)
+        return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
     kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
 }
 
@@ -88,7 +91,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
     modules.add_all(*information);
-    run_virtual_machines(modules, *backend);
+    run_virtual_machines(modules, *backend, options.on_failure);
 }
 
 } // namespace boot

@@ -2,6 +2,7 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
+#include <lib/x86/instructions.hpp>
 #include <vmm/acpi_tables.hpp>
 #include <vmm/e820.hpp>
 #include <vmm/image.hpp>
@@ -127,6 +128,8 @@ void VirtualMachine::destroy() {
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
     timer_count_ = 0;
+    is_paused_ = false;
+    lost_ = {};
     vm_ = {};
     platform_.reset();
     ::operator delete(pieces_, piece_count_ * sizeof(vmm::RamPiece));
@@ -211,16 +214,25 @@ void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadlin
         timer->timer.set_callback(kernel::Timer::Callback::to<&DeviceTimer::expired>(*timer));
     }
     timer->generation = generation;
-    kernel::arm_timer(timer->timer, kernel::tsc_of(deadline));
+    timer->deadline = deadline;
+    timer->is_armed = true;
+    if (!is_paused_) [[likely]]
+        start_timer(*timer);
 }
 
 void VirtualMachine::cancel_timer(u16 device, u32 id) {
-    if (DeviceTimer* const timer = timer_of(device, id)) kernel::cancel_timer(timer->timer);
+    DeviceTimer* const timer = timer_of(device, id);
+    if (timer == nullptr) return;
+    timer->is_armed = false;
+    kernel::cancel_timer(timer->timer);
 }
 
 void VirtualMachine::timer_expired(DeviceTimer& timer) {
-    with_platform(
-        [&](vmm::Platform& p) { p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0}); });
+    with_platform([&](vmm::Platform& p) {
+        if (is_paused_ || !timer.is_armed) return; // paused: resume() starts it again
+        timer.is_armed = false;
+        p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0});
+    });
 }
 
 void VirtualMachine::send_msi(vmm::Msi message) {
@@ -254,6 +266,30 @@ void VirtualMachine::request(vmm::VmRequest what) {
 
 void VirtualMachine::power_button() {
     with_platform([](vmm::Platform& p) { p.power_button(); });
+}
+
+void VirtualMachine::pause() {
+    with_platform([&](vmm::Platform&) {
+        if (is_paused_) return;
+        paused_tsc_ = lib::x86::rdtsc();
+        paused_at_ = kernel::now();
+        is_paused_ = true;
+        for (u32 i = 0; i < timer_count_; i++)
+            kernel::cancel_timer(timers_[i].timer);
+    });
+}
+
+void VirtualMachine::resume() {
+    with_platform([&](vmm::Platform&) {
+        if (!is_paused_) return;
+        u64 const ticks = lib::x86::rdtsc() - paused_tsc_;
+        lost_ = lost_ + (kernel::now() - paused_at_);
+        is_paused_ = false;
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            vm_->vcpu(i).hold_tsc(ticks);
+        for (u32 i = 0; i < timer_count_; i++)
+            if (timers_[i].is_armed) start_timer(timers_[i]);
+    });
 }
 
 // --- kernel::ConsoleUser

@@ -39,6 +39,26 @@ void Console::write_log(std::string_view text) {
     send_queued();
 }
 
+void Console::print(std::string_view text) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    for (char const c : text) {
+        if (c == '\n') put('\r');
+        put(static_cast<u8>(c));
+    }
+    output_lock_.unlock();
+    send_queued();
+}
+
+bool Console::has_room(u32 bytes) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    bool const result = output_.space() > log_reserve + bytes;
+    if (!result) guest_waits_for_space_ = true;
+    output_lock_.unlock();
+    return result;
+}
+
 u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     if (current() != &user && owner_ != &user) return static_cast<u32>(bytes.size()); // nobody looks: let it run on
     InterruptGuard const no_interrupts;
@@ -144,16 +164,24 @@ void Console::escape(u8 byte) {
 void Console::enter_monitor() {
     if (monitor_ == nullptr || in_monitor_) return;
     in_monitor_ = true;
-    while (input_.pop()) {
-    } // what was typed for the guest is not a command
+    discard_input(); // what was typed for the guest is not a command
     monitor_->on_console_space();
 }
 
 void Console::leave_monitor() {
+    if (!in_monitor_) return;
     in_monitor_ = false;
+    discard_input();
+    monitor_->on_console_space();
+    if (owner_ != nullptr) owner_->on_console_space();
+}
+
+void Console::discard_input() {
     while (input_.pop()) {
     }
-    if (owner_ != nullptr) owner_->on_console_space();
+    if (!is_throttled_) return;
+    is_throttled_ = false;
+    if (port_ != nullptr) port_->set_input_wanted(true);
 }
 
 u32 Console::read(ConsoleUser& user, std::span<u8> bytes) {

@@ -36,6 +36,11 @@ public:
     bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
     Nanos started_at() const { return started_at_; }
     void power_button();
+    // Guest-visible time stands still between them. Whoever runs the vCPUs sees to it that none runs meanwhile: all
+    // have left the guest before pause().
+    void pause();
+    void resume();
+    bool is_paused() const { return is_paused_; }
     // Prints why and how it ended, for people and for scripts.
     void report_end();
 
@@ -52,7 +57,7 @@ public:
     void vm_stopped() override;
 
     // vmm::Host, called by the platform, that is, with its lock held
-    Nanos now() override { return kernel::now(); }
+    Nanos now() override { return (is_paused_ ? paused_at_ : kernel::now()) - lost_; }
     void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
     void cancel_timer(u16 device, u32 id) override;
     void set_irq_line(u32, bool) override {} // the platform routes lines itself
@@ -75,6 +80,8 @@ private:
         u16 device = 0;
         u32 id = 0;
         u64 generation = 0;
+        Nanos deadline{}; // in the guest's time
+        bool is_armed = false;
         void expired() { owner->timer_expired(*this); }
     };
     static constexpr u32 max_timers = 16;
@@ -91,6 +98,7 @@ private:
     bool fail(std::string_view what);
     bool build();
     bool load();
+    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
     void tell_changed_eoi_vectors();
@@ -106,6 +114,10 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    bool is_paused_ = false;
+    u64 paused_tsc_ = 0;
+    Nanos paused_at_{}; // machine time
+    Nanos lost_{};      // how far the guest's time is behind the machine's
 };
 
 // The machine's wall clock in seconds since 1970.

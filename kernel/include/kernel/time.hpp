@@ -12,14 +12,15 @@ using lib::Nanos;
 using lib::u32;
 using lib::u64;
 
-// Converts between TSC ticks and nanoseconds by a multiplication and a shift. Both factors are rounded up, and ticks too:
-// when the TSC has reached to_ticks(t), to_nanos() of it has reached t, so nobody is called before its time. The error is
-// below one unit plus 2^-50 of the value: less than 3 µs in a century. Rates from 4 MHz to 256 GHz.
+// Converts between TSC ticks and nanoseconds by a multiplication and a shift. Both factors are rounded up, and ticks
+// too: when the TSC has reached to_ticks(t), to_nanos() of it has reached t, so nobody is called before its time. The
+// error is below one unit plus 2^-50 of the value: less than 3 µs in a century. Rates from 4 MHz to 256 GHz.
 class TscScale {
 public:
     constexpr TscScale() = default;
     explicit constexpr TscScale(u64 tsc_hz)
-        : hz_(tsc_hz), nanos_per_tick_(ratio(lib::nanos_per_second, tsc_hz)), ticks_per_nano_(ratio(tsc_hz, lib::nanos_per_second)) {}
+        : hz_(tsc_hz), nanos_per_tick_(ratio(lib::nanos_per_second, tsc_hz)),
+          ticks_per_nano_(ratio(tsc_hz, lib::nanos_per_second)) {}
     constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> shift); }
     constexpr u64 to_ticks(u64 nanos) const {
         return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_ + ((u64{1} << shift) - 1)) >> shift);

@@ -1,0 +1,110 @@
+"""The operator's monitor on the serial line, in one boot: Ctrl-A c enters and leaves it."""
+import re
+
+from framework import PROMPT, boot_linux, check_power_off, system_test, verdict
+
+MONITOR = re.escape("mullion> ")
+SWITCH = b"\x01c"
+
+
+def ask(console, line, seconds=60):
+    """Types one command and returns what it printed."""
+    console.send(line + "\r")
+    console.expect(re.escape(line) + "\r\n", seconds)
+    start = console._position
+    found = console.expect(MONITOR, seconds)
+    return bytes(console.seen[start:found.start()]).decode(errors="replace").replace("\r", "").strip()
+
+
+def row(text, name):
+    rows = [line.split() for line in text.splitlines() if line.startswith(name)]
+    assert len(rows) == 1, text
+    return rows[0]
+
+
+def guest_seconds(console):
+    return float(console.command("cut -d' ' -f1 /proc/uptime"))
+
+
+def look_around(console):
+    fields = row(ask(console, "vm list"), "linux")
+    assert fields[1:4] == ["running", "1", "256"] and fields[-1] == "console", fields
+    assert 0 < float(fields[4]) <= 100 and int(fields[5]) > 0, fields
+    memory = ask(console, "mem")
+    assert re.search(r"memory of running VMs +256 MiB", memory), memory
+    exits = ask(console, "exits linux")
+    assert row(exits, "hlt") and int(row(exits, "all")[1]) > 100, exits
+    assert "mullion: " in ask(console, "log all") or "Mullion starts" in ask(console, "log all")
+    assert len(ask(console, "log 3").splitlines()) == 3
+    assert row(ask(console, "cpu"), "0")[3:] == ["linux", "vCPU", "0"]
+    assert "Mullion" in ask(console, "version")
+
+
+def make_mistakes(console):
+    assert ask(console, "vn list") == "unknown command vn; try help (did you mean vm?)"
+    assert ask(console, "vm strat linux").endswith("(did you mean vm start?)")
+    assert ask(console, "vm start") == "vm start: expected: vm start NAME"
+    assert ask(console, "vm start nobody") == "there is no VM nobody; there are: linux"
+    assert ask(console, "vm start linux") == "linux runs already"
+    assert ask(console, "vm resume linux") == "linux is not paused"
+
+
+def pause_and_resume(console):
+    assert ask(console, "vm pause linux") == "linux stands still"
+    assert row(ask(console, "vm list"), "linux")[1] == "paused"
+    assert ask(console, "vm pause linux") == "linux is paused already"
+    before = float(row(ask(console, "vm list"), "linux")[4])
+    assert before == 0, before
+    ask(console, "log all")  # takes its time on the line
+    assert ask(console, "vm resume linux") == "linux goes on"
+
+
+@system_test()
+def whole_tour():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert "vm start NAME" in ask(console, "help")
+        look_around(console)
+        make_mistakes(console)
+
+        console.send(SWITCH)
+        console.expect("console of linux")
+        assert console.command("echo still $((40 + 2))") == "still 42"
+        before = guest_seconds(console)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        pause_and_resume(console)
+        console.send("vm con\tli\t\r")
+        console.expect("console of linux")
+        assert console.command("sleep 1; echo awake") == "awake"
+        took = guest_seconds(console) - before
+        assert 1 <= took < 3, took
+
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        console.send("vm reset linux\r")
+        console.expect("vm linux: started")
+        console.send(SWITCH)
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        console.send("vm kill linux\r")
+        console.expect("when you leave the monitor")
+        assert row(ask(console, "vm list"), "linux")[1] == "off"
+        assert ask(console, "vm kill linux") == "linux is off: start it first"
+        console.send(SWITCH)
+        check_power_off(console, status=1)
+        assert [how for _, how, _ in verdict.ended_vms(bytes(console.seen))] == ["reset: by the monitor", "killed: by the monitor"]
+
+
+@system_test()
+def power_button_and_machine():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        console.send("poweroff\r")
+        console.expect("waiting for every VM")
+        check_power_off(console, status=0 if b"ended: poweroff" in console.seen else 1)
