@@ -1,6 +1,8 @@
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf.
 #include <boot/virtual_machine.hpp>
+#include <kernel/log.hpp>
+#include <utility>
 #include <vm/guest_walk.hpp>
 #include <vmm/emulate.hpp>
 #include <vmm/instruction_length.hpp>
@@ -221,25 +223,23 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     u64 const address = exit.memory.address.value;
     // Mapped meanwhile, or never a reason to exit: the guest tries again. Code cannot run from devices.
     if (vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
-    if (exit.memory.is_fetch || exit.memory.is_table_walk) {
+    if (exit.memory.is_table_walk) {
         std::array<char, 100> text{};
         vm_->stop(vm::EndReason::Crash,
-                  lib::format_to(text, "{} at {:#x}, where there is no memory; rip {:#x}",
-                                 exit.memory.is_fetch ? "code" : "page tables", address, vcpu.rip()));
+                  lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
         return Outcome::StopVm;
     }
+    // Nobody answers there, so the bus reads as ones, and those are no instruction.
+    if (exit.memory.is_fetch) return inject(vcpu, vm::invalid_opcode());
     std::array<u8, 16> code;
     u32 const count = vm::fetch_code(vcpu, code);
     auto const mode = mode_of(vcpu);
     vmm::Instruction instruction;
     if (!vmm::decode({code.data(), count}, mode, instruction)) {
-        std::array<char, 110> text{};
-        vm_->stop(vm::EndReason::Crash,
-                  lib::format_to(
-                      text,
-                      "instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not supported; rip {:#x}",
-                      code[0], code[1], code[2], code[3], address, vcpu.rip()));
-        return Outcome::StopVm;
+        if (!std::exchange(has_warned_of_instruction_, true))
+            kernel::log_warning("vm {}: instruction {:02x} {:02x} {:02x} {:02x} on device memory at {:#x} is not supported: #UD; rip {:#x}",
+                                name(), code[0], code[1], code[2], code[3], address, vcpu.rip());
+        return inject(vcpu, vm::invalid_opcode());
     }
     vcpu.fetch_gprs();
     u64 rflags = vcpu.rflags();

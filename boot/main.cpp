@@ -1,4 +1,5 @@
 // The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
+#include <boot/bring_up.hpp>
 #include <boot/command_line.hpp>
 #include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
@@ -10,6 +11,7 @@
 #include <kernel/heap.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
+#include <kernel/run_loop.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/backend.hpp>
@@ -90,6 +92,8 @@ extern "C" void boot_main(lib::u32 information_at) {
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
+    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+    if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
     run_virtual_machines(modules, *backend, options.on_failure);
 }

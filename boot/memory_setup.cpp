@@ -15,6 +15,7 @@ namespace {
 constexpr u64 boot_mapped = 4 * lib::GiB; // boot/entry.S
 constexpr u64 low_reserved = 0x1000;      // the real-mode vectors and the BIOS data area
 constexpr u64 smallest_zone = 64 * lib::KiB;
+constexpr u64 startup_end = 0xa0000; // a SIPI vector reaches 1 MiB, but from here on there is no RAM
 
 struct Range {
     u64 begin;
@@ -98,6 +99,20 @@ Range pages_of(MemoryRange const& range) {
             lib::align_down(range.base.value + range.size, lib::page_size)};
 }
 
+// A page of RAM that a SIPI can start in, not of use to anybody else.
+HostPhys find_startup_page(Multiboot2 const& information, ReservedRanges const& reserved) {
+    HostPhys found{};
+    for (u32 i = 0; i < information.memory_range_count(); i++) {
+        auto const entry = information.memory_range(i);
+        if (!entry || !entry->is_available()) continue;
+        Range const range = pages_of(*entry);
+        reserved.for_each_gap(range.begin, std::min(range.end, startup_end), [&](u64 begin, u64 end) {
+            if (found.value == 0 && end - begin >= lib::page_size) found = HostPhys{begin};
+        });
+    }
+    return found;
+}
+
 } // namespace
 
 lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys information_at, u32 information_size) {
@@ -110,6 +125,8 @@ lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys
             reserved.add(module->start.value, module->end.value);
             summary.modules += lib::align_up(module->size(), lib::page_size);
         }
+    summary.startup_page = find_startup_page(information, reserved);
+    if (summary.startup_page.value != 0) reserved.add(summary.startup_page.value, summary.startup_page.value + lib::page_size);
     if (reserved.is_full()) return lib::fail(lib::Errc::OutOfRange);
     summary.own_image = static_cast<u64>(image_end - image_start);
 

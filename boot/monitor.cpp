@@ -26,16 +26,14 @@ unsigned distance(std::string_view a, std::string_view b) {
 
 } // namespace
 
-Monitor::Monitor(VmControl& vms, kernel::Console& console)
-    : vms_(vms), console_(console), home_(kernel::this_cpu()),
-      refresh_timer_(kernel::Timer::Callback::to<&Monitor::refresh>(*this)) {
+Monitor::Monitor(VmControl& vms, kernel::Console& console, lib::Delegate<void()> wake)
+    : vms_(vms), console_(console), wake_(wake), refresh_timer_(kernel::Timer::Callback::to<&Monitor::refresh>(*this)) {
     editor_.set_completer(kernel::LineEditor::Completer::to<&Monitor::complete>(*this));
 }
 
 void Monitor::wake() {
     has_work_.store(true, std::memory_order_release);
-    home_.work_pending.store(true, std::memory_order_release);
-    if (home_.index != kernel::this_cpu().index) kernel::kick(home_.index);
+    wake_();
 }
 
 void Monitor::run_pending() {

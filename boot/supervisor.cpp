@@ -1,17 +1,16 @@
+#include <algorithm>
+#include <boot/bring_up.hpp>
 #include <boot/machine.hpp>
 #include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
-#include <lib/x86/instructions.hpp>
 
 namespace boot {
 namespace {
 
 constexpr auto is_off = std::unexpected<std::string_view>("is off: start it first");
 constexpr auto is_ending = std::unexpected<std::string_view>("is ending: wait a moment");
-
-Nanos nanos_of(u64 ticks) { return {kernel::tsc_scale().to_nanos(ticks)}; }
 
 } // namespace
 
@@ -24,7 +23,7 @@ VmPhase Supervisor::Slot::phase() const {
 
 void Supervisor::Slot::patience_ends() {
     patience_is_over.store(true, std::memory_order_relaxed);
-    kernel::this_cpu().work_pending.store(true, std::memory_order_release);
+    owner->request_attention();
 }
 
 // --- Start
@@ -58,15 +57,20 @@ bool Supervisor::read_description() {
 }
 
 void Supervisor::start_all() {
+    kernel::console().set_monitor(monitor_);
     description_is_bad_ = !read_description();
     bool has_failure = description_is_bad_;
     count_ = description_is_bad_ ? 0 : description_.count;
     for (u32 i = 0; i < count_; i++) {
         Slot& slot = slots_[i];
+        slot.owner = this;
         slot.patience.set_callback(kernel::Timer::Callback::to<&Slot::patience_ends>(slot));
         slot.machine =
             kernel::Own<VirtualMachine>(new (std::nothrow) VirtualMachine(description_.vms[i], modules_, backend_));
-        if (!slot.machine) kernel::log_error("vm {}: too little memory", description_.vms[i].name);
+        if (slot.machine)
+            slot.machine->set_on_end(work_);
+        else
+            kernel::log_error("vm {}: too little memory", description_.vms[i].name);
         if (description_.vms[i].autostart) has_failure |= !start_machine(slot);
     }
     if (anything_ran_) return;
@@ -76,7 +80,6 @@ void Supervisor::start_all() {
 }
 
 bool Supervisor::start_machine(Slot& slot) {
-    slot.run_ticks = 0;
     slot.has_failed = !slot.machine || !slot.machine->start();
     if (slot.has_failed) return false;
     anything_ran_ = true;
@@ -84,51 +87,17 @@ bool Supervisor::start_machine(Slot& slot) {
     return true;
 }
 
-// --- The main loop
-
-void Supervisor::run(Monitor& monitor) {
-    kernel::Cpu& cpu = kernel::this_cpu();
-    for (;;) {
-        cpu.work_pending.store(false, std::memory_order_relaxed);
-        bool const has_changed = manage(monitor);
-        if (run_vcpus() || has_changed || cpu.work_pending.load(std::memory_order_relaxed)) continue;
-        // Interrupts are off from here to HLT, so that no wake-up slips in between.
-        lib::x86::sti_hlt();
-        lib::x86::cli();
-    }
-}
-
-bool Supervisor::run_vcpus() {
-    bool has_run = false;
-    for (u32 i = 0; i < count_; i++) {
-        Slot& slot = slots_[i];
-        if (!slot.is_alive() || !slot.machine->is_running() || slot.machine->is_paused()) continue;
-        vm::Vcpu& vcpu = slot.machine->vm()->vcpu(0);
-        if (!vcpu.has_wake_event()) continue;
-        u64 const begin = lib::x86::rdtsc();
-        has_run |= vcpu.run() != vm::Leave::Sleep;
-        u64 const ticks = lib::x86::rdtsc() - begin;
-        slot.run_ticks += ticks;
-        busy_ticks_ += ticks;
-        last_ran_ = &slot;
-    }
-    return has_run;
-}
-
-bool Supervisor::manage(Monitor& monitor) {
-    monitor.run_pending();
-    bool has_changed = false;
+void Supervisor::manage() {
+    monitor_.run_pending();
     for (u32 i = 0; i < count_; i++) {
         Slot& slot = slots_[i];
         if (!slot.is_alive()) continue;
         if (slot.patience_is_over.exchange(false, std::memory_order_relaxed) && slot.is_switching_off)
-            slot.machine->vm()->stop(vm::EndReason::Killed, "did not switch itself off in time");
-        if (slot.machine->is_running()) continue;
-        retire(slot);
-        has_changed = true;
+            slot.machine->end(vm::EndReason::Killed, "did not switch itself off in time");
+        if (slot.machine->has_ended()) retire(slot);
     }
-    consider_the_end(monitor.is_open());
-    return has_changed;
+    consider_the_end();
+    monitor_.run_pending(); // its prompt stands below what was logged
 }
 
 // --- The end of a VM
@@ -165,11 +134,11 @@ bool Supervisor::is_any_alive() const {
     return false;
 }
 
-void Supervisor::consider_the_end(bool in_monitor) {
+void Supervisor::consider_the_end() {
     if (is_any_alive()) return;
     if (is_ending_) end_now();
     if (!anything_ran_) return;
-    if (!in_monitor) end_now();
+    if (!monitor_.is_open()) end_now();
     if (told_to_leave_) return;
     told_to_leave_ = true;
     kernel::log_info("mullion: every VM has ended; the machine switches itself off when you leave the monitor");
@@ -195,7 +164,7 @@ VmStatus Supervisor::vm_status(u32 vm) {
     status.memory = description.memory;
     if (!slot.is_alive()) return status;
     status.run_time = kernel::now() - slot.machine->started_at();
-    status.cpu_time = nanos_of(slot.run_ticks);
+    status.cpu_time = slot.machine->cpu_time();
     status.has_console = kernel::console().is_attached(*slot.machine);
     vm::Vm& machine = *slot.machine->vm();
     for (u32 i = 0; i < machine.vcpu_count(); i++)
@@ -206,13 +175,22 @@ VmStatus Supervisor::vm_status(u32 vm) {
 
 u32 Supervisor::cpu_count() const { return kernel::cpu_count(); }
 
-CpuStatus Supervisor::cpu_status(u32 cpu) {
+CpuStatus Supervisor::cpu_status(u32 index) {
+    kernel::Cpu& cpu = kernel::cpu(index);
     CpuStatus status;
-    status.index = cpu;
-    status.apic_id = kernel::cpu(cpu).apic_id;
-    if (cpu != 0) return status; // only the boot CPU runs vCPUs
-    status.busy = nanos_of(busy_ticks_);
-    if (last_ran_ != nullptr) status.vm = last_ran_->machine->name();
+    status.index = index;
+    status.apic_id = cpu.apic_id;
+    u64 const now = kernel::now().value;
+    u64 idle = cpu.idle_nanos.load(std::memory_order_relaxed);
+    // The CPU goes on meanwhile, so this may be off by one nap.
+    if (u64 const since = cpu.idle_since.load(std::memory_order_relaxed); since != 0 && since < now)
+        idle += now - since;
+    status.busy = {now - std::min(idle, now)};
+    // Runners are only taken away here, on CPU 0.
+    if (auto* const loaded = static_cast<VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
+        status.vm = loaded->vcpu().vm().name();
+        status.vcpu = loaded->vcpu().id();
+    }
     return status;
 }
 
@@ -251,7 +229,7 @@ ControlResult Supervisor::reset(u32 vm) {
     if (!slot.is_alive()) return is_off;
     if (!slot.machine->is_running()) return is_ending;
     slot.starts_again = true;
-    slot.machine->vm()->stop(vm::EndReason::Reset, "by the monitor");
+    slot.machine->end(vm::EndReason::Reset, "by the monitor");
     return {};
 }
 
@@ -280,7 +258,7 @@ ControlResult Supervisor::kill(u32 vm) {
     Slot& slot = slots_[vm];
     if (!slot.is_alive()) return is_off;
     if (!slot.machine->is_running()) return is_ending;
-    slot.machine->vm()->stop(vm::EndReason::Killed, "by the monitor");
+    slot.machine->end(vm::EndReason::Killed, "by the monitor");
     return {};
 }
 
@@ -305,11 +283,10 @@ void Supervisor::end_machine(MachineEnd end, bool at_once) {
 
 void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
     auto* const supervisor = new (std::nothrow) Supervisor(modules, backend, on_failure);
-    auto* const monitor = supervisor == nullptr ? nullptr : new (std::nothrow) Monitor(*supervisor, kernel::console());
-    if (monitor == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
-    kernel::console().set_monitor(*monitor);
+    if (supervisor == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
     supervisor->start_all();
-    supervisor->run(*monitor);
+    release_cpus(kernel::run_cpu);
+    kernel::run_cpu();
 }
 
 } // namespace boot

@@ -63,12 +63,13 @@ bool VirtualMachine::start() {
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
         return fail(sink.view());
     }
-    if (!build() || !load()) return false;
+    if (!build() || !load() || !schedule()) return false;
     started_at_ = kernel::now();
     // The first VM that wants the line has it; the monitor moves it.
     if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner())
         kernel::console().attach(*this);
     vm_->start();
+    kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
                      description_.vcpus == 1 ? "" : "s");
     return true;
@@ -123,13 +124,51 @@ bool VirtualMachine::load() {
     return true;
 }
 
+// Hands the vCPUs to the scheduler, asleep.
+bool VirtualMachine::schedule() {
+    static constinit std::atomic<u32> groups{0};
+    u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
+    kernel::ScheduleSettings settings{.weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
+    u32 const cpus = kernel::cpu_count();
+    for (u32 cpu = 0; cpu < cpus; cpu++)
+        if (description_.cpus.is_empty() || description_.cpus.has(cpu)) settings.allowed.add(cpu);
+    live_vcpus_.store(description_.vcpus, std::memory_order_release);
+    for (u32 i = 0; i < description_.vcpus; i++) {
+        vm::Vcpu& vcpu = vm_->vcpu(i);
+        vcpu.unload(); // it was built here; where it runs is not ours to say
+        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(vcpu, group, is_held_, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
+        if (!runners_[i]) return fail("too little memory for its vCPUs");
+        auto const added = kernel::scheduler().add(*runners_[i], settings);
+        if (added) continue;
+        runners_[i] = {};
+        std::array<char, 200> text{};
+        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}", description_.line_of(vmm::Key::Cpus), i,
+                                   cpus, cpus == 1 ? "" : "s", name_of(added.error())));
+    }
+    vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
+    return true;
+}
+
+void VirtualMachine::vcpu_stopped() {
+    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1 && on_end_ != nullptr) kernel::defer(0, *on_end_);
+}
+
 void VirtualMachine::destroy() {
     kernel::console().detach(*this);
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
     timer_count_ = 0;
+    is_held_.store(false, std::memory_order_relaxed);
     is_paused_ = false;
     lost_ = {};
+    for (auto& runner : runners_) {
+        if (!runner) continue;
+        auto const removed = kernel::remove_runnable(*runner);
+        ASSERT(removed.has_value()); // it has stopped, or never ran
+        runner = {};
+    }
+    // A timer's callback that runs elsewhere at this moment comes to its end before that CPU answers.
+    kernel::wait_for_other_cpus();
     vm_ = {};
     platform_.reset();
     ::operator delete(pieces_, piece_count_ * sizeof(vmm::RamPiece));
@@ -193,7 +232,7 @@ std::array<u64, 4> VirtualMachine::eoi_vectors() {
     });
 }
 
-void VirtualMachine::vm_stopped() { kernel::cpu(0).work_pending.store(true, std::memory_order_release); }
+void VirtualMachine::vm_stopped() {} // vcpu_stopped() is what counts
 
 // --- vmm::Host
 
@@ -229,7 +268,8 @@ void VirtualMachine::cancel_timer(u16 device, u32 id) {
 
 void VirtualMachine::timer_expired(DeviceTimer& timer) {
     with_platform([&](vmm::Platform& p) {
-        if (is_paused_ || !timer.is_armed) return; // paused: resume() starts it again
+        // Paused: resume() starts it again. Not due: it was armed anew while this was on its way, and comes again.
+        if (is_paused_ || !timer.is_armed || now() < timer.deadline) return;
         timer.is_armed = false;
         p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0});
     });
@@ -268,9 +308,25 @@ void VirtualMachine::power_button() {
     with_platform([](vmm::Platform& p) { p.power_button(); });
 }
 
+void VirtualMachine::end(vm::EndReason reason, std::string_view why) {
+    vm_->stop(reason, why);
+    let_go();
+}
+
+void VirtualMachine::let_go() {
+    is_held_.store(false, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        kernel::wake(*runners_[i]);
+}
+
 void VirtualMachine::pause() {
+    if (is_paused_) return;
+    // Whoever is in the guest comes out and finds that it may not run again; the others do not begin.
+    is_held_.store(true, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::leave);
+    kernel::wait_for_other_cpus();
     with_platform([&](vmm::Platform&) {
-        if (is_paused_) return;
         paused_tsc_ = lib::x86::rdtsc();
         paused_at_ = kernel::now();
         is_paused_ = true;
@@ -280,8 +336,8 @@ void VirtualMachine::pause() {
 }
 
 void VirtualMachine::resume() {
+    if (!is_paused_) return;
     with_platform([&](vmm::Platform&) {
-        if (!is_paused_) return;
         u64 const ticks = lib::x86::rdtsc() - paused_tsc_;
         lost_ = lost_ + (kernel::now() - paused_at_);
         is_paused_ = false;
@@ -290,6 +346,14 @@ void VirtualMachine::resume() {
         for (u32 i = 0; i < timer_count_; i++)
             if (timers_[i].is_armed) start_timer(timers_[i]);
     });
+    let_go();
+}
+
+Nanos VirtualMachine::cpu_time() const {
+    u64 sum = 0;
+    for (auto const& runner : runners_)
+        if (runner) sum += runner->used();
+    return {sum};
 }
 
 // --- kernel::ConsoleUser

@@ -60,10 +60,10 @@ lib::Result<void> LocalApic::enable() {
     }
     apic.write(LVT_TIMER, lvt_masked);
     apic.write(LVT_LINT0, lvt_masked);
-    apic.write(LVT_LINT1, lvt_nmi);
     apic.write(LVT_ERROR, lvt_masked);
     apic.write(TPR, 0);
     apic.write(SVR, svr_enable | vectors::spurious);
+    apic.write(LVT_LINT1, lvt_nmi); // behind SVR: an APIC that is off keeps its masks. [intel/vol3] 12.4.7.2
     // Forget interrupts that the firmware left in service: each EOI clears one.
     for (int i = 0; i < 256; i++) {
         bool in_service = false;

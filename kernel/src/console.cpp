@@ -17,8 +17,12 @@ Console& console() { return the_console; }
 
 void Console::put(u8 byte) {
     while (!output_.push(byte)) {
-        // Full although guests leave a reserve: the line is slower than the log. Make room by waiting for it.
-        if (auto const oldest = output_.pop(); oldest && port_ != nullptr) port_->write_all({&*oldest, 1});
+        // Full although guests leave a reserve: the line is slower than the log. Make room by waiting for it; what was
+        // taken from the queue before goes out before.
+        auto const oldest = output_.pop();
+        if (!oldest || port_ == nullptr) continue;
+        send_unsent();
+        port_->write_all({&*oldest, 1});
     }
     at_line_start_ = byte == '\n';
 }
@@ -95,10 +99,14 @@ void Console::send_queued() {
     output_lock_.unlock();
 }
 
-void Console::flush() {
-    if (port_ == nullptr) return;
+void Console::send_unsent() {
     if (unsent_begin_ != unsent_end_) port_->write_all({unsent_.data() + unsent_begin_, unsent_end_ - unsent_begin_});
     unsent_begin_ = unsent_end_ = 0;
+}
+
+void Console::flush() {
+    if (port_ == nullptr) return;
+    send_unsent();
     while (auto const byte = output_.pop())
         port_->write_all({&*byte, 1});
 }
@@ -107,7 +115,7 @@ void Console::pump() {
     if (is_pumping_) return; // a user called back into us
     is_pumping_ = true;
     send_queued();
-    receive();
+    if (receive() && current() != nullptr) current()->on_console_input();
     if (guest_waits_for_space_ && output_.space() > 2 * log_reserve) {
         guest_waits_for_space_ = false;
         if (owner_ != nullptr) owner_->on_console_space();
@@ -116,13 +124,17 @@ void Console::pump() {
     is_pumping_ = false;
 }
 
-void Console::receive() {
-    if (port_ == nullptr) return;
+bool Console::receive() {
+    if (port_ == nullptr) return false;
     bool got_any = false;
     for (;;) {
         std::array<u8, 16> bytes{};
         // An escape can add a line of help, never an input byte: room for what is read is room enough.
         u32 const room = std::min<u32>(input_.space(), bytes.size());
+        if (room == 0 && current() == nullptr) { // nobody will ever read it, and Ctrl-A must get through
+            discard_input();
+            continue;
+        }
         if (room == 0) {
             is_throttled_ = true;
             port_->set_input_wanted(false);
@@ -134,7 +146,7 @@ void Console::receive() {
             accept(bytes[i]);
         got_any = true;
     }
-    if (got_any && current() != nullptr) current()->on_console_input();
+    return got_any;
 }
 
 void Console::accept(u8 byte) {
@@ -161,6 +173,14 @@ void Console::escape(u8 byte) {
     }
 }
 
+void Console::discard_input() {
+    while (input_.pop()) {
+    }
+    if (!is_throttled_) return;
+    is_throttled_ = false;
+    if (port_ != nullptr) port_->set_input_wanted(true);
+}
+
 void Console::enter_monitor() {
     if (monitor_ == nullptr || in_monitor_) return;
     in_monitor_ = true;
@@ -176,36 +196,39 @@ void Console::leave_monitor() {
     if (owner_ != nullptr) owner_->on_console_space();
 }
 
-void Console::discard_input() {
-    while (input_.pop()) {
-    }
-    if (!is_throttled_) return;
-    is_throttled_ = false;
-    if (port_ != nullptr) port_->set_input_wanted(true);
-}
-
 u32 Console::read(ConsoleUser& user, std::span<u8> bytes) {
     if (current() != &user) return 0;
+    u32 count = take_input(bytes);
+    if (!is_throttled_ || input_.space() < input_size / 2) return count;
+    is_throttled_ = false;
+    if (port_ != nullptr) port_->set_input_wanted(true);
+    if (is_pumping_) return count;
+    is_pumping_ = true;
+    bool const is_more = receive();
+    // The reader gets what there is by its own calls: calling it back would give it later bytes first. Unless it has
+    // just lost the line by Ctrl-A.
+    if (current() == &user)
+        count += take_input(bytes.subspan(count));
+    else if (is_more && current() != nullptr)
+        current()->on_console_input();
+    is_pumping_ = false;
+    return count;
+}
+
+u32 Console::take_input(std::span<u8> bytes) {
     u32 count = 0;
     while (count < bytes.size()) {
         auto const byte = input_.pop();
         if (!byte) break;
         bytes[count++] = *byte;
     }
-    if (is_throttled_ && input_.space() >= input_size / 2) {
-        is_throttled_ = false;
-        if (port_ != nullptr) port_->set_input_wanted(true);
-        if (!is_pumping_) {
-            is_pumping_ = true; // the reader is served by its own call; do not call it back
-            receive();
-            is_pumping_ = false;
-        }
-    }
     return count;
 }
 
 void Console::detach(ConsoleUser& user) {
-    if (owner_ == &user) owner_ = nullptr;
+    if (owner_ != &user) return;
+    owner_ = nullptr;
+    if (!in_monitor_) discard_input();
 }
 
 } // namespace kernel

@@ -37,6 +37,11 @@ void kick(u32 index) {
     if (index != this_cpu().index) local_apic().send_ipi(cpu(index).apic_id, vectors::kick);
 }
 
+void request_attention(u32 index) {
+    cpu(index).work_pending.store(true, std::memory_order_seq_cst);
+    kick(index);
+}
+
 void arm_timer(Timer& timer, u64 deadline_tsc) {
     Cpu& here = this_cpu();
     u32 const before = timer.queue_.load(std::memory_order_relaxed);

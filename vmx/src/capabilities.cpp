@@ -86,7 +86,8 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     if (!cpu) return std::unexpected(Refusal{"this CPU's VT-x has no EPT", "use a CPU with EPT (Nehalem or newer)"});
     c.cpu = *cpu;
     // Without the TRUE controls CR3 accesses must exit. [intel/vol3] A.2
-    c.cpu.raw &= ~bits<C::InterruptWindowExiting, C::NmiWindowExiting, C::PauseExiting, C::Cr3LoadExiting, C::Cr3StoreExiting>();
+    c.cpu.raw &=
+        ~bits<C::InterruptWindowExiting, C::NmiWindowExiting, C::PauseExiting, C::Cr3LoadExiting, C::Cr3StoreExiting>();
     c.cpu.raw |= static_cast<u32>(capability(IA32_VMX_PROCBASED_CTLS + base));
 
     auto const cpu2 = adjust(

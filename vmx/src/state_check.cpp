@@ -56,9 +56,11 @@ std::size_t violated_rules(GuestStateView const& s, std::span<std::string_view> 
     check((s.ldtr_rights & unusable) != 0 || (s.ldtr_rights & 0xff) == 0x82, "LDTR is not an LDT");
     check((s.long_mode && is_64_code) || s.rip >> 32 == 0, "RIP above 4 GiB outside of 64-bit mode");
     check(s.interruptibility.raw >> 5 == 0 && (s.interruptibility.raw & 3) != 3, "interruptibility state");
-    check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0, "STI blocking with RFLAGS.IF clear");
+    check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0,
+          "STI blocking with RFLAGS.IF clear");
     bool const single_steps = (s.rflags & x86::Rflags::TF::mask) != 0 && (s.debugctl & 2) == 0;
-    check((s.interruptibility.raw & Interruptibility::shadow) == 0 || s.pending_debug.get<PendingDebug::SingleStep>() == single_steps,
+    check((s.interruptibility.raw & Interruptibility::shadow) == 0 ||
+              s.pending_debug.get<PendingDebug::SingleStep>() == single_steps,
           "pending single step differs from RFLAGS.TF in a shadow");
     check(s.activity <= 3, "activity state");
     return count;

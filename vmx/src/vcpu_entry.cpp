@@ -230,8 +230,8 @@ bool Vcpu::deliver_virtualized() {
     // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR,
     // which here is the hardware's: from the page.
     int const priority = std::max(apic().highest_isr(), int{apic().task_priority()});
-    bool const deliverable = (requesting & 0xf0) > (priority & 0xf0) &&
-                             (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
+    bool const deliverable =
+        (requesting & 0xf0) > (priority & 0xf0) && (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
     return from_pic || deliverable;
 }
 

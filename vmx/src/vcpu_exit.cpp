@@ -276,11 +276,13 @@ bool Vcpu::exception_exit(Exit& exit) {
         u64 const events = vmcs().read(field::EXIT_QUALIFICATION) & dr6_events;
         x86::write_dr(6, (x86::read_dr(6) & ~u64{0xf}) | events | dr6_fixed);
         vmcs().write(field::GUEST_DR7, vmcs().read(field::GUEST_DR7) & ~dr7_general_detect);
-        // A step over STI or MOV SS leaves its shadow; entry with one and TF insists on a pending step. [intel/vol3] 27.3.1.5
+        // A step over STI or MOV SS leaves its shadow; entry with one and TF insists on a pending step.
+        // [intel/vol3] 27.3.1.5
         if ((vmcs().read(field::GUEST_INTERRUPTIBILITY).raw & Interruptibility::shadow) != 0 &&
             (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::TF::mask) != 0 &&
             (vmcs().read(field::GUEST_DEBUGCTL) & debugctl_branch_step) == 0)
-            vmcs().write(field::GUEST_PENDING_DEBUG, vmcs().read(field::GUEST_PENDING_DEBUG).with<PendingDebug::SingleStep>(true));
+            vmcs().write(field::GUEST_PENDING_DEBUG,
+                         vmcs().read(field::GUEST_PENDING_DEBUG).with<PendingDebug::SingleStep>(true));
     }
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();

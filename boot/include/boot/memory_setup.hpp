@@ -10,6 +10,7 @@ struct MemorySummary {
     u64 modules = 0;   // bytes of boot modules, kept in place
     u64 own_image = 0; // the hypervisor's image
     HostPhys highest{};
+    HostPhys startup_page{}; // one page below 1 MiB for the start of other CPUs; 0: there is none
 };
 
 // Uses nothing but the boot page tables, which map the first 4 GiB. Afterwards all RAM is in the direct map, the image

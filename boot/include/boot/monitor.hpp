@@ -1,14 +1,14 @@
 #pragma once
 // The operator's command line on the shared serial line: Ctrl-A c enters and leaves it. Interrupts only note that there
-// is something to do; everything is done by run_pending() in the main loop of the CPU that constructed it. Guests run
+// is something to do; everything is done by run_pending() in the run loop of CPU 0. Guests run
 // on meanwhile, and what they print still appears.
 // Not supported: more than one operator, commands in scripts.
 #include <atomic>
 #include <boot/vm_control.hpp>
 #include <kernel/console.hpp>
-#include <kernel/cpu.hpp>
 #include <kernel/line_editor.hpp>
 #include <kernel/log.hpp>
+#include <kernel/time.hpp>
 #include <lib/fixed_vector.hpp>
 
 namespace boot {
@@ -22,7 +22,8 @@ public:
     static constexpr u32 max_words = 8;
     static constexpr u64 refresh_seconds = 1;
 
-    Monitor(VmControl& vms, kernel::Console& console);
+    // `wake`, called from anywhere, sees to it that run_pending() is called soon.
+    Monitor(VmControl& vms, kernel::Console& console, lib::Delegate<void()> wake);
     void run_pending();
     bool is_open() const { return is_open_; }
 
@@ -105,7 +106,7 @@ private:
 
     VmControl& vms_;
     kernel::Console& console_;
-    kernel::Cpu& home_;
+    lib::Delegate<void()> wake_;
     Terminal terminal_{console_};
     kernel::LineEditor editor_{"mullion> ", terminal_};
     std::atomic<bool> has_work_{false};

@@ -1,12 +1,13 @@
 #pragma once
 // The life of the VMs of the description: starts them, ends them, starts them again, and ends the machine when the last
-// one has ended. Running their vCPUs is another matter: run_vcpus().
+// one has ended. All of it in the run loop of CPU 0, as work that others defer to it.
 #include <atomic>
 #include <boot/command_line.hpp>
 #include <boot/modules.hpp>
 #include <boot/monitor.hpp>
 #include <boot/virtual_machine.hpp>
 #include <boot/vm_control.hpp>
+#include <kernel/calls.hpp>
 #include <vm/backend.hpp>
 #include <vmm/description.hpp>
 
@@ -19,10 +20,8 @@ public:
     Supervisor(Modules const& modules, vm::Backend& backend, FailureAction on_failure)
         : modules_(modules), backend_(backend), on_failure_(on_failure) {}
 
-    // Reads the description and starts what is to start by itself.
+    // Puts the monitor on the console, reads the description and starts what is to start by itself.
     void start_all();
-    // The main loop of the boot CPU, interrupts off.
-    [[noreturn]] void run(Monitor& monitor);
 
     // VmControl
     u32 vm_count() const override { return count_; }
@@ -41,13 +40,13 @@ public:
 
 private:
     struct Slot {
+        Supervisor* owner = nullptr;
         kernel::Own<VirtualMachine> machine;
         kernel::Timer patience; // runs while the guest switches itself off
         bool is_switching_off = false;
         std::atomic<bool> patience_is_over{false};
         bool starts_again = false; // reset by the operator
         bool has_failed = false;   // its last start, or the way it ended
-        u64 run_ticks = 0;
 
         bool is_alive() const { return machine && machine->vm() != nullptr; }
         VmPhase phase() const;
@@ -56,15 +55,14 @@ private:
 
     bool read_description();
     bool start_machine(Slot& slot);
-    // Everything but running vCPUs; true when something has changed.
-    bool manage(Monitor& monitor);
+    void request_attention() { kernel::defer(0, work_); }
+    // What work_ does.
+    void manage();
     bool is_any_alive() const;
     void retire(Slot& slot);
     bool wants_restart(Slot const& slot) const;
-    void consider_the_end(bool in_monitor);
+    void consider_the_end();
     [[noreturn]] void end_now();
-    // One turn for each vCPU that has something to do; false: all sleep.
-    bool run_vcpus();
 
     Modules const& modules_;
     vm::Backend& backend_;
@@ -78,11 +76,11 @@ private:
     bool told_to_leave_ = false;
     bool is_ending_ = false;
     MachineEnd end_ = MachineEnd::PowerOff;
-    u64 busy_ticks_ = 0;
-    Slot const* last_ran_ = nullptr;
+    kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Supervisor::manage>(*this)};
+    Monitor monitor_{*this, kernel::console(), lib::Delegate<void()>::to<&Supervisor::request_attention>(*this)};
 };
 
-// The monitor on the console, then the VMs.
+// The VMs, the monitor, and the run loop of every CPU.
 [[noreturn]] void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure);
 
 } // namespace boot

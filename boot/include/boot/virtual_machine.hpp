@@ -2,6 +2,8 @@
 // Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and
 // timers.
 #include <boot/modules.hpp>
+#include <boot/vcpu_runner.hpp>
+#include <kernel/calls.hpp>
 #include <kernel/console.hpp>
 #include <kernel/time.hpp>
 #include <optional>
@@ -24,6 +26,8 @@ public:
     VirtualMachine(vmm::VmDescription const& description, Modules const& modules, vm::Backend& backend)
         : description_(description), modules_(modules), backend_(backend) {}
     ~VirtualMachine();
+    // What CPU 0 does when the last vCPU has stopped.
+    void set_on_end(kernel::DeferredWork& work) { on_end_ = &work; }
 
     // Takes memory, builds the platform, loads the kernel. On failure the reason is in the log and nothing is kept.
     bool start();
@@ -33,14 +37,19 @@ public:
     std::string_view name() const { return description_.name; }
     vmm::VmDescription const& description() const { return description_; }
     vm::Vm* vm() { return vm_.get(); }
+    // All its vCPUs have left the scheduler.
+    bool has_ended() const { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
     bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
     Nanos started_at() const { return started_at_; }
     void power_button();
-    // Guest-visible time stands still between them. Whoever runs the vCPUs sees to it that none runs meanwhile: all
-    // have left the guest before pause().
+    // From outside, and even when it is paused: has_ended() follows.
+    void end(vm::EndReason reason, std::string_view why);
+    // No vCPU runs between them, and guest-visible time stands still. In CPU 0's run loop.
     void pause();
     void resume();
     bool is_paused() const { return is_paused_; }
+    // Of all vCPUs, since the start.
+    Nanos cpu_time() const;
     // Prints why and how it ended, for people and for scripts.
     void report_end();
 
@@ -99,6 +108,10 @@ private:
     bool build();
     bool load();
     void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }
+    bool schedule();
+    void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
+    void vcpu_stopped();
+    void let_go();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
     void tell_changed_eoi_vectors();
@@ -114,10 +127,15 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
-    bool is_paused_ = false;
+    std::atomic<bool> is_held_{false}; // vCPUs may not run
+    bool is_paused_ = false;           // time stands still
     u64 paused_tsc_ = 0;
     Nanos paused_at_{}; // machine time
     Nanos lost_{};      // how far the guest's time is behind the machine's
+    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
+    std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
+    std::atomic<u32> live_vcpus_{0};
+    kernel::DeferredWork* on_end_ = nullptr;
 };
 
 // The machine's wall clock in seconds since 1970.

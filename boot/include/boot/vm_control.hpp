@@ -42,7 +42,7 @@ struct CpuStatus {
     u32 apic_id = 0;
     std::string_view vm; // whose vCPU it runs, or ran last; empty: none yet
     u32 vcpu = 0;
-    Nanos busy{}; // with vCPUs, since Mullion started
+    Nanos busy{}; // not halted, since Mullion started
 };
 
 // The error is a sentence without its subject, for a person: "is off; start it first". Then nothing has changed.

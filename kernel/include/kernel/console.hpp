@@ -78,7 +78,9 @@ private:
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
     void put(u8 byte);
     void send_queued();
-    void receive();
+    void send_unsent();
+    bool receive(); // true: there is something to read
+    u32 take_input(std::span<u8> bytes);
     void discard_input();
     void accept(u8 byte);
     void escape(u8 byte);

@@ -2,13 +2,13 @@
 // Per-CPU data, reached through GS.
 #include <array>
 #include <atomic>
+#include <kernel/calls.hpp>
+#include <kernel/cpu_set.hpp>
 #include <kernel/descriptors.hpp>
 #include <kernel/time.hpp>
 #include <lib/types.hpp>
 
 namespace kernel {
-
-inline constexpr lib::u32 max_cpus = 256;
 
 // What this CPU (and so every CPU of the machine) can do, read once at boot.
 struct CpuFeatures {
@@ -20,6 +20,8 @@ struct CpuFeatures {
 CpuFeatures const& cpu_features();
 void detect_cpu_features();
 
+class Runnable;
+
 struct alignas(64) Cpu {
     Cpu* self = nullptr; // first: %gs:0
     lib::u32 index = 0;
@@ -29,6 +31,10 @@ struct alignas(64) Cpu {
     TimerQueue timers;
     DescriptorTables tables;
     lib::u64 stack_top = 0;
+    CallQueue calls;
+    std::atomic<Runnable*> loaded{nullptr}; // whose state this CPU's registers hold; the run loop's
+    std::atomic<lib::u64> idle_nanos{0};    // in HLT, without what began at `idle_since`
+    std::atomic<lib::u64> idle_since{0};    // 0: not in HLT
 };
 
 inline Cpu& this_cpu() {

@@ -11,6 +11,9 @@ void register_cpu(Cpu& cpu);
 // Makes that CPU leave its guest or its sleep and look at what it has to do.
 void kick(lib::u32 index);
 
+// Makes its run loop come round: sets work_pending, and kicks it if it is another CPU.
+void request_attention(lib::u32 index);
+
 // The handler of vectors::timer: calls back what is due on this CPU and arms the hardware for the next.
 void run_timers();
 

@@ -9,7 +9,7 @@
 
 namespace kernel {
 
-enum class LockRank : lib::u8 { Platform, Vm, Scheduler, Timers, Memory, Console, Log };
+enum class LockRank : lib::u8 { Platform, Vm, Scheduler, Timers, Calls, Memory, Console, Log };
 
 namespace detail {
 #ifdef MULLION_DEBUG

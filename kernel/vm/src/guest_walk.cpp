@@ -79,7 +79,10 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     Walk walk{vcpu, linear, access};
     u64 const cr3 = vcpu.cr3();
     u64 const cr4 = vcpu.cr4();
-    if ((vcpu.efer() & lib::x86::Efer::LMA::mask) != 0) return walk_long(walk, cr3 & frame_64, 4, linear >> 39 & 511);
+    if ((vcpu.efer() & lib::x86::Efer::LMA::mask) != 0) {
+        if (!is_canonical(linear)) return std::unexpected(general_protection());
+        return walk_long(walk, cr3 & frame_64, 4, linear >> 39 & 511);
+    }
     walk.linear = linear & 0xffff'ffff;
     if ((cr4 & Cr4::PAE::mask) != 0) return walk_long(walk, cr3 & 0xffff'ffe0, 3, walk.linear >> 30);
     return walk_32(walk, cr3, (cr4 & Cr4::PSE::mask) != 0);

@@ -128,7 +128,10 @@ u32 LocalApic::read_register(u32 offset) {
 void LocalApic::write_register(u32 offset, u32 value) {
     if ((lvts & reg(offset)) != 0) return write_lvt(offset, value);
     switch (offset) {
-    case TPR: return set_task_priority(static_cast<u8>(value));
+    case TPR:
+        set_task_priority(static_cast<u8>(value));
+        if (irr_summary_ != 0) bus_.interrupt_pending(*this);
+        return;
     case LDR: page_[LDR] = value & 0xff00'0000; return publish_logical_id();
     case DFR: page_[DFR] = value | 0x0fff'ffff; return publish_logical_id();
     case SVR: return write_svr(value);

@@ -159,6 +159,18 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return Outcome::StopVm;
 }
 
+[[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
+    vcpu.apic().apic_write(exit.apic_offset);
+    return Outcome::Retry;
+}
+[[gnu::noinline]] Outcome end_of_interrupt(Vcpu& vcpu, Exit const& exit) {
+    vcpu.apic().eoi_exit(exit.vector);
+    return Outcome::Retry;
+}
+[[gnu::noinline]] Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
+    return vcpu.vm().platform().memory_access(vcpu, exit);
+}
+
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
@@ -170,7 +182,7 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::WriteMsr: return write_msr(vcpu);
     case ExitReason::PortIo: return port_io(vcpu, exit);
     case ExitReason::MemoryFault:
-    case ExitReason::ApicAccess: return vcpu.vm().platform().memory_access(vcpu, exit);
+    case ExitReason::ApicAccess: return memory_access(vcpu, exit);
     case ExitReason::Hlt: return Outcome::Sleep;
     case ExitReason::Pause: return Outcome::Yield;
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
@@ -178,8 +190,8 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::CacheControl: return Outcome::Advance; // memory is coherent: nothing to write back
     case ExitReason::Forbidden: return fault(vcpu, invalid_opcode());
     case ExitReason::Privileged: return fault(vcpu, general_protection());
-    case ExitReason::ApicWrite: vcpu.apic().apic_write(exit.apic_offset); return Outcome::Retry;
-    case ExitReason::EndOfInterrupt: vcpu.apic().eoi_exit(exit.vector); return Outcome::Retry;
+    case ExitReason::ApicWrite: return apic_write(vcpu, exit);
+    case ExitReason::EndOfInterrupt: return end_of_interrupt(vcpu, exit);
     case ExitReason::TripleFault: return crash(vcpu, "triple fault");
     case ExitReason::TaskSwitch: return crash(vcpu, "hardware task switch, which is not supported,");
     case ExitReason::MachineCheck: return crash(vcpu, "machine check");

@@ -27,6 +27,7 @@ public:
 
     bool is_empty() const { return head_.next_ == &head_; }
     T* front() { return is_empty() ? nullptr : element(head_.next_); }
+    T* back() { return is_empty() ? nullptr : element(head_.previous_); }
     T* next(T& item) {
         Link* const link = static_cast<Link&>(item).next_;
         return link == &head_ ? nullptr : element(link);

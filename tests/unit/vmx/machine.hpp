@@ -31,11 +31,22 @@ struct VmxMsrs {
 };
 // The server kind, with APIC virtualization.
 constexpr VmxMsrs skylake() {
-    return {.basic = 0x00da'0400'0000'0004, .pin = control(0x16, 0x7f & 0xff) | u64{0xff} << 32, .cpu = 0xfff9'fffe'0401'e172,
-            .exit = 0x01ff'ffff'0003'6dff, .entry = 0x0003'ffff'0000'11ff, .misc = 0x7004'c1e7, .cr0_fixed0 = 0x8000'0021,
-            .cr0_fixed1 = 0xffff'ffff, .cr4_fixed0 = 0x2000, .cr4_fixed1 = 0x0037'67ff, .cpu2 = control(0, 0x021b'fcff | 0x3ff | 1U << 20),
-            .ept_vpid = 0x0f01'0673'4141, .true_pin = control(0x16, 0xff), .true_cpu = 0xfff9'fffe'0400'6172,
-            .true_exit = 0x01ff'ffff'0003'6dfb, .true_entry = 0x0003'ffff'0000'11fb};
+    return {.basic = 0x00da'0400'0000'0004,
+            .pin = control(0x16, 0x7f & 0xff) | u64{0xff} << 32,
+            .cpu = 0xfff9'fffe'0401'e172,
+            .exit = 0x01ff'ffff'0003'6dff,
+            .entry = 0x0003'ffff'0000'11ff,
+            .misc = 0x7004'c1e7,
+            .cr0_fixed0 = 0x8000'0021,
+            .cr0_fixed1 = 0xffff'ffff,
+            .cr4_fixed0 = 0x2000,
+            .cr4_fixed1 = 0x0037'67ff,
+            .cpu2 = control(0, 0x021b'fcff | 0x3ff | 1U << 20),
+            .ept_vpid = 0x0f01'0673'4141,
+            .true_pin = control(0x16, 0xff),
+            .true_cpu = 0xfff9'fffe'0400'6172,
+            .true_exit = 0x01ff'ffff'0003'6dfb,
+            .true_entry = 0x0003'ffff'0000'11fb};
 }
 // The client kind: no APIC-register virtualization, interrupt delivery, posted interrupts, XSAVES.
 constexpr VmxMsrs haswell() {
@@ -47,9 +58,10 @@ constexpr VmxMsrs haswell() {
 }
 
 inline void populate(fakes::Cpu& cpu, VmxMsrs const& msrs) {
-    u64 const values[] = {msrs.basic, msrs.pin, msrs.cpu, msrs.exit, msrs.entry, msrs.misc, msrs.cr0_fixed0, msrs.cr0_fixed1,
-                          msrs.cr4_fixed0, msrs.cr4_fixed1, 0, msrs.cpu2, msrs.ept_vpid, msrs.true_pin, msrs.true_cpu,
-                          msrs.true_exit, msrs.true_entry};
+    u64 const values[] = {
+        msrs.basic,      msrs.pin,        msrs.cpu,        msrs.exit, msrs.entry, msrs.misc,     msrs.cr0_fixed0,
+        msrs.cr0_fixed1, msrs.cr4_fixed0, msrs.cr4_fixed1, 0,         msrs.cpu2,  msrs.ept_vpid, msrs.true_pin,
+        msrs.true_cpu,   msrs.true_exit,  msrs.true_entry};
     bool const has_true = (msrs.basic >> 55 & 1) != 0;
     for (u32 i = 0; i < std::size(values); i++)
         if (i != 10 && (has_true || i < 13)) cpu.populate_read_only_msr(0x480 + i, values[i]);
@@ -74,6 +86,7 @@ public:
     std::array<u64, 4> eois{};
     vm::Outcome memory_outcome = vm::Outcome::Advance;
     std::vector<vm::Exit> memory;
+    std::function<void()> on_memory;
     unsigned stops = 0;
 
     u64 port_in(u16, u8) override { return in_value; }
@@ -81,6 +94,7 @@ public:
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
         memory.push_back(exit);
+        if (on_memory) on_memory();
         return memory_outcome;
     }
     u8 instruction_length(vm::Vcpu&) override { return 3; }
@@ -103,7 +117,7 @@ struct Exit {
     std::function<void()> before = {}; // what the guest did until then: VMCS fields, registers
 };
 
-// What the fake vmx_enter calls; returns 1 for VMfail.
+// What the fake vmx_run calls for each VM entry; returns 1 for VMfail.
 using Entry = std::function<u64(std::array<u64, 16>& gprs, bool is_launched)>;
 extern Entry on_entry;
 
@@ -127,10 +141,10 @@ protected:
     vmx::Vcpu& vcpu() { return static_cast<vmx::Vcpu&>(vm->vcpu(0)); }
     // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.
     vm::Leave run(std::vector<Exit> exits);
-    template <typename T, vmx::FieldAccess A>
-    u64 field(vmx::Field<T, A> f) const { return cpu.vmx.peek(f.encoding); }
-    template <typename T, vmx::FieldAccess A>
-    void poke(vmx::Field<T, A> f, u64 value) { cpu.vmx.poke(f.encoding, value); }
+    template <typename T, vmx::FieldAccess A> u64 field(vmx::Field<T, A> f) const { return cpu.vmx.peek(f.encoding); }
+    template <typename T, vmx::FieldAccess A> void poke(vmx::Field<T, A> f, u64 value) {
+        cpu.vmx.poke(f.encoding, value);
+    }
     // The last field as an event, or 0 when nothing was injected.
     u32 injected(std::size_t entry) const { return entries.at(entry).interruption; }
     // A guest in 32-bit protected mode with interrupts on, whose APIC is software-enabled.

@@ -1,9 +1,17 @@
 // The machine of the VMX tests, and that its entry refuses what it should.
-#include "vmx/machine.hpp"
 #include "vm/cpuid_hosts.hpp"
+#include "vmx/machine.hpp"
 
-extern "C" lib::u64 vmx_enter(std::array<lib::u64, 16>* gprs, bool is_launched);
-extern "C" lib::u64 vmx_enter(std::array<lib::u64, 16>* gprs, bool is_launched) { return machine::on_entry(*gprs, is_launched); }
+// What vmx/src/entry.S does, with the guest played by the test.
+extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched);
+extern "C" bool vmx_after_exit(vmx::Vcpu* vcpu);
+extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
+extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched) {
+    do {
+        if (machine::on_entry(*gprs, is_launched) != 0) return vmx_entry_failed(vcpu);
+        is_launched = true;
+    } while (vmx_after_exit(vcpu));
+}
 extern "C" {
 extern char vmx_exit[16];
 char vmx_exit[16];
@@ -19,7 +27,8 @@ Entry on_entry;
 VmxMachine::VmxMachine(VmxMsrs const& msrs) {
     support::give_memory();
     if (kernel::cpu_count() == 0) kernel::register_cpu(kernel::this_cpu());
-    for (u32 leaf : {0U, 1U, 4U, 5U, 6U, 7U, 0xbU, 0xdU, 0x15U, 0x16U, 0x8000'0000U, 0x8000'0001U, 0x8000'0007U, 0x8000'0008U})
+    for (u32 leaf :
+         {0U, 1U, 4U, 5U, 6U, 7U, 0xbU, 0xdU, 0x15U, 0x16U, 0x8000'0000U, 0x8000'0001U, 0x8000'0007U, 0x8000'0008U})
         for (u32 subleaf = 0; subleaf < 10; subleaf++) {
             auto const regs = hosts::skylake_x(leaf, subleaf);
             cpu.set_cpuid(leaf, subleaf, {regs.eax, regs.ebx, regs.ecx, regs.edx});
@@ -29,13 +38,14 @@ VmxMachine::VmxMachine(VmxMsrs const& msrs) {
     cpu.gdt_base = 0xffff'8000'0000'1000;
     cpu.idt_base = 0xffff'8000'0000'2000;
     cpu.tsc = 1'000'000;
-    for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_KERNEL_GS_BASE, x86::IA32_TSC_AUX,
-                            x86::IA32_TSC_DEADLINE, x86::IA32_GS_BASE})
+    for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_KERNEL_GS_BASE,
+                            x86::IA32_TSC_AUX, x86::IA32_TSC_DEADLINE, x86::IA32_GS_BASE})
         cpu.populate_msr(index, 0);
     cpu.populate_msr(x86::IA32_EFER, 0xd01);
     cpu.populate_msr(x86::IA32_PAT, x86::pat_at_reset);
     cpu.populate_msr(x86::IA32_APIC_BASE, 0xfee0'0900);
-    for (u32 i = 0; i < 0x40; i++) cpu.populate_msr(x86::IA32_X2APIC_BASE + i, 0);
+    for (u32 i = 0; i < 0x40; i++)
+        cpu.populate_msr(x86::IA32_X2APIC_BASE + i, 0);
     EXPECT_TRUE(kernel::LocalApic::enable());
     kernel::start_clock(2'000'000'000, 0);
     cpu.vmx.read_physical = [](u64 at) { return *kernel::phys_to_virt<u32>(lib::HostPhys{at}); };
@@ -79,7 +89,8 @@ vm::Leave VmxMachine::run(std::vector<Exit> exits) {
     script_ = std::move(exits);
     next_ = 0;
     auto const leave = vcpu().run();
-    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != vm::Leave::Work) << next_ << " of the exits were used";
+    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != vm::Leave::Work)
+        << next_ << " of the exits were used";
     return leave;
 }
 
@@ -88,7 +99,8 @@ bool VmxMachine::is_entry_refused() const {
     using C2 = vmx::CpuControls2;
     auto const cpu2 = static_cast<u32>(field(field::CPU_CONTROLS2));
     bool const has_shadow = vmx::CpuControls::UseTprShadow::get(static_cast<u32>(field(field::CPU_CONTROLS)));
-    auto const virtual_tpr = has_shadow ? *kernel::phys_to_virt<u32>(lib::HostPhys{field(field::VIRTUAL_APIC_ADDRESS) + 0x80}) : 0;
+    auto const virtual_tpr =
+        has_shadow ? *kernel::phys_to_virt<u32>(lib::HostPhys{field(field::VIRTUAL_APIC_ADDRESS) + 0x80}) : 0;
     if (has_shadow && !C2::VirtualizeApicAccesses::get(cpu2) && !C2::VirtualInterruptDelivery::get(cpu2) &&
         (field(field::TPR_THRESHOLD) & 0xf) > (virtual_tpr >> 4 & 0xf))
         return true;
@@ -106,9 +118,10 @@ u64 VmxMachine::enter(std::array<u64, 16>& gprs, bool is_launched) {
                        static_cast<u32>(field(field::ENTRY_INSTRUCTION_LENGTH)), field(field::GUEST_RIP), is_launched});
     u64 const shadow = field(field::GUEST_INTERRUPTIBILITY) & 3;
     bool const single_steps = (field(field::GUEST_RFLAGS) & 0x100) != 0 && (field(field::GUEST_DEBUGCTL) & 2) == 0;
-    bool const is_state_bad = (shadow != 0 && single_steps && (field(field::GUEST_PENDING_DEBUG) & 1U << 14) == 0) ||
-                              ((shadow & 1) != 0 && (field(field::GUEST_RFLAGS) & 0x200) == 0) ||
-                              (is_valid && (info >> 8 & 7) == 0 && (shadow != 0 || (field(field::GUEST_RFLAGS) & 0x200) == 0));
+    bool const is_state_bad =
+        (shadow != 0 && single_steps && (field(field::GUEST_PENDING_DEBUG) & 1U << 14) == 0) ||
+        ((shadow & 1) != 0 && (field(field::GUEST_RFLAGS) & 0x200) == 0) ||
+        (is_valid && (info >> 8 & 7) == 0 && (shadow != 0 || (field(field::GUEST_RFLAGS) & 0x200) == 0));
     poke(field::IDT_VECTORING_INFO, 0);
     poke(field::EXIT_INTERRUPTION_INFO, 0);
     if (is_state_bad) {
@@ -157,7 +170,8 @@ TEST_F(MachineTest, ReturnsAllMemory) {
         {
             auto machine = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = 3}, **made, platform);
             ASSERT_TRUE(machine);
-            for (u32 i = 0; i < 3; i++) (*machine)->vcpu(i).unload();
+            for (u32 i = 0; i < 3; i++)
+                (*machine)->vcpu(i).unload();
         }
         EXPECT_EQ(kernel::memory_use().free, with_region);
         EXPECT_GE(before, with_region);
@@ -178,8 +192,10 @@ TEST_F(MachineTest, AVmForWhichMemoryIsShortLeavesNothingBehind) {
             support::MemoryShortage const shortage(left);
             kernel::free_frames(*ram, kernel::FrameAllocator::order_2m);
             auto machine = vm::Vm::create({.name = "test", .memory = 2 * lib::MiB, .vcpu_count = 1}, **made, platform);
-            if (machine) (*machine)->vcpu(0).unload();
-            else EXPECT_EQ(machine.error(), lib::Errc::NoMemory);
+            if (machine)
+                (*machine)->vcpu(0).unload();
+            else
+                EXPECT_EQ(machine.error(), lib::Errc::NoMemory);
         }
         EXPECT_EQ(kernel::memory_use().free, before) << left;
     }

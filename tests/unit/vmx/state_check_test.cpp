@@ -23,7 +23,9 @@ GuestStateView long_mode() {
             .efer = 0xd00,
             .rflags = 0x202,
             .rip = 0xffff'8000'0000'0000,
-            .dr7 = 0x400, .debugctl = 0, .pending_debug = {},
+            .dr7 = 0x400,
+            .debugctl = 0,
+            .pending_debug = {},
             .cs_rights = 0xa09b,
             .ss_rights = 0xc093,
             .tr_rights = 0x8b,
@@ -39,7 +41,9 @@ GuestStateView real_mode() {
             .efer = 0,
             .rflags = 2,
             .rip = 0xfff0,
-            .dr7 = 0x400, .debugctl = 0, .pending_debug = {},
+            .dr7 = 0x400,
+            .debugctl = 0,
+            .pending_debug = {},
             .cs_rights = 0x9b,
             .ss_rights = 0x93,
             .tr_rights = 0x8b,
@@ -86,7 +90,11 @@ TEST(StateCheck, NamesTheRuleThatIsBroken) {
         {"RIP above 4 GiB outside of 64-bit mode", real_mode, [](auto& s) { s.rip = u64{1} << 32; }},
         {"interruptibility state", long_mode, [](auto& s) { s.interruptibility.raw = 3; }},
         {"STI blocking with RFLAGS.IF clear", real_mode, [](auto& s) { s.interruptibility.raw = 1; }},
-        {"pending single step differs from RFLAGS.TF in a shadow", long_mode, [](auto& s) { s.rflags |= 0x100; s.interruptibility.raw = 2; }},
+        {"pending single step differs from RFLAGS.TF in a shadow", long_mode,
+         [](auto& s) {
+             s.rflags |= 0x100;
+             s.interruptibility.raw = 2;
+         }},
         {"activity state", long_mode, [](auto& s) { s.activity = 4; }},
     };
     for (auto const& [rule, base, spoil] : cases) {

@@ -134,6 +134,50 @@ TEST_F(Injected, LoweringTheTaskPriorityLetsAnInterruptIn) {
     }
 }
 
+TEST_F(Injected, EndOfInterruptLetsTheNextOneIn) {
+    for (bool const x2apic : {false, true}) {
+        entries.clear();
+        if (x2apic) enter_x2apic();
+        interrupt(0x52);
+        interrupt(0x31);
+        run({});
+        EXPECT_EQ(injected(0), event(0x52, 0));
+        if (x2apic) {
+            vcpu().gpr(vm::Gpr::Rcx) = 0x80b;
+            vcpu().gpr(vm::Gpr::Rax) = vcpu().gpr(vm::Gpr::Rdx) = 0;
+            run({{reason::wrmsr}});
+        } else {
+            platform.on_memory = [&] { vcpu().apic().mmio_write(vm::apic_reg::EOI, 4, 0); };
+            run({{reason::apic_access, 0x10b0}});
+        }
+        EXPECT_EQ(injected(2), event(0x31, 0)) << x2apic;
+        vcpu().apic().end_of_interrupt();
+    }
+}
+
+TEST_F(Injected, AnEmulatedTaskPriorityLetsAnInterruptIn) {
+    for (bool const x2apic : {false, true}) {
+        entries.clear();
+        if (x2apic) enter_x2apic();
+        vcpu().apic().set_task_priority(0x50);
+        interrupt(0x41);
+        run({});
+        EXPECT_EQ(injected(0), 0U);
+        if (x2apic) {
+            vcpu().gpr(vm::Gpr::Rcx) = 0x808;
+            vcpu().gpr(vm::Gpr::Rax) = 0x20;
+            vcpu().gpr(vm::Gpr::Rdx) = 0;
+            run({{reason::wrmsr}});
+        } else {
+            platform.on_memory = [&] { vcpu().apic().mmio_write(vm::apic_reg::TPR, 4, 0x20); };
+            run({{reason::apic_access, 0x1080}});
+        }
+        EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+        EXPECT_EQ(entries.size() > 2 ? injected(2) : 0U, event(0x41, 0)) << x2apic;
+        vcpu().apic().end_of_interrupt();
+    }
+}
+
 TEST_F(Injected, ThePicGetsThroughLint0) {
     vcpu().apic().mmio_write(vm::apic_reg::LVT_LINT0, 4, 0x700);
     platform.pic = true;

@@ -66,7 +66,8 @@ TEST_F(VcpuExit, PortReadsChangeOnlyTheirBytes) {
     struct Case {
         u64 qualification, expected;
     };
-    for (auto const& [qualification, expected] : {Case{0x0040'0008, 0xaaaa'aaaa'aaaa'aa88}, {0x0040'0009, 0xaaaa'aaaa'aaaa'7788}, {0x0040'000b, 0x5566'7788}}) {
+    for (auto const& [qualification, expected] :
+         {Case{0x0040'0008, 0xaaaa'aaaa'aaaa'aa88}, {0x0040'0009, 0xaaaa'aaaa'aaaa'7788}, {0x0040'000b, 0x5566'7788}}) {
         set(Gpr::Rax, 0xaaaa'aaaa'aaaa'aaaa);
         after({reason::io_instruction, qualification});
         EXPECT_EQ(reg(Gpr::Rax), expected) << std::hex << qualification;
@@ -97,13 +98,15 @@ TEST_F(VcpuExit, RipWrapsOutsideOf64BitMode) {
 }
 
 TEST_F(VcpuExit, InstructionsThatDoNotExistAreInvalid) {
-    for (u32 const why : {u32{reason::vmxon}, u32{reason::vmlaunch}, u32{reason::invept}, u32{reason::monitor}, u32{reason::mwait}, u32{reason::getsec},
-                          u32{reason::encls}, u32{reason::vmfunc}, u32{reason::rdtscp}, u32{reason::invpcid}, u32{reason::xsaves}}) {
+    for (u32 const why : {u32{reason::vmxon}, u32{reason::vmlaunch}, u32{reason::invept}, u32{reason::monitor},
+                          u32{reason::mwait}, u32{reason::getsec}, u32{reason::encls}, u32{reason::vmfunc},
+                          u32{reason::rdtscp}, u32{reason::invpcid}, u32{reason::xsaves}}) {
         auto const entry = after({why});
         EXPECT_EQ(entry.interruption, hardware_exception(6, false)) << reason::name(static_cast<u16>(why));
         EXPECT_EQ(entry.rip, rip);
     }
-    for (u32 const why : {u32{reason::rdpmc}, u32{reason::rsm}}) expect_gp(after({why}), rip);
+    for (u32 const why : {u32{reason::rdpmc}, u32{reason::rsm}})
+        expect_gp(after({why}), rip);
 }
 
 TEST_F(VcpuExit, CacheControlDoesNothing) {
@@ -131,9 +134,9 @@ TEST_F(VcpuExit, RealModeHasNoErrorCodes) {
 TEST_F(VcpuExit, MovToCr0KeepsWhatTheMachineNeeds) {
     set(Gpr::Rdx, 0x6000'0011); // CD, NW, ET, PE
     EXPECT_EQ(after({reason::control_register, 0x200, 3}).rip, rip + 3);
-    EXPECT_EQ(field(field::GUEST_CR0), 0x31U);        // NE on, caching on
-    EXPECT_EQ(vcpu().cr0(), 0x6000'0011U);             // what the guest sees
-    set(Gpr::Rdx, 0x8000'0000);                        // PG without PE
+    EXPECT_EQ(field(field::GUEST_CR0), 0x31U); // NE on, caching on
+    EXPECT_EQ(vcpu().cr0(), 0x6000'0011U);     // what the guest sees
+    set(Gpr::Rdx, 0x8000'0000);                // PG without PE
     expect_gp(after({reason::control_register, 0x200, 3}), rip + 3);
     EXPECT_EQ(vcpu().cr0(), 0x6000'0011U);
 }
@@ -160,7 +163,8 @@ TEST_F(VcpuExit, EnteringLongModeTellsTheEntryControls) {
 }
 
 TEST_F(VcpuExit, EnteringPaeLoadsWhatEntryWillAccept) {
-    u64 const entries_of_guest[4] = {0x5001, 0x6000, 0x7003, u64{1} << 51 | 1}; // good, not present, reserved bit, beyond memory
+    u64 const entries_of_guest[4] = {0x5001, 0x6000, 0x7003,
+                                     u64{1} << 51 | 1}; // good, not present, reserved bit, beyond memory
     std::memcpy(vm->ram().pointer(vm::GuestPhys{0x4000}, 32), entries_of_guest, 32);
     vcpu().set_cr3(0x4000);
     vcpu().set_cr4(0x20);
@@ -233,9 +237,12 @@ TEST_F(VcpuExit, ExternalInterruptsReachTheirHandlerAndAreAcknowledged) {
     calls = 0;
     kernel::set_interrupt_handler(0x40, kernel::InterruptHandler::to_function<+[] { calls++; }>());
     cpu.msr_writes.clear();
-    EXPECT_EQ(after({reason::external_interrupt, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(0x40, 0)); }}).rip, rip);
+    EXPECT_EQ(
+        after({reason::external_interrupt, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(0x40, 0)); }}).rip,
+        rip);
     EXPECT_EQ(calls, 1U);
-    EXPECT_EQ(std::ranges::count(cpu.msr_writes, fakes::MsrWrite{0x80b, 0}), 2); // this one and the kick that ended run()
+    EXPECT_EQ(std::ranges::count(cpu.msr_writes, fakes::MsrWrite{0x80b, 0}),
+              2); // this one and the kick that ended run()
     kernel::set_interrupt_handler(0x40, {});
 }
 
@@ -270,13 +277,15 @@ TEST_F(VcpuExit, AlignmentChecksAreReflectedWithTheirCode) {
 }
 
 TEST_F(VcpuExit, Int1IsReflectedAsSoftwareWithItsLength) {
-    auto const entry = after({reason::exception_or_nmi, 0, 1, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(1, 5)); }});
+    auto const entry =
+        after({reason::exception_or_nmi, 0, 1, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(1, 5)); }});
     EXPECT_EQ(entry.interruption, event(1, 5));
     EXPECT_EQ(entry.length, 1U);
 }
 
 TEST_F(VcpuExit, AFaultInIretBlocksNmisAgain) {
-    after({reason::exception_or_nmi, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true) | 1U << 12); }});
+    after({reason::exception_or_nmi, 0, 0,
+           [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true) | 1U << 12); }});
     EXPECT_EQ(field(field::GUEST_INTERRUPTIBILITY) & 8, 8U);
 }
 
@@ -285,7 +294,10 @@ TEST_F(VcpuExit, AnInterruptedDeliveryIsRepeated) {
         u32 vectoring, expected, length;
     };
     for (auto const& [vectoring, expected, length] :
-         {Case{event(0x31, 0), event(0x31, 0), 0}, {hardware_exception(14, true) | 1U << 12, hardware_exception(14, true), 0}, {event(0x80, 4), event(0x80, 4), 2}, {event(3, 6), event(3, 6), 2}}) {
+         {Case{event(0x31, 0), event(0x31, 0), 0},
+          {hardware_exception(14, true) | 1U << 12, hardware_exception(14, true), 0},
+          {event(0x80, 4), event(0x80, 4), 2},
+          {event(3, 6), event(3, 6), 2}}) {
         auto const entry = after({reason::interrupt_window, 0, 2, [&] {
                                       poke(field::IDT_VECTORING_INFO, vectoring);
                                       poke(field::IDT_VECTORING_ERROR_CODE, 7);
@@ -310,7 +322,8 @@ TEST_F(VcpuExit, AnInterruptedNmiIsRepeatedUnblocked) {
 }
 
 TEST_F(VcpuExit, DeliveryThroughDeviceMemoryStopsTheVm) {
-    EXPECT_EQ(run({{reason::ept_violation, 0x181, 0, [&] { poke(field::IDT_VECTORING_INFO, event(0x31, 0)); }}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{reason::ept_violation, 0x181, 0, [&] { poke(field::IDT_VECTORING_INFO, event(0x31, 0)); }}}),
+              vm::Leave::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
     EXPECT_NE(vm->end_text().find("IDT or stack"), std::string_view::npos);
 }
@@ -338,7 +351,8 @@ TEST_F(VcpuExit, EndsThatGuestsMake) {
 }
 
 TEST_F(VcpuExit, AFailedEntrySaysWhichRuleIsBroken) {
-    EXPECT_EQ(run({{1U << 31 | reason::invalid_guest_state, 0, 0, [&] { poke(field::GUEST_RFLAGS, 0); }}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{1U << 31 | reason::invalid_guest_state, 0, 0, [&] { poke(field::GUEST_RFLAGS, 0); }}}),
+              vm::Leave::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
     EXPECT_NE(vm->end_text().find("reserved bits of RFLAGS"), std::string_view::npos) << vm->end_text();
 }
@@ -349,14 +363,16 @@ TEST_F(VcpuExit, AFailedInstructionSaysItsError) {
         return u64{1};
     };
     EXPECT_EQ(vcpu().run(), vm::Leave::Stopped);
-    EXPECT_NE(vm->end_text().find("VMRESUME failed: error 8, entry with invalid host-state"), std::string_view::npos) << vm->end_text();
+    EXPECT_NE(vm->end_text().find("VMRESUME failed: error 8, entry with invalid host-state"), std::string_view::npos)
+        << vm->end_text();
 }
 
 TEST_F(VcpuExit, PrintsItsState) {
     std::array<char, 8192> text{};
     lib::BufferSink sink(text);
     vcpu().print_state(sink);
-    for (auto const* const part : {"rip 0000000000100000", "cs", "controls:", "real cr0"}) EXPECT_NE(sink.view().find(part), std::string_view::npos) << part;
+    for (auto const* const part : {"rip 0000000000100000", "cs", "controls:", "real cr0"})
+        EXPECT_NE(sink.view().find(part), std::string_view::npos) << part;
 }
 
 } // namespace

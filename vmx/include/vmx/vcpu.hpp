@@ -131,7 +131,7 @@ private:
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
     u32 tpr_threshold_ = 0; // as in the VMCS
-    u32 last_cpu_ = ~0U; // where the VMCS is active
+    u32 last_cpu_ = ~0U;    // where the VMCS is active
     LoadedRegisters saved_{};
 };
 

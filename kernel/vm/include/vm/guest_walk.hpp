@@ -13,7 +13,7 @@ struct WalkAccess {
     bool is_checked; // false: rights are ignored, for what the CPU has executed already
 };
 
-// The guest-physical address, or the #PF that the access deserves.
+// The guest-physical address, or the #PF that the access deserves; #GP for an address that is not canonical.
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access);
 
 // The code at CS:RIP where it lies, with at least `bytes` (at most 16) of it in one piece; nullptr when it is not to be had

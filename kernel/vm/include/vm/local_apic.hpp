@@ -36,8 +36,9 @@ struct IpiRequest {
 class ApicBus : public TimerHost {
 public:
     virtual void send_ipi(LocalApic& from, IpiRequest const& request) = 0;
-    virtual void end_of_interrupt(u8 vector) = 0;      // of a level-triggered interrupt: for the IOAPIC
-    virtual void interrupt_pending(LocalApic& at) = 0; // IRR has something new; not called for merge_posted()
+    virtual void end_of_interrupt(u8 vector) = 0; // of a level-triggered interrupt: for the IOAPIC
+    // IRR has something new, or something whose turn may have come; not called for merge_posted().
+    virtual void interrupt_pending(LocalApic& at) = 0;
 
 protected:
     ~ApicBus() = default;
@@ -195,6 +196,8 @@ inline void LocalApic::end_of_interrupt() {
     page_[apic_reg::ISR + offset] &= ~mask;
     if ((page_[apic_reg::TMR + offset] & mask) != 0) [[unlikely]]
         bus_.end_of_interrupt(vector);
+    if (irr_summary_ != 0) [[unlikely]]
+        bus_.interrupt_pending(*this); // it may be its turn now
 }
 
 // EOI and an interrupt to oneself come first: they are what an x2APIC guest writes most.

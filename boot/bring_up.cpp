@@ -1,0 +1,338 @@
+#include <algorithm>
+#include <atomic>
+#include <boot/bring_up.hpp>
+#include <boot/image.hpp>
+#include <cstring>
+#include <kernel/apic.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/direct_map.hpp>
+#include <kernel/heap.hpp>
+#include <kernel/log.hpp>
+#include <kernel/page_table.hpp>
+#include <kernel/time.hpp>
+#include <kernel/topology.hpp>
+#include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
+
+extern "C" {
+extern char const ap_trampoline[], ap_trampoline_end[], ap_protected_mode[], ap_long_mode[], ap_gdt[], ap_gdt_end[], ap_parameters[];
+}
+
+namespace boot {
+namespace {
+
+namespace x86 = lib::x86;
+using lib::HostPhys;
+using lib::HostVirt;
+using lib::i64;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+constexpr u64 microsecond = 1'000;
+constexpr u64 millisecond = 1'000'000;
+// [intel/vol3] 9.4.4: INIT, 10 ms, SIPI, 200 us, SIPI. What follows is for emulators and overcommitted hosts.
+constexpr u64 after_init = 10 * millisecond;
+constexpr u64 until_second_startup = 1 * millisecond;
+constexpr u64 until_silent = 200 * millisecond;
+constexpr u64 until_ready = 3'000 * millisecond;
+// Enough rounds for one without a disturbance; more where a host shares its CPUs with others.
+constexpr unsigned probe_rounds = 64;
+constexpr u64 probe_good = 2 * microsecond;
+constexpr u64 probe_time = 200 * millisecond;
+constexpr u32 stack_pages = 4;
+constexpr u32 xapic_broadcast = 0xff;
+
+// At ap_parameters of boot/ap_trampoline.S.
+struct [[gnu::packed]] TrampolineParameters {
+    u32 claimed;
+    u32 base;
+    u32 cr3;
+    u32 efer;
+    u32 protected_entry;
+    u16 protected_selector;
+    u16 gdt_limit;
+    u32 gdt_base;
+    u32 long_entry;
+    u16 long_selector;
+    u16 reserved[3];
+    u64 stack;
+    u64 argument;
+    u64 entry;
+};
+static_assert(sizeof(TrampolineParameters) == 64);
+
+enum class State : u8 { Starting, Probing, Preparing, Refused, Running, Abandoned };
+
+// What CPU 0 and the one that starts tell each other.
+struct Start {
+    kernel::Cpu* cpu = nullptr;
+    u32 index = 0;
+    std::atomic<State> state{State::Starting};
+    std::atomic<u32> turn{0};      // odd: the new CPU shall read its TSC
+    std::atomic<u64> remote_tsc{0};
+    lib::Errc error{};
+};
+
+struct Skew {
+    i64 nanos = 0;
+    u64 within = ~u64{0};
+};
+
+constinit Start start;
+constinit lib::Delegate<lib::Result<void>()> prepare_cpu;
+constinit HostVirt trampoline_page{};
+constinit std::atomic<void (*)()> main_loop_of_all{nullptr};
+
+template <typename Condition>
+bool wait_for(u64 nanos, Condition condition) {
+    u64 const begin = x86::rdtsc();
+    u64 const ticks = kernel::tsc_scale().to_ticks(nanos);
+    while (!condition()) {
+        if (x86::rdtsc() - begin >= ticks) return false;
+        x86::pause();
+    }
+    return true;
+}
+
+[[noreturn]] void park() {
+    for (;;) {
+        x86::cli();
+        x86::hlt();
+    }
+}
+
+// Moves on from `from`; parks this CPU when CPU 0 has given it up.
+void step(State from, State to) {
+    if (!start.state.compare_exchange_strong(from, to, std::memory_order_acq_rel)) park();
+}
+
+void answer_probe() {
+    for (;;) {
+        u32 const turn = start.turn.load(std::memory_order_acquire);
+        if (turn % 2 == 1) {
+            start.remote_tsc.store(x86::rdtsc(), std::memory_order_relaxed);
+            start.turn.store(turn + 1, std::memory_order_release);
+        } else if (start.state.load(std::memory_order_acquire) != State::Probing) {
+            return;
+        } else {
+            x86::pause();
+        }
+    }
+}
+
+// The C++ side of a CPU's start, on its own stack.
+[[noreturn]] void ap_main() {
+    kernel::Cpu& cpu = *start.cpu;
+    kernel::initialise_cpu(cpu, start.index);
+    kernel::enable_cpu_protections();
+    // The mapping of the trampoline is global: it must not outlive its page-table entry in this TLB.
+    x86::invlpg(trampoline_page.value);
+    if (!kernel::LocalApic::enable()) park();
+    cpu.apic_id = kernel::local_apic().id();
+    step(State::Starting, State::Probing);
+    answer_probe();
+    if (prepare_cpu) {
+        if (auto const done = prepare_cpu(); !done) {
+            start.error = done.error();
+            step(State::Preparing, State::Refused);
+            park();
+        }
+    }
+    step(State::Preparing, State::Running);
+    void (*main_loop)() = nullptr;
+    while ((main_loop = main_loop_of_all.load(std::memory_order_acquire)) == nullptr) x86::pause();
+    x86::invlpg(trampoline_page.value); // prefetched meanwhile, for all we know
+    main_loop();
+    park();
+}
+
+class Trampoline {
+public:
+    explicit Trampoline(HostPhys page) : page_(page) {}
+
+    lib::Result<void> install() {
+        auto* const at = kernel::phys_to_virt<u8>(page_);
+        std::memset(at, 0, lib::page_size);
+        std::memcpy(at, ap_trampoline, static_cast<std::size_t>(ap_trampoline_end - ap_trampoline));
+        u64 const root = kernel::kernel_page_table().root().value;
+        if (root >> 32 != 0) return lib::fail(lib::Errc::OutOfRange); // CR3 is loaded from 32-bit mode
+        auto& p = parameters();
+        p.base = static_cast<u32>(page_.value);
+        p.cr3 = static_cast<u32>(root);
+        p.efer = x86::Efer::LME::mask | (kernel::cpu_features().no_execute ? u32{x86::Efer::NXE::mask} : 0);
+        p.protected_entry = address_of(ap_protected_mode);
+        p.long_entry = address_of(ap_long_mode);
+        p.gdt_base = address_of(ap_gdt);
+        p.gdt_limit = static_cast<u16>(ap_gdt_end - ap_gdt - 1);
+        p.entry = reinterpret_cast<u64>(&ap_main);
+        trampoline_page = HostVirt{page_.value};
+        return kernel::kernel_page_table().map(trampoline_page, page_, lib::page_size, kernel::Rights::ReadExecute);
+    }
+    void remove() {
+        kernel::kernel_page_table().unmap_page(trampoline_page);
+        std::memset(kernel::phys_to_virt<u8>(page_), 0, lib::page_size);
+    }
+    void arm(u64 stack_top) {
+        parameters().stack = stack_top;
+        std::atomic_ref<u32>(claimed()).store(0, std::memory_order_release);
+    }
+    void disarm() { std::atomic_ref<u32>(claimed()).store(1, std::memory_order_release); }
+    bool is_claimed() { return std::atomic_ref<u32>(claimed()).load(std::memory_order_acquire) != 0; }
+    u8 vector() const { return static_cast<u8>(page_.value >> 12); }
+
+private:
+    u32 address_of(char const* symbol) const { return static_cast<u32>(page_.value) + static_cast<u32>(symbol - ap_trampoline); }
+    TrampolineParameters& parameters() {
+        return *kernel::phys_to_virt<TrampolineParameters>(page_ + static_cast<u64>(ap_parameters - ap_trampoline));
+    }
+    u32& claimed() { return *kernel::phys_to_virt<u32>(page_ + static_cast<u64>(ap_parameters - ap_trampoline)); }
+    HostPhys page_;
+};
+
+// Like a network clock: the other's reading lies somewhere between two of ours; the closest pair says most.
+Skew measure_skew() {
+    Skew best;
+    u64 const begin = x86::rdtsc();
+    u64 const limit = kernel::tsc_scale().to_ticks(probe_time);
+    for (unsigned round = 0; (round < probe_rounds || best.within > probe_good) && x86::rdtsc() - begin < limit; round++) {
+        u32 const turn = start.turn.load(std::memory_order_relaxed) + 1;
+        u64 const before = x86::rdtsc();
+        start.turn.store(turn, std::memory_order_release);
+        if (!wait_for(probe_time, [&] { return start.turn.load(std::memory_order_acquire) == turn + 1; })) break;
+        u64 const after = x86::rdtsc();
+        u64 const within = kernel::tsc_scale().to_nanos(after - before) / 2;
+        if (within >= best.within) continue;
+        auto const ticks = static_cast<i64>(start.remote_tsc.load(std::memory_order_relaxed) - (before + (after - before) / 2));
+        auto const nanos = static_cast<i64>(kernel::tsc_scale().to_nanos(static_cast<u64>(ticks < 0 ? -ticks : ticks)));
+        best = {ticks < 0 ? -nanos : nanos, within};
+    }
+    return best;
+}
+
+class CpuStarter {
+public:
+    explicit CpuStarter(BringUp const& request) : request_(request), trampoline_(request.startup_page) {}
+
+    void run() {
+        u32 const own = kernel::this_cpu().apic_id;
+        kernel::machine_topology().add(0, own, domain_of(own));
+        u32 const wanted = request_.limit == 0 ? kernel::max_cpus : std::min<u32>(request_.limit, kernel::max_cpus);
+        u32 candidates = 0;
+        for (auto const& cpu : request_.acpi.cpus) candidates += is_candidate(cpu) ? 1 : 0;
+        if (wanted > 1 && candidates > 0) start_all(wanted);
+        report(candidates + 1);
+    }
+
+private:
+    bool is_candidate(drivers::AcpiCpu const& cpu) const { return cpu.is_enabled && cpu.apic_id != kernel::this_cpu().apic_id; }
+    bool is_addressable(drivers::AcpiCpu const& cpu) const { return kernel::local_apic().is_x2apic() || cpu.apic_id < xapic_broadcast; }
+    u32 domain_of(u32 apic_id) const {
+        for (auto const& cpu : request_.acpi.cpus)
+            if (cpu.apic_id == apic_id) return cpu.domain;
+        return drivers::AcpiCpu::no_domain;
+    }
+
+    void start_all(u32 wanted) {
+        if (request_.startup_page.value == 0 || !trampoline_.install()) {
+            kernel::log_warning("cpus: no usable page below 1 MiB, so the other CPUs cannot be started");
+            return;
+        }
+        auto const& apic = kernel::local_apic();
+        for (auto const& cpu : request_.acpi.cpus)
+            if (is_candidate(cpu) && is_addressable(cpu)) apic.send_init(cpu.apic_id);
+        wait_for(after_init, [] { return false; });
+        for (auto const& cpu : request_.acpi.cpus) {
+            if (!is_candidate(cpu)) continue;
+            if (kernel::cpu_count() >= wanted) break;
+            if (!is_addressable(cpu)) {
+                kernel::log_warning("cpus: APIC id {} is beyond what this machine's xAPIC mode reaches; left out. Turn x2APIC on in the firmware",
+                                    cpu.apic_id);
+            } else if (auto const started = start_one(cpu); !started) {
+                kernel::log_warning("cpus: the CPU with APIC id {} is left out: {}", cpu.apic_id, name_of(started.error()));
+            }
+        }
+        trampoline_.remove();
+    }
+
+    lib::Result<void> start_one(drivers::AcpiCpu const& acpi_cpu) {
+        u32 const index = kernel::cpu_count();
+        kernel::Own<kernel::Cpu> cpu(new (std::nothrow) kernel::Cpu);
+        if (!cpu) return lib::fail(lib::Errc::NoMemory);
+        cpu->stack_top = TRY(kernel::allocate_stack(stack_pages)).value;
+        start.cpu = cpu.get();
+        start.index = index;
+        start.turn.store(0, std::memory_order_relaxed);
+        start.state.store(State::Starting, std::memory_order_relaxed);
+        trampoline_.arm(cpu->stack_top);
+        // From here on the CPU may hold on to its data whatever becomes of it: it is never freed.
+        kernel::Cpu& started = *cpu.release();
+        auto const result = launch(acpi_cpu.apic_id);
+        trampoline_.disarm();
+        if (!result) return result;
+        kernel::register_cpu(started);
+        kernel::machine_topology().add(index, started.apic_id, acpi_cpu.domain);
+        return {};
+    }
+
+    lib::Result<void> launch(u32 apic_id) {
+        auto const& apic = kernel::local_apic();
+        auto const is_claimed = [&] { return trampoline_.is_claimed(); };
+        apic.send_startup(apic_id, trampoline_.vector());
+        if (!wait_for(until_second_startup, is_claimed)) {
+            apic.send_startup(apic_id, trampoline_.vector());
+            if (!wait_for(until_silent, is_claimed)) return give_up(apic_id);
+        }
+        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Starting; })) return give_up(apic_id);
+        Skew const skew = measure_skew();
+        State probing = State::Probing;
+        if (skew.within == ~u64{0} || !start.state.compare_exchange_strong(probing, State::Preparing)) return give_up(apic_id);
+        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Preparing; })) return give_up(apic_id);
+        if (start.state.load(std::memory_order_acquire) == State::Refused) return lib::fail(start.error);
+        note(apic_id, skew);
+        return {};
+    }
+
+    std::unexpected<lib::Errc> give_up(u32 apic_id) {
+        // Whatever it is doing, it must not go on: INIT takes it back to waiting for SIPI.
+        start.state.store(State::Abandoned, std::memory_order_release);
+        kernel::local_apic().send_init(apic_id);
+        wait_for(until_second_startup, [] { return false; });
+        return lib::fail(lib::Errc::TimedOut);
+    }
+
+    void note(u32 apic_id, Skew const& skew) {
+        u64 const size = static_cast<u64>(skew.nanos < 0 ? -skew.nanos : skew.nanos);
+        kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size, skew.nanos < 0 ? "behind" : "ahead of",
+                          skew.within);
+        worst_skew_ = std::max(worst_skew_, size + skew.within);
+        if (size <= skew.within + microsecond) return;
+        kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump", apic_id, size,
+                            skew.nanos < 0 ? "behind" : "ahead of");
+    }
+
+    void report(u32 present) const {
+        auto const& topology = kernel::machine_topology();
+        u32 const count = kernel::cpu_count();
+        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs equal within {}.{:03} us", count, present, topology.core_count(),
+                         topology.core_count() == 1 ? "" : "s", topology.node_count(), topology.node_count() == 1 ? "" : "s",
+                         worst_skew_ / microsecond, worst_skew_ % microsecond);
+    }
+
+    BringUp const& request_;
+    Trampoline trampoline_;
+    u64 worst_skew_ = 0;
+};
+
+} // namespace
+
+void bring_up_cpus(BringUp const& request) {
+    prepare_cpu = request.prepare;
+    kernel::machine_topology().set_levels(kernel::read_topology_levels(kernel::TopologyCpuid::to_function<lib::x86::cpuid>()));
+    CpuStarter(request).run();
+}
+
+void release_cpus(void (*main_loop)()) { main_loop_of_all.store(main_loop, std::memory_order_release); }
+
+} // namespace boot

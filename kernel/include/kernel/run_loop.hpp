@@ -1,0 +1,45 @@
+#pragma once
+// What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU, account for it, over and over;
+// HLT when there is nothing. Interrupts are off except in HLT and in guests.
+#include <kernel/scheduler.hpp>
+
+namespace kernel {
+
+// Why a vCPU gave the CPU back.
+enum class RunResult : u8 { Work, Sleep, Yield, Stopped };
+
+// What the run loop runs; the VM layer fulfils it.
+class Runnable : public SchedulerEntity {
+public:
+    using SchedulerEntity::SchedulerEntity;
+    // Runs on the calling CPU until something wants the CPU back; must look at Cpu::work_pending before each guest entry.
+    virtual RunResult run() = 0;
+    // Takes its state out of the calling CPU's registers, where it ran last.
+    virtual void unload() = 0;
+    // After Sleep: something came in while run() was ending.
+    virtual bool has_wake_event() = 0;
+    // After Stopped: it is unloaded and nothing here will touch it again; it may be taken away.
+    virtual void stopped() = 0;
+
+protected:
+    ~Runnable() = default;
+
+private:
+    friend class RunLoop;
+    friend lib::Result<void> remove_runnable(Runnable& runnable);
+    std::atomic<u32> loaded_on_{~u32{0}}; // the CPU whose registers hold its state
+};
+
+// Once all CPUs are registered, before any of them enters the loop.
+lib::Result<void> start_scheduler(Scheduler::Config const& config);
+Scheduler& scheduler();
+
+[[noreturn]] void run_cpu();
+
+// From any CPU and context.
+void wake(Runnable& runnable);
+// Takes it from the scheduler and out of every CPU. Busy while it runs: make it stop first. From the run loop only, with
+// no lock held.
+lib::Result<void> remove_runnable(Runnable& runnable);
+
+} // namespace kernel

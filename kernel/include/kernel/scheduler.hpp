@@ -1,0 +1,233 @@
+#pragma once
+// Which vCPU runs on which physical CPU, and for how long. Pure decisions: no clock, no interrupts, no guest; the run loop
+// (kernel/run_loop.hpp) carries them out, tests/unit/kernel/scheduler_test.cpp drives them through millions of steps.
+//
+// Every core (the CPUs that share one: SMT siblings) has a queue of waiting entities ordered by virtual time, which is CPU
+// time divided by weight: who has had least comes first. A CPU takes from its own core's queue; when that is empty it
+// steals, so that no CPU idles while somebody who may run there waits; and at the end of each slice it looks at other
+// cores' queues and steals who is behind by more than a slice, so that fairness holds across cores too.
+// Not supported: real-time priorities, gang scheduling, migration costs and caches (but the last core is preferred).
+#include <array>
+#include <atomic>
+#include <kernel/cpu_set.hpp>
+#include <kernel/spinlock.hpp>
+#include <lib/delegate.hpp>
+#include <lib/intrusive_list.hpp>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+
+namespace kernel {
+
+using lib::i64;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+struct ScheduleSettings {
+    static constexpr u32 max_weight = 10'000;
+    static constexpr u32 usual_weight = 100;
+    CpuSet allowed{};           // physical CPUs it may run on
+    u32 weight = usual_weight;  // 1 to 10000: its share among those that compete
+    u32 cap = 0;                // percent of one CPU it gets at most; 0: no limit
+    bool is_exclusive = false;  // has a CPU (and with SMT a core) to itself, without a tick
+};
+
+struct QueueTag;
+struct AllTag;
+
+// What is scheduled: a vCPU. `group` is its VM: of different groups, never two run on siblings of a core at once.
+class SchedulerEntity : public lib::ListLink<SchedulerEntity, QueueTag>, public lib::ListLink<SchedulerEntity, AllTag> {
+public:
+    explicit SchedulerEntity(u32 group = 0) : group_(group) {}
+    void set_group(u32 group) { group_ = group; } // while detached
+    u32 group() const { return group_; }
+    // CPU time it has had, in ns, up to the last decision about it.
+    u64 used() const { return used_.load(std::memory_order_relaxed); }
+    ScheduleSettings const& settings() const { return settings_; }
+
+private:
+    friend class Scheduler;
+    friend struct SchedulerProbe; // tests
+    // Throttled: has used up what its cap allows for now. Stopped: will not run again until it is added anew.
+    enum class State : u8 { Detached, Asleep, Waiting, Running, Throttled, Stopped };
+
+    ScheduleSettings settings_;
+    u32 group_;
+    // The rest belongs to the lock of the core `home_`.
+    State state_ = State::Detached;
+    bool wake_pending_ = false;
+    std::atomic<u32> home_{0}; // index of the core
+    u64 virtual_time_ = 0;
+    i64 budget_ = 0;    // ns it may run before it is throttled; only with a cap
+    u64 budget_at_ = 0; // when `budget_` was right
+    u64 resume_at_ = 0; // Throttled
+    std::atomic<u64> used_{0};
+};
+
+struct Decision {
+    static constexpr u64 never = ~u64{0};
+    SchedulerEntity* entity; // nullptr: idle
+    u64 until;               // ns: decide again no later than this
+};
+
+class Scheduler {
+public:
+    struct Config {
+        u64 slice = 5'000'000;         // ns, for the usual weight and above
+        u64 shortest_slice = 1'000'000; // for small weights; also how long a running entity is safe from a wake-up
+        bool share_cores = false;      // different groups may run on SMT siblings
+    };
+    // Makes a CPU call pick() soon. Called without locks, also for the calling CPU.
+    using Kick = lib::Delegate<void(u32 cpu)>;
+
+    constexpr Scheduler() = default;
+    // Once, before anything else. `core_of[cpu]` are any numbers, equal for siblings.
+    void start(Config const& config, u32 cpu_count, std::array<u32, max_cpus> const& core_of, Kick kick);
+
+    // All of the following with interrupts off. Times are ns of one clock for all CPUs.
+
+    // Adds a sleeping entity. OutOfRange: weight, cap or CPUs make no sense. Busy: its CPUs are all taken by exclusive
+    // ones, or it wants to be exclusive and there is no CPU that the others can do without.
+    lib::Result<void> add(SchedulerEntity& entity, ScheduleSettings const& settings);
+    // Busy while it runs.
+    lib::Result<void> remove(SchedulerEntity& entity);
+    lib::Result<void> set_affinity(SchedulerEntity& entity, CpuSet const& allowed, u64 now);
+    lib::Result<void> set_weight(SchedulerEntity& entity, u32 weight);
+    lib::Result<void> set_cap(SchedulerEntity& entity, u32 cap, u64 now);
+    lib::Result<void> set_exclusive(SchedulerEntity& entity, bool is_exclusive, u64 now);
+    // CPUs that no exclusive entity has.
+    CpuSet shared_cpus() const;
+
+    // Decides what `cpu` does next. What it ran until now goes on waiting unless sleep() or stop() was called.
+    Decision pick(u32 cpu, u64 now);
+    // What `cpu` runs has nothing to do. False: it was woken meanwhile and goes on waiting.
+    bool sleep(u32 cpu, u64 now);
+    // What `cpu` runs would let others go first.
+    void yield(u32 cpu);
+    // What `cpu` runs will not run again; wake() on it does nothing from now on.
+    void stop(u32 cpu, u64 now);
+    // From any CPU. While the entity runs, its next sleep() is void.
+    void wake(SchedulerEntity& entity, u64 now);
+
+private:
+    friend struct SchedulerProbe;
+    using State = SchedulerEntity::State;
+    using Queue = lib::IntrusiveList<SchedulerEntity, QueueTag>;
+    static constexpr u32 none = ~u32{0};
+    static constexpr u64 any_lag = 4;          // steps that an entity's claim outlives a move to another core
+    static constexpr u64 cap_period = 10'000'000;
+    static constexpr u64 shortest_burst = 500'000;
+    static constexpr u32 balance_victims = 2;  // cores looked at per slice
+
+    struct alignas(64) Core {
+        Spinlock lock;
+        u32 index = 0;
+        CpuSet cpus;
+        Queue waiting;   // by virtual time
+        Queue throttled; // by resume time
+        u64 virtual_time = 0;
+        u64 turn_started = 0;   // when the group that runs here began to
+        u32 wanted_group = none; // the next group; until the others have left nobody starts
+        u32 running = 0;
+        std::atomic<u32> waiting_count{0};
+        std::atomic<u32> running_group{none};
+    };
+    struct alignas(64) CpuState {
+        u32 core = 0;
+        u32 victim = 0; // where balancing goes on
+        SchedulerEntity* current = nullptr;
+        SchedulerEntity* dedicated = nullptr; // the exclusive one
+        u64 picked_at = 0;
+        u64 charged_at = 0;
+        u64 slice_end = 0;
+        bool has_yielded = false;
+    };
+    class CoreLock;
+    class PairLock;
+    class HomeLock;
+
+    Core& core_of(u32 cpu) { return cores_[cpus_[cpu].core]; }
+    u64 slice_of(SchedulerEntity const& entity) const;
+    static u64 scaled(SchedulerEntity const& entity, u64 nanos) { return nanos * ScheduleSettings::max_weight / entity.settings_.weight; }
+    u64 step_of(SchedulerEntity const& entity) const { return scaled(entity, slice_of(entity)); }
+    static bool is_before(u64 a, u64 b) { return static_cast<i64>(a - b) < 0; }
+
+    bool may_use(SchedulerEntity const& entity, u32 cpu) const;
+    bool may_use_core(SchedulerEntity const& entity, Core const& core) const;
+    bool group_fits(Core const& core, SchedulerEntity const& entity) const;
+    bool is_shared(u32 cpu) const { return (shared_[cpu / 64].load(std::memory_order_relaxed) >> cpu % 64 & 1) != 0; }
+
+    // kernel/src/scheduler.cpp; with the lock of the core(s) held unless said otherwise
+    void charge(u32 cpu, u64 now);
+    void leave(u32 cpu, State state);
+    void begin(u32 cpu, SchedulerEntity& entity, u64 now);
+    void refill(SchedulerEntity& entity, u64 now) const;
+    i64 burst_of(SchedulerEntity const& entity) const;
+    bool throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now);
+    void release_throttled(Core& core, u64 now);
+    void insert_waiting(Core& core, SchedulerEntity& entity);
+    void take_out(Core& core, SchedulerEntity& entity);
+    void join(Core& core, SchedulerEntity& entity, u64 most_lag_steps);
+    SchedulerEntity* first_for(Core& core, u32 cpu);
+    SchedulerEntity* preemptor(Core& core, u32 cpu);
+    SchedulerEntity* choose(Core& core, u32 cpu, u64 now, CpuSet& kicks);
+    bool goes_on(Core& core, u32 cpu, u64 now);
+    u64 deadline(Core& core, u32 cpu, u64 now);
+    u64 idle_deadline(Core& core, u32 cpu);
+    void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
+    void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
+    Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
+
+    // without locks
+    struct Settled {
+        Decision decision{nullptr, Decision::never};
+        SchedulerEntity* evicted = nullptr; // may not stay on this CPU
+        CpuSet kicks{};
+        bool is_decided = false;
+        bool has_left = false;
+    };
+    Settled settle(u32 cpu, u64 now);
+    Decision choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left);
+
+    // kernel/src/scheduler_balance.cpp; without locks unless said otherwise
+    bool steal(u32 cpu, Core& from, bool is_balancing);
+    bool steal_any(u32 cpu);
+    void balance(u32 cpu);
+    void offer_waiting(Core& core);
+    u32 claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core);
+    u32 core_for(SchedulerEntity const& entity, u32 preferred_core);
+    void relocate(SchedulerEntity& entity, u64 now);
+    void put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks); // both locks
+    void shift_all(Core& core, u64 by); // lock
+    bool has_idle() const;
+    void kick_all(CpuSet const& cpus);
+    void set_idle(u32 cpu) { idle_[cpu / 64].fetch_or(u64{1} << cpu % 64, std::memory_order_seq_cst); }
+    bool take_idle(u32 cpu) {
+        u64 const bit = u64{1} << cpu % 64;
+        return (idle_[cpu / 64].fetch_and(~bit, std::memory_order_seq_cst) & bit) != 0;
+    }
+
+    // kernel/src/scheduler_settings.cpp; with control_lock_ held
+    lib::Result<void> check(ScheduleSettings const& settings) const;
+    u32 find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed);
+    CpuSet shared_without(u32 cpu) const;
+    bool can_do_without(SchedulerEntity const& entity, CpuSet const& shared);
+    void dedicate(u32 cpu, SchedulerEntity& entity);
+    void undedicate(SchedulerEntity& entity);
+    void publish_shared(CpuSet const& shared);
+    void clear_out(u64 now);
+    void settle_exclusive(SchedulerEntity& entity, u64 now);
+
+    Config config_{};
+    Kick kick_{};
+    u32 cpu_count_ = 0;
+    u32 core_count_ = 0;
+    std::array<CpuState, max_cpus> cpus_{};
+    std::array<Core, max_cpus> cores_{};
+    std::array<std::atomic<u64>, max_cpus / 64> idle_{};
+    std::array<std::atomic<u64>, max_cpus / 64> shared_{};
+    Spinlock control_lock_; // settings and `all_`; taken before a core's lock
+    lib::IntrusiveList<SchedulerEntity, AllTag> all_;
+};
+
+} // namespace kernel

@@ -1,0 +1,138 @@
+#include <kernel/calls.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/heap.hpp>
+#include <kernel/run_loop.hpp>
+#include <kernel/topology.hpp>
+#include <kernel/traps.hpp>
+
+namespace kernel {
+
+namespace {
+constinit Scheduler* the_scheduler = nullptr;
+constexpr u32 nowhere = ~u32{0};
+
+void slice_ended() { this_cpu().work_pending.store(true, std::memory_order_relaxed); }
+} // namespace
+
+// The run loop of one CPU.
+class RunLoop {
+public:
+    explicit RunLoop(Cpu& cpu) : cpu_(cpu), slice_timer_(Timer::Callback::to_function<slice_ended>()) {}
+
+    [[noreturn]] void run() {
+        for (;;) {
+            // Cleared before the looking: what comes in meanwhile sets it again.
+            cpu_.work_pending.exchange(false, std::memory_order_seq_cst);
+            run_calls();
+            run_deferred_work();
+            Decision const decision = the_scheduler->pick(cpu_.index, now().value);
+            arm(decision.until);
+            if (decision.entity != nullptr) run_one(static_cast<Runnable&>(*decision.entity));
+            else idle();
+        }
+    }
+
+    // Takes `runnable` out of the CPU it is loaded on, which is never running it at this time.
+    static void unload(Runnable& runnable) {
+        u32 const where = runnable.loaded_on_.load(std::memory_order_acquire);
+        if (where == nowhere) return;
+        Unload request{runnable};
+        run_on(where, lib::Delegate<void()>::to<&Unload::go>(request));
+    }
+
+private:
+    struct Unload {
+        Runnable& runnable;
+        void go() const {
+            if (this_cpu().loaded == &runnable) unload_here(this_cpu());
+        }
+    };
+
+    static void unload_here(Cpu& cpu) {
+        Runnable& runnable = *cpu.loaded;
+        cpu.loaded = nullptr;
+        runnable.unload();
+        runnable.loaded_on_.store(nowhere, std::memory_order_release);
+    }
+
+    void load(Runnable& next) {
+        if (cpu_.loaded == &next) return;
+        if (cpu_.loaded != nullptr) unload_here(cpu_);
+        unload(next);
+        cpu_.loaded = &next;
+        next.loaded_on_.store(cpu_.index, std::memory_order_release);
+    }
+
+    void run_one(Runnable& runnable) {
+        load(runnable);
+        RunResult const result = runnable.run();
+        switch (result) {
+        case RunResult::Work: break;
+        case RunResult::Yield: the_scheduler->yield(cpu_.index); break;
+        case RunResult::Sleep:
+            // What came before run() ended is seen here; what comes later finds it outside run() and calls wake(), which
+            // voids the sleep() if it is first.
+            if (!runnable.has_wake_event()) the_scheduler->sleep(cpu_.index, now().value);
+            break;
+        case RunResult::Stopped:
+            unload_here(cpu_);
+            the_scheduler->stop(cpu_.index, now().value);
+            runnable.stopped();
+            break;
+        }
+    }
+
+    void idle() {
+        // Interrupts are off from this look to HLT, so no wake-up slips in between.
+        if (cpu_.work_pending.load(std::memory_order_seq_cst)) return;
+        u64 const begin = now().value;
+        cpu_.idle_since.store(begin, std::memory_order_relaxed);
+        lib::x86::sti_hlt();
+        lib::x86::cli();
+        cpu_.idle_since.store(0, std::memory_order_relaxed);
+        cpu_.idle_nanos.store(cpu_.idle_nanos.load(std::memory_order_relaxed) + now().value - begin,
+                              std::memory_order_relaxed);
+    }
+
+    void arm(u64 until) {
+        if (until == armed_until_ && until > now().value) return;
+        armed_until_ = until;
+        if (until == Decision::never) cancel_timer(slice_timer_);
+        else arm_timer(slice_timer_, tsc_of({until}));
+    }
+
+    Cpu& cpu_;
+    Timer slice_timer_;
+    u64 armed_until_ = Decision::never;
+};
+
+lib::Result<void> start_scheduler(Scheduler::Config const& config) {
+    ASSERT(the_scheduler == nullptr);
+    the_scheduler = new (std::nothrow) Scheduler;
+    if (the_scheduler == nullptr) return lib::fail(lib::Errc::NoMemory);
+    std::array<u32, max_cpus> cores{};
+    for (u32 i = 0; i < cpu_count(); i++) cores[i] = machine_topology().place(i).core;
+    set_interrupt_handler(vectors::kick, InterruptHandler::to_function<run_calls>());
+    the_scheduler->start(config, cpu_count(), cores, Scheduler::Kick::to_function<request_attention>());
+    return {};
+}
+
+Scheduler& scheduler() { return *the_scheduler; }
+
+void run_cpu() {
+    lib::x86::cli();
+    RunLoop(this_cpu()).run();
+}
+
+void wake(Runnable& runnable) {
+    InterruptGuard const no_interrupts;
+    the_scheduler->wake(runnable, now().value);
+}
+
+lib::Result<void> remove_runnable(Runnable& runnable) {
+    TRY(the_scheduler->remove(runnable));
+    RunLoop::unload(runnable);
+    return {};
+}
+
+} // namespace kernel

@@ -1,0 +1,366 @@
+// Time: charging, slices, caps, and what one CPU decides from its own core's queue. scheduler_balance.cpp has what goes on
+// between cores.
+#include "scheduler_locks.hpp"
+#include <algorithm>
+
+namespace kernel {
+
+u64 Scheduler::slice_of(SchedulerEntity const& entity) const {
+    u32 const weight = entity.settings_.weight;
+    if (weight >= ScheduleSettings::usual_weight) return config_.slice;
+    return std::max(config_.shortest_slice, config_.slice * weight / ScheduleSettings::usual_weight);
+}
+
+bool Scheduler::may_use(SchedulerEntity const& entity, u32 cpu) const {
+    if (entity.settings_.is_exclusive) return cpus_[cpu].dedicated == &entity;
+    return is_shared(cpu) && entity.settings_.allowed.has(cpu);
+}
+
+bool Scheduler::may_use_core(SchedulerEntity const& entity, Core const& core) const {
+    for (u32 cpu = core.cpus.next(0); cpu < max_cpus; cpu = core.cpus.next(cpu + 1))
+        if (may_use(entity, cpu)) return true;
+    return false;
+}
+
+bool Scheduler::group_fits(Core const& core, SchedulerEntity const& entity) const {
+    if (config_.share_cores) return true;
+    u32 const group = core.running_group.load(std::memory_order_relaxed);
+    return group == none || group == entity.group_;
+}
+
+void Scheduler::charge(u32 cpu, u64 now) {
+    CpuState& state = cpus_[cpu];
+    if (state.current == nullptr || now <= state.charged_at) return; // clocks of two CPUs may differ by a few ns
+    SchedulerEntity& entity = *state.current;
+    u64 const ran = now - state.charged_at;
+    state.charged_at = now;
+    entity.virtual_time_ += scaled(entity, ran);
+    entity.used_.store(entity.used_.load(std::memory_order_relaxed) + ran, std::memory_order_relaxed);
+    if (entity.settings_.cap != 0) {
+        refill(entity, now);
+        entity.budget_ -= static_cast<i64>(ran);
+    }
+}
+
+// --- Caps: a bucket that fills at the capped rate
+
+i64 Scheduler::burst_of(SchedulerEntity const& entity) const {
+    return static_cast<i64>(std::max(cap_period * entity.settings_.cap / 100, shortest_burst));
+}
+
+void Scheduler::refill(SchedulerEntity& entity, u64 now) const {
+    if (now <= entity.budget_at_) return;
+    u64 const gone = std::min(now - entity.budget_at_, 100 * cap_period); // longer fills any bucket
+    entity.budget_ += static_cast<i64>(gone * entity.settings_.cap / 100);
+    entity.budget_at_ = now;
+    // Half a burst more than what lets it run again, so that it loses nothing while it waits for its turn.
+    entity.budget_ = std::min(entity.budget_, burst_of(entity) * 3 / 2);
+}
+
+bool Scheduler::throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now) {
+    if (entity.settings_.cap == 0) return false;
+    refill(entity, now);
+    if (entity.budget_ > 0) return false;
+    auto const missing = static_cast<u64>(burst_of(entity) - entity.budget_);
+    entity.resume_at_ = now + missing * 100 / entity.settings_.cap;
+    entity.state_ = State::Throttled;
+    SchedulerEntity* later = core.throttled.front();
+    while (later != nullptr && later->resume_at_ <= entity.resume_at_) later = core.throttled.next(*later);
+    if (later != nullptr) core.throttled.insert_before(*later, entity);
+    else core.throttled.push_back(entity);
+    return true;
+}
+
+void Scheduler::release_throttled(Core& core, u64 now) {
+    while (SchedulerEntity* const entity = core.throttled.front()) {
+        if (entity->resume_at_ > now) return;
+        core.throttled.pop_front();
+        refill(*entity, now);
+        join(core, *entity, 1);
+        insert_waiting(core, *entity);
+    }
+}
+
+// --- The queue
+
+void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
+    entity.state_ = State::Waiting;
+    SchedulerEntity* later = core.waiting.front();
+    while (later != nullptr && !is_before(entity.virtual_time_, later->virtual_time_)) later = core.waiting.next(*later);
+    if (later != nullptr) core.waiting.insert_before(*later, entity);
+    else core.waiting.push_back(entity);
+    core.waiting_count.fetch_add(1, std::memory_order_seq_cst);
+}
+
+// Out of whichever list it is in.
+void Scheduler::take_out(Core& core, SchedulerEntity& entity) {
+    if (entity.state_ == State::Waiting) core.waiting_count.fetch_sub(1, std::memory_order_relaxed);
+    Queue::remove(entity);
+}
+
+// Fits the virtual time of one that comes from a sleep or from another core to this queue's: it keeps a claim of at most
+// `most_lag_steps` slices, and waits for at most one more than its turn.
+void Scheduler::join(Core& core, SchedulerEntity& entity, u64 most_lag_steps) {
+    if (core.running == 0 && core.waiting_count.load(std::memory_order_relaxed) == 0) {
+        core.virtual_time = entity.virtual_time_;
+        return;
+    }
+    u64 const step = step_of(entity);
+    u64 const earliest = core.virtual_time - most_lag_steps * step;
+    u64 const latest = core.virtual_time + step;
+    if (is_before(entity.virtual_time_, earliest)) entity.virtual_time_ = earliest;
+    if (is_before(latest, entity.virtual_time_)) entity.virtual_time_ = latest;
+}
+
+SchedulerEntity* Scheduler::first_for(Core& core, u32 cpu) {
+    for (SchedulerEntity* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity))
+        if (may_use(*entity, cpu)) return entity;
+    return nullptr;
+}
+
+// Who of the waiting is so far behind that what runs on `cpu` should stop for it.
+SchedulerEntity* Scheduler::preemptor(Core& core, u32 cpu) {
+    SchedulerEntity* const first = first_for(core, cpu);
+    if (first == nullptr) return nullptr;
+    u64 const claim = first->virtual_time_ + scaled(*first, config_.shortest_slice);
+    return is_before(claim, cpus_[cpu].current->virtual_time_) ? first : nullptr;
+}
+
+// --- One CPU's turn
+
+void Scheduler::begin(u32 cpu, SchedulerEntity& entity, u64 now) {
+    CpuState& state = cpus_[cpu];
+    Core& core = core_of(cpu);
+    entity.state_ = State::Running;
+    entity.wake_pending_ = false;
+    state.current = &entity;
+    state.picked_at = state.charged_at = now;
+    state.slice_end = now + slice_of(entity);
+    state.has_yielded = false;
+    if (is_before(core.virtual_time, entity.virtual_time_)) core.virtual_time = entity.virtual_time_;
+    if (core.running++ == 0) {
+        core.turn_started = now;
+        core.running_group.store(entity.group_, std::memory_order_relaxed);
+    }
+    if (core.wanted_group == entity.group_) core.wanted_group = none;
+    if (entity.settings_.cap != 0) refill(entity, now);
+}
+
+void Scheduler::leave(u32 cpu, State next) {
+    Core& core = core_of(cpu);
+    cpus_[cpu].current->state_ = next;
+    cpus_[cpu].current = nullptr;
+    if (--core.running == 0) core.running_group.store(none, std::memory_order_relaxed);
+}
+
+u64 Scheduler::idle_deadline(Core& core, u32 cpu) {
+    u64 until = Decision::never;
+    auto const* const throttled = core.throttled.front();
+    if (throttled != nullptr) until = throttled->resume_at_;
+    // Somebody of another group waits for the siblings' turn to be long enough.
+    if (!config_.share_cores && core.running != 0 && core.wanted_group == none && first_for(core, cpu) != nullptr)
+        until = std::min(until, core.turn_started + config_.slice);
+    return until;
+}
+
+u64 Scheduler::deadline(Core& core, u32 cpu, u64 now) {
+    CpuState const& state = cpus_[cpu];
+    SchedulerEntity const& entity = *state.current;
+    u64 until = state.slice_end;
+    if (auto const* const throttled = core.throttled.front()) until = std::min(until, std::max(throttled->resume_at_, now + 1));
+    if (u32 const cap = entity.settings_.cap; cap != 0 && cap < 100 && entity.budget_ > 0)
+        until = std::min(until, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
+    u64 const safe_until = state.picked_at + config_.shortest_slice;
+    if (until > safe_until && now < safe_until && preemptor(core, cpu) != nullptr) until = safe_until;
+    return until;
+}
+
+// Whether what runs on `cpu` keeps it.
+bool Scheduler::goes_on(Core& core, u32 cpu, u64 now) {
+    CpuState const& state = cpus_[cpu];
+    if (state.has_yielded || now >= state.slice_end) return false;
+    if (core.wanted_group != none && core.wanted_group != state.current->group_) return false;
+    return now < state.picked_at + config_.shortest_slice || preemptor(core, cpu) == nullptr;
+}
+
+// Takes the next one out of the queue, or starts the change to its group.
+SchedulerEntity* Scheduler::choose(Core& core, u32 cpu, u64 now, CpuSet& kicks) {
+    SchedulerEntity* const best = first_for(core, cpu);
+    if (best == nullptr) return nullptr;
+    bool const is_alone = config_.share_cores || core.running == 0;
+    if (is_alone && core.wanted_group != none && !config_.share_cores) {
+        // The turn of the wanted group begins, unless nobody of it is left who could take it here.
+        bool is_there = false;
+        for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity)) {
+            if (entity->group_ != core.wanted_group) continue;
+            is_there = true;
+            if (may_use(*entity, cpu)) return entity;
+        }
+        if (is_there) return nullptr; // for a sibling only
+        core.wanted_group = none;
+    }
+    if (is_alone) return best;
+    SchedulerEntity* fitting = nullptr;
+    for (auto* entity = best; entity != nullptr && fitting == nullptr; entity = core.waiting.next(*entity))
+        if (may_use(*entity, cpu) && group_fits(core, *entity)) fitting = entity;
+    if (core.wanted_group != none) return nullptr;
+    if (fitting == best || now < core.turn_started + config_.shortest_slice) return fitting;
+    if (fitting == nullptr && now < core.turn_started + config_.slice) return nullptr;
+    core.wanted_group = best->group_;
+    core.cpus.for_each([&](u32 sibling) {
+        if (cpus_[sibling].current != nullptr) kicks.add(sibling);
+    });
+    return nullptr;
+}
+
+// A sibling that idles because of the groups looks again whenever another starts or stops.
+void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
+    if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
+    core.cpus.for_each([&](u32 sibling) {
+        SchedulerEntity const* const owner = cpus_[sibling].dedicated;
+        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr) kicks.add(sibling);
+    });
+    u32 waiting = 0;
+    for (u32 i = 0; i < core_count_; i++) waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
+    if (waiting == 0) return;
+    core.cpus.for_each([&](u32 sibling) {
+        if (sibling != cpu && cpus_[sibling].current == nullptr && take_idle(sibling)) kicks.add(sibling);
+    });
+}
+
+bool Scheduler::sleep(u32 cpu, u64 now) {
+    Core& core = core_of(cpu);
+    CpuSet kicks;
+    {
+        CoreLock const locked(core);
+        charge(cpu, now);
+        SchedulerEntity& entity = *cpus_[cpu].current;
+        if (entity.wake_pending_) {
+            entity.wake_pending_ = false;
+            return false;
+        }
+        leave(cpu, State::Asleep);
+        wake_siblings(core, cpu, kicks);
+    }
+    kick_all(kicks);
+    return true;
+}
+
+void Scheduler::stop(u32 cpu, u64 now) {
+    Core& core = core_of(cpu);
+    CpuSet kicks;
+    {
+        CoreLock const locked(core);
+        charge(cpu, now);
+        leave(cpu, State::Stopped);
+        wake_siblings(core, cpu, kicks);
+    }
+    kick_all(kicks);
+}
+
+void Scheduler::yield(u32 cpu) {
+    CoreLock const locked(core_of(cpu));
+    cpus_[cpu].has_yielded = true;
+}
+
+void Scheduler::kick_all(CpuSet const& cpus) {
+    cpus.for_each([&](u32 cpu) { kick_(cpu); });
+}
+
+Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks) {
+    CpuState& state = cpus_[cpu];
+    SchedulerEntity& owner = *state.dedicated;
+    charge(cpu, now);
+    if (state.current != nullptr && state.current != &owner) {
+        evicted = state.current;
+        leave(cpu, State::Waiting);
+        insert_waiting(core, *evicted);
+        wake_siblings(core, cpu, kicks);
+    }
+    // While it is new here, siblings may not have made room yet; they kick when they have.
+    bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
+    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner)) begin(cpu, owner, now);
+    return {state.current, Decision::never};
+}
+
+// Ends what `cpu` did until now, unless it goes on.
+Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
+    Core& core = core_of(cpu);
+    CoreLock const locked(core);
+    take_idle(cpu);
+    CpuState& state = cpus_[cpu];
+    Settled result;
+    if (state.dedicated != nullptr) {
+        result.decision = pick_dedicated(core, cpu, now, result.evicted, result.kicks);
+        result.is_decided = true;
+        return result;
+    }
+    release_throttled(core, now);
+    charge(cpu, now);
+    if (state.current == nullptr) return result;
+    SchedulerEntity& entity = *state.current;
+    result.has_left = true;
+    if (!may_use(entity, cpu)) {
+        result.evicted = &entity;
+        leave(cpu, State::Waiting);
+        if (!entity.settings_.is_exclusive) insert_waiting(core, entity);
+    } else if (throttle_if_spent(core, entity, now)) {
+        leave(cpu, State::Throttled);
+    } else if (goes_on(core, cpu, now)) {
+        result = {{&entity, deadline(core, cpu, now)}, nullptr, {}, true, false};
+    } else {
+        leave(cpu, State::Waiting);
+        if (state.has_yielded) let_pass(core, cpu, entity);
+        insert_waiting(core, entity);
+    }
+    return result;
+}
+
+// Goes behind the first other one, by no more than a slice.
+void Scheduler::let_pass(Core& core, u32 cpu, SchedulerEntity& entity) {
+    SchedulerEntity const* const other = first_for(core, cpu);
+    if (other == nullptr || !is_before(entity.virtual_time_, other->virtual_time_)) return;
+    u64 const latest = entity.virtual_time_ + step_of(entity);
+    entity.virtual_time_ = is_before(other->virtual_time_, latest) ? other->virtual_time_ : latest;
+}
+
+Decision Scheduler::pick(u32 cpu, u64 now) {
+    Core& core = core_of(cpu);
+    Settled const settled = settle(cpu, now);
+    kick_all(settled.kicks);
+    if (settled.evicted != nullptr) relocate(*settled.evicted, now);
+    Decision decision = settled.decision;
+    if (!settled.is_decided) {
+        balance(cpu);
+        constexpr unsigned attempts = 3;
+        for (unsigned attempt = 0;; attempt++) {
+            decision = choose_or_idle(core, cpu, now, settled.has_left && attempt == 0);
+            if (decision.entity != nullptr || attempt == attempts || !steal_any(cpu)) break;
+            take_idle(cpu);
+        }
+    }
+    offer_waiting(core);
+    return decision;
+}
+
+Decision Scheduler::choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left) {
+    CpuSet kicks;
+    Decision decision{nullptr, Decision::never};
+    {
+        CoreLock const locked(core);
+        if (SchedulerEntity* const next = choose(core, cpu, now, kicks)) {
+            take_out(core, *next);
+            begin(cpu, *next, now);
+            decision = {next, deadline(core, cpu, now)};
+            wake_siblings(core, cpu, kicks);
+        } else {
+            set_idle(cpu); // before other queues are looked at again: who queues after that look sees it
+            if (has_left) wake_siblings(core, cpu, kicks);
+            decision.until = idle_deadline(core, cpu);
+        }
+    }
+    kick_all(kicks);
+    return decision;
+}
+
+} // namespace kernel

@@ -1,0 +1,226 @@
+// Between cores: stealing, finding a place for who wakes or must move, telling idle CPUs.
+#include "scheduler_locks.hpp"
+#include <algorithm>
+
+namespace kernel {
+namespace {
+
+constexpr unsigned settling_attempts = 16;
+
+}
+
+void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_cpus> const& core_numbers, Kick kick) {
+    config_ = config;
+    kick_ = kick;
+    cpu_count_ = std::min(cpu_count, max_cpus);
+    for (u32 cpu = 0; cpu < cpu_count_; cpu++) {
+        u32 core = 0;
+        while (core < cpu && core_numbers[core] != core_numbers[cpu]) core++;
+        cpus_[cpu].core = core < cpu ? cpus_[core].core : core_count_++;
+        cpus_[cpu].victim = cpus_[cpu].core;
+        Core& own = core_of(cpu);
+        own.index = cpus_[cpu].core;
+        own.cpus.add(cpu);
+    }
+    publish_shared(CpuSet::first(cpu_count_));
+}
+
+bool Scheduler::has_idle() const {
+    u64 any = 0;
+    for (auto const& word : idle_) any |= word.load(std::memory_order_seq_cst);
+    return any != 0;
+}
+
+// Queue and running ones alike: their order among each other stays.
+void Scheduler::shift_all(Core& core, u64 by) {
+    core.virtual_time += by;
+    for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity)) entity->virtual_time_ += by;
+    core.cpus.for_each([&](u32 cpu) {
+        if (cpus_[cpu].current != nullptr) cpus_[cpu].current->virtual_time_ += by;
+    });
+}
+
+// Moves one entity that `cpu` may run from another core's queue into its own. When balancing, only one that is behind
+// what waits here by more than its slice. Queues that never compete drift apart without bound; what is more than
+// `any_lag` slices is drift and no claim, and is taken out of the whole queue at once.
+bool Scheduler::steal(u32 cpu, Core& from, bool is_balancing) {
+    Core& core = core_of(cpu);
+    PairLock const locked(core, from);
+    SchedulerEntity* found = from.waiting.front();
+    while (found != nullptr && !(may_use(*found, cpu) && (is_balancing || (group_fits(core, *found) && core.wanted_group == none))))
+        found = from.waiting.next(*found);
+    if (found == nullptr) return false;
+    if (SchedulerEntity const* const own = first_for(core, cpu); own != nullptr) {
+        u64 const step = step_of(*found);
+        u64 const lag = any_lag * step;
+        if (is_balancing && !is_before(found->virtual_time_ + step, own->virtual_time_)) {
+            u64 const floor = found->virtual_time_ - step - lag;
+            if (is_before(own->virtual_time_, floor)) shift_all(core, floor - own->virtual_time_);
+            return false;
+        }
+        if (is_before(found->virtual_time_ + lag, own->virtual_time_)) shift_all(from, own->virtual_time_ - lag - found->virtual_time_);
+    }
+    take_out(from, *found);
+    found->home_.store(core.index, std::memory_order_relaxed);
+    join(core, *found, any_lag);
+    insert_waiting(core, *found);
+    return true;
+}
+
+bool Scheduler::steal_any(u32 cpu) {
+    u32 const own = cpus_[cpu].core;
+    for (u32 i = 1; i < core_count_; i++) {
+        Core& from = cores_[(own + i) % core_count_];
+        if (from.waiting_count.load(std::memory_order_seq_cst) != 0 && steal(cpu, from, false)) return true;
+    }
+    return false;
+}
+
+void Scheduler::balance(u32 cpu) {
+    CpuState& state = cpus_[cpu];
+    u32 looked_at = 0;
+    for (u32 i = 1; i < core_count_ && looked_at < balance_victims; i++) {
+        state.victim = (state.victim + 1) % core_count_;
+        if (state.victim == state.core) continue;
+        Core& from = cores_[state.victim];
+        if (from.waiting_count.load(std::memory_order_relaxed) == 0) continue;
+        looked_at++;
+        steal(cpu, from, true);
+    }
+}
+
+// An idle CPU that may run the entity, no longer marked idle: the caller must kick it. `none`: there is none.
+u32 Scheduler::claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core) {
+    for (bool const is_preferred : {true, false}) {
+        for (u32 word = 0; word < idle_.size(); word++) {
+            u64 bits = idle_[word].load(std::memory_order_seq_cst);
+            while (bits != 0) {
+                u32 const cpu = word * 64 + static_cast<u32>(std::countr_zero(bits));
+                bits &= bits - 1;
+                if ((cpus_[cpu].core == preferred_core) != is_preferred) continue;
+                if (may_use(entity, cpu) && group_fits(core_of(cpu), entity) && take_idle(cpu)) return cpu;
+            }
+        }
+    }
+    return none;
+}
+
+// Without an idle CPU: the preferred core if it may be used, else the shortest queue.
+u32 Scheduler::core_for(SchedulerEntity const& entity, u32 preferred_core) {
+    if (may_use_core(entity, cores_[preferred_core])) return preferred_core;
+    u32 best = none;
+    u32 best_count = ~u32{0};
+    for (u32 i = 0; i < core_count_; i++) {
+        u32 const count = cores_[i].waiting_count.load(std::memory_order_relaxed);
+        if (count >= best_count || !may_use_core(entity, cores_[i])) continue;
+        best = i;
+        best_count = count;
+    }
+    return best == none ? preferred_core : best; // the caller of set_affinity() is about to move it again
+}
+
+// Queues an entity that is in no list in `core`, its home from now on, and finds out who must look.
+void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks) {
+    entity.home_.store(core.index, std::memory_order_relaxed);
+    if (throttle_if_spent(core, entity, now)) {
+        // Somebody there must arm a timer for it.
+        for (u32 cpu = core.cpus.next(0); cpu < max_cpus; cpu = core.cpus.next(cpu + 1))
+            if (is_shared(cpu)) {
+                kicks.add(cpu);
+                break;
+            }
+        return;
+    }
+    join(core, entity, idle_cpu == none ? 1 : any_lag);
+    insert_waiting(core, entity);
+    if (idle_cpu != none) return;
+    // Who has had most makes room, if that is clearly more than what this one has had.
+    u32 victim = none;
+    u64 most = entity.virtual_time_ + scaled(entity, config_.shortest_slice);
+    core.cpus.for_each([&](u32 cpu) {
+        CpuState const& state = cpus_[cpu];
+        if (state.current == nullptr || !may_use(entity, cpu)) return;
+        u64 const had = state.current->virtual_time_ + (now > state.charged_at ? scaled(*state.current, now - state.charged_at) : 0);
+        if (!is_before(most, had)) return;
+        most = had;
+        victim = cpu;
+    });
+    if (victim != none) kicks.add(victim);
+}
+
+void Scheduler::wake(SchedulerEntity& entity, u64 now) {
+    CpuSet kicks;
+    for (unsigned attempt = 0;; attempt++) {
+        u32 const home = entity.home_.load(std::memory_order_relaxed);
+        u32 const idle_cpu = claim_idle_cpu(entity, home);
+        u32 const target = idle_cpu != none ? cpus_[idle_cpu].core : core_for(entity, home);
+        if (idle_cpu != none) kicks.add(idle_cpu); // whatever comes of this: it is no longer marked idle
+        PairLock const locked(cores_[home], cores_[target]);
+        if (entity.home_.load(std::memory_order_relaxed) != home) continue;
+        if (entity.state_ == State::Running) entity.wake_pending_ = true;
+        if (entity.state_ != State::Asleep) break;
+        if (entity.settings_.is_exclusive) {
+            entity.state_ = State::Waiting;
+            cores_[home].cpus.for_each([&](u32 cpu) {
+                if (cpus_[cpu].dedicated == &entity) kicks.add(cpu);
+            });
+        } else {
+            // Found without the lock; its settings may have changed since.
+            if (attempt < settling_attempts && !may_use_core(entity, cores_[target])) continue;
+            put_into(cores_[target], entity, now, idle_cpu, kicks);
+        }
+        break;
+    }
+    kick_all(kicks);
+    offer_waiting(cores_[entity.home_.load(std::memory_order_relaxed)]);
+}
+
+// Moves one that waits, or will when its cap allows, to where it may run.
+void Scheduler::relocate(SchedulerEntity& entity, u64 now) {
+    CpuSet kicks;
+    for (unsigned attempt = 0;; attempt++) {
+        u32 const home = entity.home_.load(std::memory_order_relaxed);
+        bool const is_exclusive = entity.settings_.is_exclusive;
+        u32 idle_cpu = none;
+        u32 target = home;
+        if (is_exclusive) {
+            for (u32 cpu = 0; cpu < cpu_count_; cpu++)
+                if (cpus_[cpu].dedicated == &entity) target = cpus_[cpu].core;
+        } else {
+            idle_cpu = claim_idle_cpu(entity, home);
+            if (idle_cpu != none) kicks.add(idle_cpu);
+            target = idle_cpu != none ? cpus_[idle_cpu].core : core_for(entity, home);
+        }
+        PairLock const locked(cores_[home], cores_[target]);
+        if (entity.home_.load(std::memory_order_relaxed) != home) continue;
+        if (entity.state_ != State::Waiting && entity.state_ != State::Throttled) break;
+        if (is_exclusive) {
+            entity.home_.store(target, std::memory_order_relaxed);
+            cores_[target].cpus.for_each([&](u32 cpu) {
+                if (cpus_[cpu].dedicated == &entity) kicks.add(cpu);
+            });
+        } else {
+            if (attempt < settling_attempts && !may_use_core(entity, cores_[target])) continue;
+            take_out(cores_[home], entity);
+            put_into(cores_[target], entity, now, idle_cpu, kicks);
+        }
+        break;
+    }
+    kick_all(kicks);
+}
+
+// Whoever waits in this queue although an idle CPU might run it: that CPU comes and steals.
+void Scheduler::offer_waiting(Core& core) {
+    if (core.waiting_count.load(std::memory_order_seq_cst) == 0 || !has_idle()) return;
+    CpuSet kicks;
+    {
+        CoreLock const locked(core);
+        for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity)) {
+            u32 const cpu = claim_idle_cpu(*entity, core.index);
+            if (cpu != none) kicks.add(cpu);
+        }
+    }
+    kick_all(kicks);
+}
+
+} // namespace kernel

@@ -1,0 +1,130 @@
+#pragma once
+// A vCPU whose registers are plain values, and a VM around it: what the vendor-neutral code is tested with.
+#include "support/machine_memory.hpp"
+
+#include <array>
+#include <cstring>
+#include <fakes/cpu.hpp>
+#include <gtest/gtest.h>
+#include <kernel/cpus.hpp>
+#include <map>
+#include <vm/vm.hpp>
+
+namespace fake {
+
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+class Vcpu final : public vm::Vcpu {
+public:
+    Vcpu(vm::Vm& machine, u32 number, vm::ApicPage& page) : vm::Vcpu(machine, number, page), page_(page) {}
+    ~Vcpu() override { kernel::free_frames(kernel::virt_to_phys(&page_), 0); }
+    vm::Leave run() override { return vm::Leave::Work; }
+    void unload() override {}
+    u64 rip() override { return rip_; }
+    void set_rip(u64 value) override { rip_ = value; }
+    u64 rflags() override { return rflags_; }
+    void set_rflags(u64 value) override { rflags_ = value; }
+    void fetch_gprs() override {}
+    void store_gprs() override {}
+    u64 cr0() override { return cr0_; }
+    u64 cr3() override { return cr3_; }
+    u64 cr4() override { return cr4_; }
+    u64 efer() override { return efer_; }
+    void set_cr0(u64 value) override { cr0_ = value; }
+    void set_cr3(u64 value) override { cr3_ = value; }
+    void set_cr4(u64 value) override { cr4_ = value; }
+    void set_efer(u64 value) override { efer_ = value; }
+    vm::Segment segment(vm::SegmentName name) override { return segments_[static_cast<unsigned>(name)]; }
+    void set_segment(vm::SegmentName name, vm::Segment const& value) override {
+        segments_[static_cast<unsigned>(name)] = value;
+    }
+    void set_gdt(vm::TablePointer) override {}
+    void set_idt(vm::TablePointer) override {}
+    u64 dr7() override { return 0x400; }
+    void set_dr7(u64) override {}
+    u32 privilege_level() override { return level; }
+    void advance(u8 length) override { rip_ += length; }
+    void set_tsc_offset(u64 offset) override { tsc_offset_ = offset; }
+    u64 read_hardware(vm::HardwareMsr which) override { return hardware[which]; }
+    void write_hardware(vm::HardwareMsr which, u64 value) override { hardware[which] = value; }
+    void print_state(lib::TextSink&) override {}
+    vm::Exception const& exception() const { return pending_exception_; }
+    u32 requests() const { return requests_.load(); }
+
+    u32 level = 0;
+    std::map<vm::HardwareMsr, u64> hardware;
+
+private:
+    u64 rip_ = 0, rflags_ = 2, cr0_ = 0, cr3_ = 0, cr4_ = 0, efer_ = 0;
+    std::array<vm::Segment, 8> segments_{};
+    vm::ApicPage& page_;
+};
+
+class Space final : public vm::AddressSpace {
+public:
+    lib::Result<void> map(vm::GuestPhys, vm::HostPhys, u64, vm::MemoryRights) override { return {}; }
+    lib::Result<void> unmap(vm::GuestPhys, u64) override { return {}; }
+    u64 table_bytes() const override { return 0; }
+};
+
+class Backend final : public vm::Backend {
+public:
+    std::string_view name() const override { return "fake"; }
+    void describe(lib::TextSink&) const override {}
+    lib::Result<void> enable_on_this_cpu() override { return {}; }
+    void disable_on_this_cpu() override {}
+    void constrain(vm::PlatformFacts&) const override {}
+    lib::Result<kernel::Own<vm::AddressSpace>> create_address_space() override {
+        return kernel::Own<vm::AddressSpace>(new Space);
+    }
+    lib::Result<kernel::Own<vm::Vcpu>> create_vcpu(vm::Vm& machine, u32 id) override {
+        auto const page = TRY(kernel::allocate_zeroed_frame());
+        return kernel::Own<vm::Vcpu>(new Vcpu(machine, id, *kernel::phys_to_virt<vm::ApicPage>(page)));
+    }
+};
+
+class Platform final : public vm::VirtualPlatform {
+public:
+    unsigned stops = 0;
+    vm::Outcome memory_outcome = vm::Outcome::Retry;
+    u64 port_in(u16, u8) override { return 0x1234'5678'9abc'def0; }
+    void port_out(u16, u8, u64) override {}
+    vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Retry; }
+    vm::Outcome memory_access(vm::Vcpu&, vm::Exit const&) override { return memory_outcome; }
+    u8 instruction_length(vm::Vcpu&) override { return 1; }
+    bool has_pic_interrupt() override { return false; }
+    u8 acknowledge_pic() override { return 0; }
+    void end_of_interrupt(u8) override {}
+    std::array<u64, 4> eoi_vectors() override { return {}; }
+    void vm_stopped() override { stops++; }
+};
+
+class VmTest : public ::testing::Test {
+protected:
+    explicit VmTest(u32 vcpus = 1) {
+        free = support::give_memory();
+        if (kernel::cpu_count() == 0) kernel::register_cpu(kernel::this_cpu());
+        cpu.set_cpuid(0, {7, 0x756e'6547, 0x6c65'746e, 0x4965'6e69});
+        cpu.set_cpuid(0x8000'0000, {0x8000'0008, 0, 0, 0});
+        cpu.set_cpuid(0x8000'0008, {0x3027, 0, 0, 0});
+        auto made = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = vcpus}, backend, platform);
+        EXPECT_TRUE(made);
+        vm = std::move(*made);
+        vm->start();
+    }
+    Vcpu& vcpu(u32 number = 0) { return static_cast<Vcpu&>(vm->vcpu(number)); }
+    template <typename T> void put(u64 at, T value) {
+        std::memcpy(vm->ram().pointer(vm::GuestPhys{at}, sizeof(T)), &value, sizeof(T));
+    }
+
+    u64 free = 0;
+    fakes::Cpu cpu;
+    Backend backend;
+    Platform platform;
+    kernel::Own<vm::Vm> vm;
+};
+
+} // namespace fake

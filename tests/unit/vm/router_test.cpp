@@ -1,0 +1,136 @@
+// Outcomes that do not depend on a vendor; tests/unit/vmx goes through the rest with a VMCS around it.
+#include "vm/fake_vcpu.hpp"
+
+namespace {
+
+using fake::u32;
+using fake::u64;
+using fake::u8;
+using vm::Exit;
+using vm::ExitReason;
+using vm::Outcome;
+using vm::RegisterAccess;
+
+class Router : public fake::VmTest {
+protected:
+    explicit Router(u32 vcpus = 1) : VmTest(vcpus) {}
+    Outcome route(ExitReason reason) {
+        Exit exit;
+        exit.reason = reason;
+        return vm::route(vcpu(), exit);
+    }
+    Outcome move(RegisterAccess access) {
+        Exit exit;
+        exit.reason = ExitReason::ControlRegister;
+        exit.control = access;
+        return vm::route(vcpu(), exit);
+    }
+};
+
+TEST_F(Router, EveryReasonHasAnOutcomeAndIsCounted) {
+    for (unsigned i = 0; i < vm::exit_reason_count; i++) {
+        auto const reason = static_cast<ExitReason>(i);
+        route(reason);
+        EXPECT_EQ(vcpu().exit_counts()[i], 1U) << vm::name_of(reason);
+        EXPECT_FALSE(vm::name_of(reason).empty());
+    }
+    EXPECT_EQ(vcpu().total_exits(), vm::exit_reason_count);
+    EXPECT_EQ(platform.stops, 1U); // the first reason to stop is the one that stays
+}
+
+TEST_F(Router, WhatABackendKeepsToItselfStopsTheVm) {
+    EXPECT_EQ(route(ExitReason::PreemptionTimer), Outcome::StopVm);
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+    EXPECT_NE(vm->end_text().find("without a handler"), std::string_view::npos);
+}
+
+TEST_F(Router, SimpleOutcomes) {
+    EXPECT_EQ(route(ExitReason::Hlt), Outcome::Sleep);
+    EXPECT_EQ(route(ExitReason::Pause), Outcome::Yield);
+    EXPECT_EQ(route(ExitReason::CacheControl), Outcome::Advance);
+    EXPECT_EQ(route(ExitReason::Forbidden), Outcome::Inject);
+    EXPECT_EQ(vcpu().exception().vector, 6);
+    EXPECT_EQ(route(ExitReason::Privileged), Outcome::Inject);
+    EXPECT_EQ(vcpu().exception().vector, 13);
+}
+
+TEST_F(Router, ControlRegistersThatDoNotExistAreInvalid) {
+    for (u8 const number : {u8{1}, u8{2}, u8{5}, u8{15}})
+        for (auto const kind : {RegisterAccess::Kind::Read, RegisterAccess::Kind::Write}) {
+            EXPECT_EQ(move({number, 0, kind, 0}), Outcome::Inject);
+            EXPECT_EQ(vcpu().exception().vector, 6);
+        }
+}
+
+TEST_F(Router, TaskPriorityByCr8) {
+    vcpu().gpr(vm::Gpr::R9) = 5;
+    EXPECT_EQ(move({8, 9, RegisterAccess::Kind::Write, 0}), Outcome::Advance);
+    EXPECT_EQ(vcpu().apic().task_priority(), 0x50);
+    EXPECT_NE(vcpu().requests() & vm::request::interrupt, 0U);
+    EXPECT_EQ(move({8, 2, RegisterAccess::Kind::Read, 0}), Outcome::Advance);
+    EXPECT_EQ(vcpu().gpr(vm::Gpr::Rdx), 5U);
+    vcpu().gpr(vm::Gpr::R9) = 16;
+    EXPECT_EQ(move({8, 9, RegisterAccess::Kind::Write, 0}), Outcome::Inject);
+}
+
+TEST_F(Router, Cr3ChecksAddressBitsInLongModeOnly) {
+    vcpu().gpr(vm::Gpr::Rax) = u64{1} << 45;
+    EXPECT_EQ(move({3, 0, RegisterAccess::Kind::Write, 0}), Outcome::Advance);
+    vcpu().set_efer(0x500);
+    vcpu().set_cr0(0x8000'0011);
+    EXPECT_EQ(move({3, 0, RegisterAccess::Kind::Write, 0}), Outcome::Inject);
+}
+
+TEST_F(Router, StoppingTwiceKeepsTheFirstReason) {
+    vm->stop(vm::EndReason::PowerOff, "the guest powered off");
+    vm->stop(vm::EndReason::Crash, "later");
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::PowerOff);
+    EXPECT_EQ(vm->end_text(), "the guest powered off");
+    EXPECT_EQ(vm->state(), vm::VmState::Stopping);
+    EXPECT_NE(vcpu().requests() & vm::request::leave, 0U);
+}
+
+class ThreeVcpus : public Router {
+protected:
+    ThreeVcpus() : Router(3) {
+        for (u32 i = 0; i < 3; i++)
+            vcpu(i).apic().mmio_write(vm::apic_reg::SVR, 4, 0x1ff);
+    }
+};
+
+TEST_F(ThreeVcpus, MessagesReachWhomTheyName) {
+    vm->deliver_message(0xfee0'1000, 0x4031); // physical, APIC 1
+    EXPECT_FALSE(vcpu(0).apic().merge_posted());
+    ASSERT_TRUE(vcpu(1).apic().merge_posted());
+    EXPECT_TRUE(vcpu(1).apic().page().test(vm::apic_reg::IRR, 0x31));
+    EXPECT_NE(vcpu(1).requests() & vm::request::interrupt, 0U);
+    vm->deliver_message(0xfeef'f000, 0x4032); // everybody
+    for (u32 i = 0; i < 3; i++)
+        EXPECT_TRUE(vcpu(i).apic().merge_posted()) << i;
+    vm->deliver_message(0xfee0'1000, 0x4005); // an illegal vector
+    vm->deliver_message(0xfed0'1000, 0x4031); // not a message
+    for (u32 i = 0; i < 3; i++)
+        EXPECT_FALSE(vcpu(i).apic().merge_posted()) << i;
+}
+
+TEST_F(ThreeVcpus, InitAndStartupWakeAnotherVcpu) {
+    auto& second = vcpu(1);
+    EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
+    second.handle_requests(vm::request::nmi); // not lost, not a reason to run
+    EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
+    second.signal_startup(0x9a);
+    EXPECT_TRUE(second.has_wake_event());
+    second.handle_requests(vm::request::sipi);
+    EXPECT_EQ(second.activity(), vm::Activity::Running);
+    EXPECT_EQ(second.segment(vm::SegmentName::Cs).base, 0x9'a000U);
+    EXPECT_EQ(second.segment(vm::SegmentName::Cs).selector, 0x9a00U);
+    EXPECT_EQ(second.rip(), 0U);
+    second.set_rip(0x55);
+    second.signal_startup(0x10); // a second one is ignored
+    second.handle_requests(vm::request::sipi);
+    EXPECT_EQ(second.rip(), 0x55U);
+    second.handle_requests(vm::request::init);
+    EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
+}
+
+} // namespace
