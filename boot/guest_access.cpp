@@ -258,7 +258,6 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
         tell_changed_eoi_vectors();
         return done;
     });
-    if (is_apic) vcpu.interrupt_pending(vcpu.apic()); // TPR and EOI change what can be delivered
     switch (result) {
     case vmm::Emulated::Done: vcpu.advance(instruction.length); break;
     case vmm::Emulated::Again: break;

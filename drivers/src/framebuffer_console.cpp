@@ -60,8 +60,9 @@ void FramebufferConsole::write(std::string_view text) {
 }
 
 void FramebufferConsole::show() {
-    u32 at = 0;
-    for (u32 row = 0; row < grid_.rows(); row++) {
+    auto const changed = grid_.take_changed();
+    u32 at = changed.begin * grid_.columns();
+    for (u32 row = changed.begin; row < changed.end; row++) {
         auto const line = grid_.line(row);
         for (u32 column = 0; column < grid_.columns(); column++, at++) {
             if (shown_[at] == line[column]) continue;

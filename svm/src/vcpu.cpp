@@ -13,8 +13,6 @@ namespace x86 = lib::x86;
 // without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
 constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
 
-constexpr u64 dr6_at_reset = 0xffff'0ff0;
-
 constexpr Intercepts intercepts_of_every_guest() {
     Intercepts intercepts{};
     // CR3 is the guest's own, and so is CR0.TS. CR4 has bits whose feature we may not offer.
@@ -67,8 +65,8 @@ lib::Result<void> Vcpu::build() {
     control.nested_cr3 = static_cast<NptSpace&>(vm().space()).root().value;
     control.interrupt_control.set<InterruptControl::InterruptMasking>(true);
     // The same for all: guest state that reset_registers() does not name.
-    vmcb_->save.dr6 = dr6_at_reset;
     vmcb_->save.pat = x86::pat_at_reset;
+    drop_events();
     return {};
 }
 

@@ -144,14 +144,12 @@ bool Vcpu::deliver_events() {
     if (nmi_pending_ && deliver_nmi()) woken = true;
     set_interrupt_window(false);
     write_virtual_tpr();
-    if (inject_pic()) return true;
     int const vector = apic().highest_pending();
-    if (vector < 0) {
-        int const waiting = apic().highest_irr();
-        set_task_priority_intercept(waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0));
-        return woken;
-    }
-    set_task_priority_intercept(false);
+    // Held back by the TPR? Then lowering it must exit.
+    int const waiting = vector < 0 ? apic().highest_irr() : -1;
+    set_task_priority_intercept(waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0));
+    if (inject_pic()) return true;
+    if (vector < 0) return woken;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
         return woken;

@@ -1,7 +1,7 @@
-"""The operator's monitor on the serial line, in one boot: Ctrl-A c enters and leaves it."""
+"""The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
 
-from framework import PROMPT, boot_linux, check_power_off, system_test, verdict
+from framework import PROMPT, boot, boot_linux, check_power_off, description, guest, system_test, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -102,15 +102,32 @@ def whole_tour():
         assert [how for _, how, _ in verdict.ended_vms(bytes(console.seen))] == ["reset: by the monitor", "killed: by the monitor"]
 
 
-@system_test()
+@system_test(limit=700)
 def poweroff_waits_for_guests_but_not_for_ever():
-    """Nobody in this guest listens to the power button."""
-    with boot_linux() as console:
-        console.expect(PROMPT)
+    """On two CPUs, with a guest of two. Nobody in it listens to the power button."""
+    modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
+               "initrd.img": guest.initramfs()}
+    with boot(modules, cpus=2) as console:
+        console.expect(PROMPT, 500)
+        console.send("while :; do :; done & echo bu''sy\n")
+        console.expect("busy")
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert len(re.findall(r"linux vCPU [01]", ask(console, "cpu"))) == 2
+        assert ask(console, "vm pause linux") == "linux stands still"
+        ask(console, "vm list")
+        assert row(ask(console, "vm list"), "linux")[4] == "0.0"
+        assert ask(console, "vm stop linux") == "linux is paused: resume or kill it"
+        assert ask(console, "vm resume linux") == "linux goes on"
+        ask(console, "vm list")
+        assert float(row(ask(console, "vm list"), "linux")[4]) > 50
+        console.send(SWITCH)
+        console.expect("console of linux")
+        console.command("kill $!")  # idle, half a minute is soon over
         console.send(SWITCH)
         console.expect(MONITOR)
         assert "waiting for every VM" in ask(console, "poweroff")
         assert "kill does not wait" in ask(console, "vm stop linux")
-        check_power_off(console, status=1)
+        check_power_off(console, 500, status=1)
         (_, how, _), = verdict.ended_vms(bytes(console.seen))
         assert how == "killed: did not switch itself off in time", how

@@ -95,7 +95,7 @@ Vcpu::After Vcpu::handle_exit() {
     if (reason.raw >= simple_exits.size()) [[unlikely]]
         return reason.get<ExitReasonField::EntryFailure>() ? entry_failed(reason)
                                                            : slow_exit(reason.get<ExitReasonField::Basic>());
-    [[clang::uninitialized]] Exit exit;
+    Exit& exit = exit_;
     exit.reason = simple_exits.data()[reason.raw];
     if (exit.reason == ExitReason::Unknown) {
         if (reason.raw != reason::io_instruction) return slow_exit(reason.get<ExitReasonField::Basic>());
@@ -208,6 +208,13 @@ void Vcpu::requeue_interrupted_event() {
         exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow
                                                                               : ExitReason::TprBelowThreshold)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        return After::Enter;
+    case reason::preemption_timer:
+        exit_counts_[static_cast<unsigned>(ExitReason::PreemptionTimer)]++;
+        if (x86::rdtsc() >= preemption_deadline_) { // else it was too far for 32 bits: the next entry loads the rest
+            set_preemption_timer(no_deadline);
+            requests_.fetch_or(vm::request::timer, std::memory_order_relaxed);
+        }
         return After::Enter;
     case reason::nmi_window:
         exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;

@@ -159,6 +159,8 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return Outcome::StopVm;
 }
 
+[[gnu::noinline]] Outcome undefined(Vcpu& vcpu) { return fault(vcpu, invalid_opcode()); }
+[[gnu::noinline]] Outcome refused(Vcpu& vcpu) { return fault(vcpu, general_protection()); }
 [[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
     vcpu.apic().apic_write(exit.apic_offset);
     return Outcome::Retry;
@@ -174,8 +176,9 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
-    vcpu.exit_counts_.data()[static_cast<unsigned>(exit.reason)]++;
-    switch (exit.reason) {
+    ExitReason const reason = exit.reason; // once: the count below could alias it
+    vcpu.exit_counts_.data()[static_cast<unsigned>(reason)]++;
+    switch (reason) {
     case ExitReason::Cpuid: return cpuid(vcpu);
     case ExitReason::Hypercall: return hypercall(vcpu);
     case ExitReason::ReadMsr: return read_msr(vcpu);
@@ -188,8 +191,8 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
     case ExitReason::ControlRegister: return control_register(vcpu, exit.control);
     case ExitReason::CacheControl: return Outcome::Advance; // memory is coherent: nothing to write back
-    case ExitReason::Forbidden: return fault(vcpu, invalid_opcode());
-    case ExitReason::Privileged: return fault(vcpu, general_protection());
+    case ExitReason::Forbidden: return undefined(vcpu);
+    case ExitReason::Privileged: return refused(vcpu);
     case ExitReason::ApicWrite: return apic_write(vcpu, exit);
     case ExitReason::EndOfInterrupt: return end_of_interrupt(vcpu, exit);
     case ExitReason::TripleFault: return crash(vcpu, "triple fault");

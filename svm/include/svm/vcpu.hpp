@@ -47,6 +47,7 @@ public:
         return (save().efer & vm::efer::LMA) != 0 && (save().cs.attributes & l_bit) != 0;
     }
     void advance(u8 length) override;
+    void drop_events() override;
     void set_tsc_offset(u64 offset) override;
     u64 read_hardware(vm::HardwareMsr which) override;
     void write_hardware(vm::HardwareMsr which, u64 value) override;

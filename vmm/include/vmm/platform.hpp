@@ -29,7 +29,7 @@ struct PlatformConfig {
 };
 
 // Who an Event is for. Devices that are attached later take numbers from FirstFree on.
-enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, FirstFree };
+enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, Ioapic, FirstFree };
 
 class Platform final : public Host {
 public:

@@ -172,6 +172,9 @@ public:
     void print_registers(lib::TextSink& sink);
 
 protected:
+    // The host's TSC at a time of the guest's; never ~0.
+    u64 host_deadline(u64 deadline_guest_tsc);
+
     std::array<u64, 16> gpr_{};
     std::atomic<u32> requests_{0};
     bool has_exception_ = false;
@@ -180,6 +183,8 @@ protected:
     Exception pending_exception_{};
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
+    // The hardware takes edge interrupts from apic().pending() by itself while the guest runs, told by vectors::notify.
+    std::atomic<bool> takes_posted_{false};
     std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
