@@ -98,7 +98,7 @@ extern "C" void boot_main(lib::u32 information_at) {
                    lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
-    run_virtual_machines(modules, *backend);
+    run_virtual_machines(modules, *backend, options.on_failure);
 }
 
 } // namespace boot

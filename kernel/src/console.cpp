@@ -43,6 +43,26 @@ void Console::write_log(std::string_view text) {
     send_queued();
 }
 
+void Console::print(std::string_view text) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    for (char const c : text) {
+        if (c == '\n') put('\r');
+        put(static_cast<u8>(c));
+    }
+    output_lock_.unlock();
+    send_queued();
+}
+
+bool Console::has_room(u32 bytes) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    bool const result = output_.space() > log_reserve + bytes;
+    if (!result) guest_waits_for_space_ = true;
+    output_lock_.unlock();
+    return result;
+}
+
 u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     if (current() != &user && owner_ != &user) return static_cast<u32>(bytes.size()); // nobody looks: let it run on
     InterruptGuard const no_interrupts;
@@ -168,8 +188,10 @@ void Console::enter_monitor() {
 }
 
 void Console::leave_monitor() {
+    if (!in_monitor_) return;
     in_monitor_ = false;
     discard_input();
+    monitor_->on_console_space();
     if (owner_ != nullptr) owner_->on_console_space();
 }
 

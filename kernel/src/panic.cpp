@@ -6,6 +6,7 @@
 #include <kernel/panic.hpp>
 #include <lib/assert.hpp>
 #include <lib/x86/instructions.hpp>
+#include <utility>
 
 namespace kernel {
 namespace {
@@ -36,7 +37,8 @@ extern "C" char const text_start[];
 extern "C" char const text_end[];
 
 [[noreturn]] void stop() {
-    if (panic_end != nullptr) panic_end();
+    // Taken away first: if it fails itself, the machine stops here.
+    if (auto* const end = std::exchange(panic_end, nullptr)) end();
     for (;;) {
         x86::cli();
         x86::hlt();

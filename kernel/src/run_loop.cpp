@@ -86,8 +86,14 @@ private:
 
     void idle() {
         // Interrupts are off from this look to HLT, so no wake-up slips in between.
-        if (!cpu_.work_pending.load(std::memory_order_seq_cst)) lib::x86::sti_hlt();
+        if (cpu_.work_pending.load(std::memory_order_seq_cst)) return;
+        u64 const begin = now().value;
+        cpu_.idle_since.store(begin, std::memory_order_relaxed);
+        lib::x86::sti_hlt();
         lib::x86::cli();
+        cpu_.idle_since.store(0, std::memory_order_relaxed);
+        cpu_.idle_nanos.store(cpu_.idle_nanos.load(std::memory_order_relaxed) + now().value - begin,
+                              std::memory_order_relaxed);
     }
 
     void arm(u64 until) {

@@ -15,5 +15,6 @@ void start_machine(Multiboot2 const& information, Options const& options);
 drivers::AcpiInfo const& acpi_info();
 // Writes out the console and switches the machine off; stops the CPU when that fails.
 [[noreturn]] void power_off(u32 status);
+[[noreturn]] void restart();
 
 } // namespace boot

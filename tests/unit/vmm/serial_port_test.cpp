@@ -272,7 +272,7 @@ void expect_like_singles(std::size_t room, u8 mcr, u8 lcr, u8 ier, u32 reg, Op o
         bytes[0][i] = bytes[1][i] = static_cast<u8>('a' + i);
     SerialPort* const ports[2] = {&at_once, &singly};
     for (unsigned i = 0; i < 2; i++) {
-        for (u32 const pair : {0xc102U, 0x0000U | mcr << 8 | 4U, 0x0001U | ier << 8, 0x0003U | lcr << 8})
+        for (u32 const pair : {0xc102U, 0x0000U | u32{mcr} << 8 | 4U, 0x0001U | u32{ier} << 8, 0x0003U | u32{lcr} << 8})
             ports[i]->io({pair & 0xff, pair >> 8, 0, 1, Op::Write, 0});
         hosts[i].console_room = room;
     }
