@@ -15,7 +15,8 @@
 #include <lib/x86/registers.hpp>
 
 extern "C" {
-extern char const ap_trampoline[], ap_trampoline_end[], ap_protected_mode[], ap_long_mode[], ap_gdt[], ap_gdt_end[], ap_parameters[];
+extern char const ap_trampoline[], ap_trampoline_end[], ap_protected_mode[], ap_long_mode[], ap_gdt[], ap_gdt_end[],
+    ap_parameters[];
 }
 
 namespace boot {
@@ -70,7 +71,7 @@ struct Start {
     kernel::Cpu* cpu = nullptr;
     u32 index = 0;
     std::atomic<State> state{State::Starting};
-    std::atomic<u32> turn{0};      // odd: the new CPU shall read its TSC
+    std::atomic<u32> turn{0}; // odd: the new CPU shall read its TSC
     std::atomic<u64> remote_tsc{0};
     lib::Errc error{};
 };
@@ -85,8 +86,7 @@ constinit lib::Delegate<lib::Result<void>()> prepare_cpu;
 constinit HostVirt trampoline_page{};
 constinit std::atomic<void (*)()> main_loop_of_all{nullptr};
 
-template <typename Condition>
-bool wait_for(u64 nanos, Condition condition) {
+template <typename Condition> bool wait_for(u64 nanos, Condition condition) {
     u64 const begin = x86::rdtsc();
     u64 const ticks = kernel::tsc_scale().to_ticks(nanos);
     while (!condition()) {
@@ -142,7 +142,8 @@ void answer_probe() {
     }
     step(State::Preparing, State::Running);
     void (*main_loop)() = nullptr;
-    while ((main_loop = main_loop_of_all.load(std::memory_order_acquire)) == nullptr) x86::pause();
+    while ((main_loop = main_loop_of_all.load(std::memory_order_acquire)) == nullptr)
+        x86::pause();
     x86::invlpg(trampoline_page.value); // prefetched meanwhile, for all we know
     main_loop();
     park();
@@ -183,7 +184,9 @@ public:
     u8 vector() const { return static_cast<u8>(page_.value >> 12); }
 
 private:
-    u32 address_of(char const* symbol) const { return static_cast<u32>(page_.value) + static_cast<u32>(symbol - ap_trampoline); }
+    u32 address_of(char const* symbol) const {
+        return static_cast<u32>(page_.value) + static_cast<u32>(symbol - ap_trampoline);
+    }
     TrampolineParameters& parameters() {
         return *kernel::phys_to_virt<TrampolineParameters>(page_ + static_cast<u64>(ap_parameters - ap_trampoline));
     }
@@ -196,7 +199,8 @@ Skew measure_skew() {
     Skew best;
     u64 const begin = x86::rdtsc();
     u64 const limit = kernel::tsc_scale().to_ticks(probe_time);
-    for (unsigned round = 0; (round < probe_rounds || best.within > probe_good) && x86::rdtsc() - begin < limit; round++) {
+    for (unsigned round = 0; (round < probe_rounds || best.within > probe_good) && x86::rdtsc() - begin < limit;
+         round++) {
         u32 const turn = start.turn.load(std::memory_order_relaxed) + 1;
         u64 const before = x86::rdtsc();
         start.turn.store(turn, std::memory_order_release);
@@ -204,7 +208,8 @@ Skew measure_skew() {
         u64 const after = x86::rdtsc();
         u64 const within = kernel::tsc_scale().to_nanos(after - before) / 2;
         if (within >= best.within) continue;
-        auto const ticks = static_cast<i64>(start.remote_tsc.load(std::memory_order_relaxed) - (before + (after - before) / 2));
+        auto const ticks =
+            static_cast<i64>(start.remote_tsc.load(std::memory_order_relaxed) - (before + (after - before) / 2));
         auto const nanos = static_cast<i64>(kernel::tsc_scale().to_nanos(static_cast<u64>(ticks < 0 ? -ticks : ticks)));
         best = {ticks < 0 ? -nanos : nanos, within};
     }
@@ -220,14 +225,19 @@ public:
         kernel::machine_topology().add(0, own, domain_of(own));
         u32 const wanted = request_.limit == 0 ? kernel::max_cpus : std::min<u32>(request_.limit, kernel::max_cpus);
         u32 candidates = 0;
-        for (auto const& cpu : request_.acpi.cpus) candidates += is_candidate(cpu) ? 1 : 0;
+        for (auto const& cpu : request_.acpi.cpus)
+            candidates += is_candidate(cpu) ? 1 : 0;
         if (wanted > 1 && candidates > 0) start_all(wanted);
         report(candidates + 1);
     }
 
 private:
-    bool is_candidate(drivers::AcpiCpu const& cpu) const { return cpu.is_enabled && cpu.apic_id != kernel::this_cpu().apic_id; }
-    bool is_addressable(drivers::AcpiCpu const& cpu) const { return kernel::local_apic().is_x2apic() || cpu.apic_id < xapic_broadcast; }
+    bool is_candidate(drivers::AcpiCpu const& cpu) const {
+        return cpu.is_enabled && cpu.apic_id != kernel::this_cpu().apic_id;
+    }
+    bool is_addressable(drivers::AcpiCpu const& cpu) const {
+        return kernel::local_apic().is_x2apic() || cpu.apic_id < xapic_broadcast;
+    }
     u32 domain_of(u32 apic_id) const {
         for (auto const& cpu : request_.acpi.cpus)
             if (cpu.apic_id == apic_id) return cpu.domain;
@@ -247,10 +257,12 @@ private:
             if (!is_candidate(cpu)) continue;
             if (kernel::cpu_count() >= wanted) break;
             if (!is_addressable(cpu)) {
-                kernel::log_warning("cpus: APIC id {} is beyond what this machine's xAPIC mode reaches; left out. Turn x2APIC on in the firmware",
+                kernel::log_warning("cpus: APIC id {} is beyond what this machine's xAPIC mode reaches; left out. Turn "
+                                    "x2APIC on in the firmware",
                                     cpu.apic_id);
             } else if (auto const started = start_one(cpu); !started) {
-                kernel::log_warning("cpus: the CPU with APIC id {} is left out: {}", cpu.apic_id, name_of(started.error()));
+                kernel::log_warning("cpus: the CPU with APIC id {} is left out: {}", cpu.apic_id,
+                                    name_of(started.error()));
             }
         }
         trampoline_.remove();
@@ -284,11 +296,14 @@ private:
             apic.send_startup(apic_id, trampoline_.vector());
             if (!wait_for(until_silent, is_claimed)) return give_up(apic_id);
         }
-        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Starting; })) return give_up(apic_id);
+        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Starting; }))
+            return give_up(apic_id);
         Skew const skew = measure_skew();
         State probing = State::Probing;
-        if (skew.within == ~u64{0} || !start.state.compare_exchange_strong(probing, State::Preparing)) return give_up(apic_id);
-        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Preparing; })) return give_up(apic_id);
+        if (skew.within == ~u64{0} || !start.state.compare_exchange_strong(probing, State::Preparing))
+            return give_up(apic_id);
+        if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Preparing; }))
+            return give_up(apic_id);
         if (start.state.load(std::memory_order_acquire) == State::Refused) return lib::fail(start.error);
         note(apic_id, skew);
         return {};
@@ -304,20 +319,20 @@ private:
 
     void note(u32 apic_id, Skew const& skew) {
         u64 const size = static_cast<u64>(skew.nanos < 0 ? -skew.nanos : skew.nanos);
-        kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size, skew.nanos < 0 ? "behind" : "ahead of",
-                          skew.within);
+        kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size,
+                          skew.nanos < 0 ? "behind" : "ahead of", skew.within);
         worst_skew_ = std::max(worst_skew_, size + skew.within);
         if (size <= skew.within + microsecond) return;
-        kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump", apic_id, size,
-                            skew.nanos < 0 ? "behind" : "ahead of");
+        kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump",
+                            apic_id, size, skew.nanos < 0 ? "behind" : "ahead of");
     }
 
     void report(u32 present) const {
         auto const& topology = kernel::machine_topology();
         u32 const count = kernel::cpu_count();
-        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs equal within {}.{:03} us", count, present, topology.core_count(),
-                         topology.core_count() == 1 ? "" : "s", topology.node_count(), topology.node_count() == 1 ? "" : "s",
-                         worst_skew_ / microsecond, worst_skew_ % microsecond);
+        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs equal within {}.{:03} us", count,
+                         present, topology.core_count(), topology.core_count() == 1 ? "" : "s", topology.node_count(),
+                         topology.node_count() == 1 ? "" : "s", worst_skew_ / microsecond, worst_skew_ % microsecond);
     }
 
     BringUp const& request_;
@@ -329,7 +344,8 @@ private:
 
 void bring_up_cpus(BringUp const& request) {
     prepare_cpu = request.prepare;
-    kernel::machine_topology().set_levels(kernel::read_topology_levels(kernel::TopologyCpuid::to_function<lib::x86::cpuid>()));
+    kernel::machine_topology().set_levels(
+        kernel::read_topology_levels(kernel::TopologyCpuid::to_function<lib::x86::cpuid>()));
     CpuStarter(request).run();
 }
 

@@ -1,5 +1,6 @@
 #include <array>
 #include <boot/machine.hpp>
+#include <boot/screen.hpp>
 #include <boot/virtual_machine.hpp>
 #include <drivers/clock_calibration.hpp>
 #include <drivers/ioapic.hpp>
@@ -7,7 +8,6 @@
 #include <drivers/power.hpp>
 #include <drivers/rtc.hpp>
 #include <drivers/serial.hpp>
-#include <drivers/text_screen.hpp>
 #include <kernel/apic.hpp>
 #include <kernel/console.hpp>
 #include <kernel/cpus.hpp>
@@ -30,6 +30,12 @@ public:
         serial_.write({reinterpret_cast<char const*>(bytes.data()), bytes.size()});
     }
     void set_input_wanted(bool wanted) override { serial_.set_rts(wanted); }
+    bool start(u16 base, u32 baud) {
+        serial_ = drivers::SerialPort(base);
+        irq_ = base == drivers::SerialPort::COM1 ? drivers::SerialPort::COM1_gsi : drivers::SerialPort::COM2_gsi;
+        return serial_.start(baud).has_value();
+    }
+    u8 irq() const { return irq_; }
     void interrupt() {
         serial_.handle_interrupt();
         kernel::console().pump();
@@ -38,6 +44,7 @@ public:
 
 private:
     drivers::SerialPort serial_{drivers::SerialPort::COM1};
+    u8 irq_ = drivers::SerialPort::COM1_gsi;
 };
 
 // Log lines: to the serial line and the screen.
@@ -55,18 +62,16 @@ public:
 
 constinit SerialConsolePort port;
 constinit bool has_serial = false;
-constinit bool has_screen = false;
-constinit drivers::TextScreen screen;
-constinit std::array<u16, drivers::TextScreen::usual_storage> screen_storage{};
 constinit LogSink log_sink;
 constinit PanicSink panic_sink;
 constinit drivers::AcpiInfo acpi{};
 constinit std::array<u8, sizeof(drivers::Power)> power_storage{};
 constinit drivers::Power* power = nullptr;
+constinit FailureAction on_failure = FailureAction::Halt;
 
 void LogSink::write(std::string_view text) {
     kernel::console().write_log(text);
-    if (has_screen) screen.write(text);
+    write_to_screen(text);
 }
 
 void PanicSink::write(std::string_view text) {
@@ -74,7 +79,7 @@ void PanicSink::write(std::string_view text) {
         kernel::console().flush();
         drivers::SerialSink(port.serial()).write(text);
     }
-    if (has_screen) screen.write(text);
+    write_to_screen(text);
 }
 
 std::span<u8 const> map_physical(HostPhys at, u64 size) {
@@ -126,7 +131,7 @@ void calibrate(Options const& options, u64 tsc_at_entry) {
 
 // The serial port's interrupt drains and fills the console.
 void route_serial_interrupt() {
-    auto const irq = acpi.isa_irq(drivers::SerialPort::COM1_gsi);
+    auto const irq = acpi.isa_irq(port.irq());
     for (auto const& entry : acpi.ioapics) {
         auto const mapped = kernel::map_device(entry.address, lib::page_size);
         if (!mapped) continue;
@@ -146,21 +151,46 @@ void route_serial_interrupt() {
 
 void ignore_interrupt() {}
 
+[[noreturn]] void reset_machine() {
+    if (power != nullptr) power->reset();
+    lib::x86::lidt({}); // nowhere to go for the next exception: the CPU shuts down, and the machine resets
+    __builtin_trap();
+}
+
+// The end of a panic or of a start that failed; returns to halt. What can be done depends on how far the start has
+// come.
+void end_after_failure() {
+    switch (on_failure) {
+    case FailureAction::Halt: return;
+    case FailureAction::Reboot: reset_machine();
+    case FailureAction::PowerOff:
+        if (power == nullptr) return;
+        panic_sink.write("mullion: power off, status 1\r\n");
+        if (has_serial) port.serial().drain();
+        power->power_off();
+    }
+}
+
+void finish_output() {
+    lib::x86::cli();
+    kernel::console().flush();
+    if (has_serial) port.serial().drain();
+}
+
 } // namespace
 
 drivers::AcpiInfo const& acpi_info() { return acpi; }
 
-void start_early_console(Options const& options) {
-    if (options.com[0].is_wanted && port.serial().start(options.com[0].baud)) {
-        has_serial = true;
+void start_early_console(Multiboot2 const* information, Options const& options) {
+    on_failure = options.on_failure;
+    kernel::set_panic_end(end_after_failure);
+    // One line: the first that is wanted and there.
+    has_serial = (options.com[0].is_wanted && port.start(drivers::SerialPort::COM1, options.com[0].baud)) ||
+                 (options.com[1].is_wanted && port.start(drivers::SerialPort::COM2, options.com[1].baud));
+    if (has_serial) {
         kernel::console().set_port(&port);
     }
-    if (options.screen) {
-        constexpr u32 cells = 80 * 25;
-        screen.start({kernel::phys_to_virt<u16>(HostPhys{drivers::TextScreen::physical_address}), cells},
-                     screen_storage);
-        has_screen = true;
-    }
+    if (options.screen) start_text_screen(information);
     kernel::set_panic_sink(&panic_sink);
     kernel::set_log_sink(&log_sink);
     kernel::set_log_level(static_cast<kernel::LogLevel>(options.log_level));
@@ -176,6 +206,9 @@ void start_machine(Multiboot2 const& information, Options const& options) {
     kernel::this_cpu().apic_id = kernel::local_apic().id();
     kernel::set_interrupt_handler(kernel::vectors::timer, kernel::InterruptHandler::to_function<kernel::run_timers>());
     kernel::set_interrupt_handler(kernel::vectors::kick, kernel::InterruptHandler::to_function<ignore_interrupt>());
+    kernel::set_interrupt_handler(kernel::vectors::stop,
+                                  kernel::InterruptHandler::to_function<kernel::stop_for_panic>());
+    kernel::set_interrupt_handler(kernel::vectors::notify, kernel::InterruptHandler::to_function<ignore_interrupt>());
     route_serial_interrupt();
     auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);
     if (!wall) kernel::log_warning("time: the machine's RTC does not answer; guests start in 1970");
@@ -191,13 +224,17 @@ void start_machine(Multiboot2 const& information, Options const& options) {
 
 void power_off(u32 status) {
     kernel::log_info("mullion: power off, status {}", status);
-    lib::x86::cli();
-    kernel::console().flush();
-    if (has_serial) port.serial().drain();
+    finish_output();
     if (power != nullptr) power->power_off();
     panic_sink.write("mullion: the machine does not switch itself off; it is safe to do so by hand\r\n");
     for (;;)
         lib::x86::hlt();
+}
+
+void restart() {
+    kernel::log_info("mullion: restart");
+    finish_output();
+    reset_machine();
 }
 
 } // namespace boot

@@ -5,6 +5,7 @@
 #include <boot/memory_setup.hpp>
 #include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/screen.hpp>
 #include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
@@ -65,7 +66,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     Options options;
     lib::BufferSink complaint_sink(complaints);
     if (information) parse_command_line(information->command_line(), options, complaint_sink);
-    start_early_console(options);
+    start_early_console(information ? &*information : nullptr, options);
     kernel::log_info("Mullion starts");
     if (!complaint_sink.view().empty()) kernel::log_warning("options: {}", complaint_sink.view());
     if (!information)
@@ -80,6 +81,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::initialise_cpu(boot_cpu, 0);
     kernel::register_cpu(boot_cpu);
     kernel::enable_cpu_protections();
+    if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);
     report_memory(*summary);
 
@@ -96,7 +98,7 @@ extern "C" void boot_main(lib::u32 information_at) {
                    lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
-    run_virtual_machines(modules, *backend);
+    run_virtual_machines(modules, *backend, options.on_failure);
 }
 
 } // namespace boot

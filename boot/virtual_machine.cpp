@@ -2,6 +2,7 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
+#include <lib/x86/instructions.hpp>
 #include <vmm/acpi_tables.hpp>
 #include <vmm/e820.hpp>
 #include <vmm/image.hpp>
@@ -127,7 +128,8 @@ bool VirtualMachine::load() {
 bool VirtualMachine::schedule() {
     static constinit std::atomic<u32> groups{0};
     u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
-    kernel::ScheduleSettings settings{.weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
+    kernel::ScheduleSettings settings{
+        .weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
     u32 const cpus = kernel::cpu_count();
     for (u32 cpu = 0; cpu < cpus; cpu++)
         if (description_.cpus.is_empty() || description_.cpus.has(cpu)) settings.allowed.add(cpu);
@@ -135,14 +137,16 @@ bool VirtualMachine::schedule() {
     for (u32 i = 0; i < description_.vcpus; i++) {
         vm::Vcpu& vcpu = vm_->vcpu(i);
         vcpu.unload(); // it was built here; where it runs is not ours to say
-        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(vcpu, group, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
+        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
+            vcpu, group, is_held_, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
         if (!runners_[i]) return fail("too little memory for its vCPUs");
         auto const added = kernel::scheduler().add(*runners_[i], settings);
         if (added) continue;
         runners_[i] = {};
         std::array<char, 200> text{};
-        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}", description_.line_of(vmm::Key::Cpus), i,
-                                   cpus, cpus == 1 ? "" : "s", name_of(added.error())));
+        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}",
+                                   description_.line_of(vmm::Key::Cpus), i, cpus, cpus == 1 ? "" : "s",
+                                   name_of(added.error())));
     }
     vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
     return true;
@@ -157,6 +161,9 @@ void VirtualMachine::destroy() {
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
     timer_count_ = 0;
+    is_held_.store(false, std::memory_order_relaxed);
+    is_paused_ = false;
+    lost_ = {};
     for (auto& runner : runners_) {
         if (!runner) continue;
         auto const removed = kernel::remove_runnable(*runner);
@@ -200,27 +207,28 @@ void VirtualMachine::report_end() {
 // --- vm::VirtualPlatform
 
 u64 VirtualMachine::port_in(u16 port, u8 size) {
-    return with_platform([&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
+    return with_platform_in_exit(
+        [&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
 }
 
 void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
-    with_platform([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
 }
 
 bool VirtualMachine::has_pic_interrupt() {
-    return with_platform([](vmm::Platform& p) { return p.has_pic_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.has_pic_interrupt(); });
 }
 
 u8 VirtualMachine::acknowledge_pic() {
-    return with_platform([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
 }
 
 void VirtualMachine::end_of_interrupt(u8 vector) {
-    with_platform([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
 }
 
 std::array<u64, 4> VirtualMachine::eoi_vectors() {
-    return with_platform([](vmm::Platform& p) {
+    return with_platform_in_exit([](vmm::Platform& p) {
         std::array<u64, 4> words{};
         for (unsigned vector = 0; vector < 256; vector++)
             if (p.eoi_wanted(static_cast<u8>(vector))) words[vector / 64] |= u64{1} << vector % 64;
@@ -249,16 +257,26 @@ void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadlin
         timer->timer.set_callback(kernel::Timer::Callback::to<&DeviceTimer::expired>(*timer));
     }
     timer->generation = generation;
-    kernel::arm_timer(timer->timer, kernel::tsc_of(deadline));
+    timer->deadline = deadline;
+    timer->is_armed = true;
+    if (!is_paused_) [[likely]]
+        start_timer(*timer);
 }
 
 void VirtualMachine::cancel_timer(u16 device, u32 id) {
-    if (DeviceTimer* const timer = timer_of(device, id)) kernel::cancel_timer(timer->timer);
+    DeviceTimer* const timer = timer_of(device, id);
+    if (timer == nullptr) return;
+    timer->is_armed = false;
+    kernel::cancel_timer(timer->timer);
 }
 
 void VirtualMachine::timer_expired(DeviceTimer& timer) {
-    with_platform(
-        [&](vmm::Platform& p) { p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0}); });
+    with_platform([&](vmm::Platform& p) {
+        // Paused: resume() starts it again. Not due: it was armed anew while this was on its way, and comes again.
+        if (is_paused_ || !timer.is_armed || now() < timer.deadline) return;
+        timer.is_armed = false;
+        p.on({timer.generation, timer.id, timer.device, vmm::EventKind::Timer, 0});
+    });
 }
 
 void VirtualMachine::send_msi(vmm::Msi message) {
@@ -266,8 +284,7 @@ void VirtualMachine::send_msi(vmm::Msi message) {
     vm_->deliver_message(message.address, message.data);
 }
 
-void VirtualMachine::tell_changed_eoi_vectors() {
-    if (!platform_->take_eoi_vectors_changed()) return;
+void VirtualMachine::post_eoi_vectors() {
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         vm_->vcpu(i).post(vm::request::eoi_bitmap);
 }
@@ -292,6 +309,54 @@ void VirtualMachine::request(vmm::VmRequest what) {
 
 void VirtualMachine::power_button() {
     with_platform([](vmm::Platform& p) { p.power_button(); });
+}
+
+void VirtualMachine::end(vm::EndReason reason, std::string_view why) {
+    vm_->stop(reason, why);
+    let_go();
+}
+
+void VirtualMachine::let_go() {
+    is_held_.store(false, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        kernel::wake(*runners_[i]);
+}
+
+void VirtualMachine::pause() {
+    if (is_paused_) return;
+    // Whoever is in the guest comes out and finds that it may not run again; the others do not begin.
+    is_held_.store(true, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::leave);
+    kernel::wait_for_other_cpus();
+    with_platform([&](vmm::Platform&) {
+        paused_tsc_ = lib::x86::rdtsc();
+        paused_at_ = kernel::now();
+        is_paused_ = true;
+        for (u32 i = 0; i < timer_count_; i++)
+            kernel::cancel_timer(timers_[i].timer);
+    });
+}
+
+void VirtualMachine::resume() {
+    if (!is_paused_) return;
+    with_platform([&](vmm::Platform&) {
+        u64 const ticks = lib::x86::rdtsc() - paused_tsc_;
+        lost_ = lost_ + (kernel::now() - paused_at_);
+        is_paused_ = false;
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            vm_->vcpu(i).hold_tsc(ticks);
+        for (u32 i = 0; i < timer_count_; i++)
+            if (timers_[i].is_armed) start_timer(timers_[i]);
+    });
+    let_go();
+}
+
+Nanos VirtualMachine::cpu_time() const {
+    u64 sum = 0;
+    for (auto const& runner : runners_)
+        if (runner) sum += runner->used();
+    return {sum};
 }
 
 // --- kernel::ConsoleUser

@@ -43,18 +43,37 @@ void Console::write_log(std::string_view text) {
     send_queued();
 }
 
+void Console::print(std::string_view text) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    for (char const c : text) {
+        if (c == '\n') put('\r');
+        put(static_cast<u8>(c));
+    }
+    output_lock_.unlock();
+    send_queued();
+}
+
+bool Console::has_room(u32 bytes) {
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    bool const result = output_.space() > log_reserve + bytes;
+    if (!result) guest_waits_for_space_ = true;
+    output_lock_.unlock();
+    return result;
+}
+
 u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     if (current() != &user && owner_ != &user) return static_cast<u32>(bytes.size()); // nobody looks: let it run on
     InterruptGuard const no_interrupts;
     output_lock_.lock();
     u32 const room = output_.space() > log_reserve ? output_.space() - log_reserve : 0;
     u32 const count = static_cast<u32>(std::min<std::size_t>(room, bytes.size()));
-    for (u32 i = 0; i < count; i++)
-        output_.push(bytes[i]);
+    output_.push_some(bytes.first(count));
     if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
     if (count < bytes.size()) guest_waits_for_space_ = true;
+    if (port_ != nullptr) send_locked();
     output_lock_.unlock();
-    send_queued();
     return count;
 }
 
@@ -62,21 +81,21 @@ void Console::send_queued() {
     if (port_ == nullptr) return;
     InterruptGuard const no_interrupts;
     output_lock_.lock();
+    send_locked();
+    output_lock_.unlock();
+}
+
+void Console::send_locked() {
     for (;;) {
         if (unsent_begin_ == unsent_end_) {
-            unsent_begin_ = unsent_end_ = 0;
-            while (unsent_end_ < unsent_.size()) {
-                auto const byte = output_.pop();
-                if (!byte) break;
-                unsent_[unsent_end_++] = *byte;
-            }
+            unsent_begin_ = 0;
+            unsent_end_ = output_.pop_some(unsent_);
             if (unsent_end_ == 0) break;
         }
         u32 const sent = port_->write_some({unsent_.data() + unsent_begin_, unsent_end_ - unsent_begin_});
         if (sent == 0) break;
         unsent_begin_ += sent;
     }
-    output_lock_.unlock();
 }
 
 void Console::send_unsent() {
@@ -169,8 +188,10 @@ void Console::enter_monitor() {
 }
 
 void Console::leave_monitor() {
+    if (!in_monitor_) return;
     in_monitor_ = false;
     discard_input();
+    monitor_->on_console_space();
     if (owner_ != nullptr) owner_->on_console_space();
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <kernel/log.hpp>
 #include <kernel/spinlock.hpp>
@@ -55,6 +56,23 @@ void log_args(LogLevel level, std::string_view format, std::span<lib::FormatArg 
         lib::format_args(sink, format, args);
         sink.write("\n");
     });
+}
+
+LogRange log_range() {
+    return ring.with(
+        [](Ring const& r) { return LogRange{r.written > ring_size ? r.written - ring_size : 0, r.written}; });
+}
+
+std::string_view read_log(std::size_t& position, std::span<char> buffer) {
+    std::size_t const count = ring.with([&](Ring const& r) {
+        if (r.written > ring_size) position = std::max(position, r.written - ring_size);
+        std::size_t const wanted = std::min(buffer.size(), r.written - std::min(position, r.written));
+        for (std::size_t i = 0; i < wanted; i++)
+            buffer[i] = r.text[(position + i) % ring_size];
+        position += wanted;
+        return wanted;
+    });
+    return {buffer.data(), count};
 }
 
 void dump_log(lib::TextSink& sink) {

@@ -1,11 +1,12 @@
 #include <atomic>
 #include <kernel/apic.hpp>
-#include <kernel/cpu.hpp>
+#include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
 #include <lib/assert.hpp>
 #include <lib/x86/instructions.hpp>
+#include <utility>
 
 namespace kernel {
 namespace {
@@ -36,7 +37,8 @@ extern "C" char const text_start[];
 extern "C" char const text_end[];
 
 [[noreturn]] void stop() {
-    if (panic_end != nullptr) panic_end();
+    // Taken away first: if it fails itself, the machine stops here.
+    if (auto* const end = std::exchange(panic_end, nullptr)) end();
     for (;;) {
         x86::cli();
         x86::hlt();
@@ -46,6 +48,7 @@ extern "C" char const text_end[];
 void begin_panic(std::string_view what) {
     x86::cli();
     if (in_panic.exchange(true)) stop(); // a panic within a panic, or on a second CPU
+    if (cpu_count() > 1) local_apic().send_to_others(vectors::stop);
     lib::format(sink(), "\n\nmullion: PANIC on CPU {}: {}\n", this_cpu().index, what);
 }
 
@@ -62,6 +65,12 @@ void print_registers(TrapFrame const& f) {
 } // namespace
 
 void set_panic_sink(lib::TextSink* to) { panic_sink = to; }
+void stop_for_panic() {
+    for (;;) {
+        x86::cli();
+        x86::hlt();
+    }
+}
 void set_panic_end(void (*end)()) { panic_end = end; }
 
 Symbol symbol_at(u64 address) {

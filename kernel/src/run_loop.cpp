@@ -27,8 +27,10 @@ public:
             run_deferred_work();
             Decision const decision = the_scheduler->pick(cpu_.index, now().value);
             arm(decision.until);
-            if (decision.entity != nullptr) run_one(static_cast<Runnable&>(*decision.entity));
-            else idle();
+            if (decision.entity != nullptr)
+                run_one(static_cast<Runnable&>(*decision.entity));
+            else
+                idle();
         }
     }
 
@@ -70,8 +72,8 @@ private:
         case RunResult::Work: break;
         case RunResult::Yield: the_scheduler->yield(cpu_.index); break;
         case RunResult::Sleep:
-            // What came before run() ended is seen here; what comes later finds it outside run() and calls wake(), which
-            // voids the sleep() if it is first.
+            // What came before run() ended is seen here; what comes later finds it outside run() and calls wake(),
+            // which voids the sleep() if it is first.
             if (!runnable.has_wake_event()) the_scheduler->sleep(cpu_.index, now().value);
             break;
         case RunResult::Stopped:
@@ -84,15 +86,23 @@ private:
 
     void idle() {
         // Interrupts are off from this look to HLT, so no wake-up slips in between.
-        if (!cpu_.work_pending.load(std::memory_order_seq_cst)) lib::x86::sti_hlt();
+        if (cpu_.work_pending.load(std::memory_order_seq_cst)) return;
+        u64 const begin = now().value;
+        cpu_.idle_since.store(begin, std::memory_order_relaxed);
+        lib::x86::sti_hlt();
         lib::x86::cli();
+        cpu_.idle_since.store(0, std::memory_order_relaxed);
+        cpu_.idle_nanos.store(cpu_.idle_nanos.load(std::memory_order_relaxed) + now().value - begin,
+                              std::memory_order_relaxed);
     }
 
     void arm(u64 until) {
         if (until == armed_until_ && until > now().value) return;
         armed_until_ = until;
-        if (until == Decision::never) cancel_timer(slice_timer_);
-        else arm_timer(slice_timer_, tsc_of({until}));
+        if (until == Decision::never)
+            cancel_timer(slice_timer_);
+        else
+            arm_timer(slice_timer_, tsc_of({until}));
     }
 
     Cpu& cpu_;
@@ -105,7 +115,8 @@ lib::Result<void> start_scheduler(Scheduler::Config const& config) {
     the_scheduler = new (std::nothrow) Scheduler;
     if (the_scheduler == nullptr) return lib::fail(lib::Errc::NoMemory);
     std::array<u32, max_cpus> cores{};
-    for (u32 i = 0; i < cpu_count(); i++) cores[i] = machine_topology().place(i).core;
+    for (u32 i = 0; i < cpu_count(); i++)
+        cores[i] = machine_topology().place(i).core;
     set_interrupt_handler(vectors::kick, InterruptHandler::to_function<run_calls>());
     the_scheduler->start(config, cpu_count(), cores, Scheduler::Kick::to_function<request_attention>());
     return {};

@@ -1,5 +1,5 @@
-// Time: charging, slices, caps, and what one CPU decides from its own core's queue. scheduler_balance.cpp has what goes on
-// between cores.
+// Time: charging, slices, caps, and what one CPU decides from its own core's queue. scheduler_balance.cpp has what goes
+// on between cores.
 #include "scheduler_locks.hpp"
 #include <algorithm>
 
@@ -65,9 +65,12 @@ bool Scheduler::throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now) 
     entity.resume_at_ = now + missing * 100 / entity.settings_.cap;
     entity.state_ = State::Throttled;
     SchedulerEntity* later = core.throttled.front();
-    while (later != nullptr && later->resume_at_ <= entity.resume_at_) later = core.throttled.next(*later);
-    if (later != nullptr) core.throttled.insert_before(*later, entity);
-    else core.throttled.push_back(entity);
+    while (later != nullptr && later->resume_at_ <= entity.resume_at_)
+        later = core.throttled.next(*later);
+    if (later != nullptr)
+        core.throttled.insert_before(*later, entity);
+    else
+        core.throttled.push_back(entity);
     return true;
 }
 
@@ -86,9 +89,12 @@ void Scheduler::release_throttled(Core& core, u64 now) {
 void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
     entity.state_ = State::Waiting;
     SchedulerEntity* later = core.waiting.front();
-    while (later != nullptr && !is_before(entity.virtual_time_, later->virtual_time_)) later = core.waiting.next(*later);
-    if (later != nullptr) core.waiting.insert_before(*later, entity);
-    else core.waiting.push_back(entity);
+    while (later != nullptr && !is_before(entity.virtual_time_, later->virtual_time_))
+        later = core.waiting.next(*later);
+    if (later != nullptr)
+        core.waiting.insert_before(*later, entity);
+    else
+        core.waiting.push_back(entity);
     core.waiting_count.fetch_add(1, std::memory_order_seq_cst);
 }
 
@@ -98,8 +104,8 @@ void Scheduler::take_out(Core& core, SchedulerEntity& entity) {
     Queue::remove(entity);
 }
 
-// Fits the virtual time of one that comes from a sleep or from another core to this queue's: it keeps a claim of at most
-// `most_lag_steps` slices, and waits for at most one more than its turn.
+// Fits the virtual time of one that comes from a sleep or from another core to this queue's: it keeps a claim of at
+// most `most_lag_steps` slices, and waits for at most one more than its turn.
 void Scheduler::join(Core& core, SchedulerEntity& entity, u64 most_lag_steps) {
     if (core.running == 0 && core.waiting_count.load(std::memory_order_relaxed) == 0) {
         core.virtual_time = entity.virtual_time_;
@@ -167,7 +173,8 @@ u64 Scheduler::deadline(Core& core, u32 cpu, u64 now) {
     CpuState const& state = cpus_[cpu];
     SchedulerEntity const& entity = *state.current;
     u64 until = state.slice_end;
-    if (auto const* const throttled = core.throttled.front()) until = std::min(until, std::max(throttled->resume_at_, now + 1));
+    if (auto const* const throttled = core.throttled.front())
+        until = std::min(until, std::max(throttled->resume_at_, now + 1));
     if (u32 const cap = entity.settings_.cap; cap != 0 && cap < 100 && entity.budget_ > 0)
         until = std::min(until, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
     u64 const safe_until = state.picked_at + config_.shortest_slice;
@@ -218,10 +225,12 @@ void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
     if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
     core.cpus.for_each([&](u32 sibling) {
         SchedulerEntity const* const owner = cpus_[sibling].dedicated;
-        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr) kicks.add(sibling);
+        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr)
+            kicks.add(sibling);
     });
     u32 waiting = 0;
-    for (u32 i = 0; i < core_count_; i++) waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
+    for (u32 i = 0; i < core_count_; i++)
+        waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
     if (waiting == 0) return;
     core.cpus.for_each([&](u32 sibling) {
         if (sibling != cpu && cpus_[sibling].current == nullptr && take_idle(sibling)) kicks.add(sibling);
@@ -279,7 +288,8 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
     bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
-    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner)) begin(cpu, owner, now);
+    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner))
+        begin(cpu, owner, now);
     return {state.current, Decision::never};
 }
 

@@ -15,7 +15,8 @@ void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_c
     cpu_count_ = std::min(cpu_count, max_cpus);
     for (u32 cpu = 0; cpu < cpu_count_; cpu++) {
         u32 core = 0;
-        while (core < cpu && core_numbers[core] != core_numbers[cpu]) core++;
+        while (core < cpu && core_numbers[core] != core_numbers[cpu])
+            core++;
         cpus_[cpu].core = core < cpu ? cpus_[core].core : core_count_++;
         cpus_[cpu].victim = cpus_[cpu].core;
         Core& own = core_of(cpu);
@@ -27,14 +28,16 @@ void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_c
 
 bool Scheduler::has_idle() const {
     u64 any = 0;
-    for (auto const& word : idle_) any |= word.load(std::memory_order_seq_cst);
+    for (auto const& word : idle_)
+        any |= word.load(std::memory_order_seq_cst);
     return any != 0;
 }
 
 // Queue and running ones alike: their order among each other stays.
 void Scheduler::shift_all(Core& core, u64 by) {
     core.virtual_time += by;
-    for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity)) entity->virtual_time_ += by;
+    for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity))
+        entity->virtual_time_ += by;
     core.cpus.for_each([&](u32 cpu) {
         if (cpus_[cpu].current != nullptr) cpus_[cpu].current->virtual_time_ += by;
     });
@@ -47,7 +50,8 @@ bool Scheduler::steal(u32 cpu, Core& from, bool is_balancing) {
     Core& core = core_of(cpu);
     PairLock const locked(core, from);
     SchedulerEntity* found = from.waiting.front();
-    while (found != nullptr && !(may_use(*found, cpu) && (is_balancing || (group_fits(core, *found) && core.wanted_group == none))))
+    while (found != nullptr &&
+           !(may_use(*found, cpu) && (is_balancing || (group_fits(core, *found) && core.wanted_group == none))))
         found = from.waiting.next(*found);
     if (found == nullptr) return false;
     if (SchedulerEntity const* const own = first_for(core, cpu); own != nullptr) {
@@ -58,7 +62,8 @@ bool Scheduler::steal(u32 cpu, Core& from, bool is_balancing) {
             if (is_before(own->virtual_time_, floor)) shift_all(core, floor - own->virtual_time_);
             return false;
         }
-        if (is_before(found->virtual_time_ + lag, own->virtual_time_)) shift_all(from, own->virtual_time_ - lag - found->virtual_time_);
+        if (is_before(found->virtual_time_ + lag, own->virtual_time_))
+            shift_all(from, own->virtual_time_ - lag - found->virtual_time_);
     }
     take_out(from, *found);
     found->home_.store(core.index, std::memory_order_relaxed);
@@ -140,7 +145,8 @@ void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_
     core.cpus.for_each([&](u32 cpu) {
         CpuState const& state = cpus_[cpu];
         if (state.current == nullptr || !may_use(entity, cpu)) return;
-        u64 const had = state.current->virtual_time_ + (now > state.charged_at ? scaled(*state.current, now - state.charged_at) : 0);
+        u64 const had = state.current->virtual_time_ +
+                        (now > state.charged_at ? scaled(*state.current, now - state.charged_at) : 0);
         if (!is_before(most, had)) return;
         most = had;
         victim = cpu;

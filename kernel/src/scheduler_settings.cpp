@@ -28,7 +28,8 @@ CpuSet Scheduler::shared_cpus() const {
 void Scheduler::publish_shared(CpuSet const& shared) {
     for (u32 word = 0; word < shared_.size(); word++) {
         u64 bits = 0;
-        for (u32 bit = 0; bit < 64; bit++) bits |= u64{shared.has(word * 64 + bit)} << bit;
+        for (u32 bit = 0; bit < 64; bit++)
+            bits |= u64{shared.has(word * 64 + bit)} << bit;
         shared_[word].store(bits, std::memory_order_relaxed);
     }
 }
@@ -48,7 +49,8 @@ CpuSet Scheduler::shared_without(u32 extra) const {
 }
 
 lib::Result<void> Scheduler::check(ScheduleSettings const& settings) const {
-    if (settings.weight == 0 || settings.weight > ScheduleSettings::max_weight || settings.cap > 100) return lib::fail(lib::Errc::OutOfRange);
+    if (settings.weight == 0 || settings.weight > ScheduleSettings::max_weight || settings.cap > 100)
+        return lib::fail(lib::Errc::OutOfRange);
     if ((settings.allowed & CpuSet::first(cpu_count_)).is_empty()) return lib::fail(lib::Errc::OutOfRange);
     if (settings.is_exclusive) return settings.cap == 0 ? lib::Result<void>{} : lib::fail(lib::Errc::OutOfRange);
     if ((settings.allowed & shared_cpus()).is_empty()) return lib::fail(lib::Errc::Busy);
@@ -57,7 +59,8 @@ lib::Result<void> Scheduler::check(ScheduleSettings const& settings) const {
 
 bool Scheduler::can_do_without(SchedulerEntity const& entity, CpuSet const& shared) {
     for (auto* other = all_.front(); other != nullptr; other = all_.next(*other))
-        if (other != &entity && !other->settings_.is_exclusive && (other->settings_.allowed & shared).is_empty()) return false;
+        if (other != &entity && !other->settings_.is_exclusive && (other->settings_.allowed & shared).is_empty())
+            return false;
     return true;
 }
 
@@ -72,11 +75,14 @@ u32 Scheduler::find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed
         core_of(cpu).cpus.for_each([&](u32 sibling) {
             SchedulerEntity const* const owner = cpus_[sibling].dedicated;
             if (owner == nullptr || owner == &entity) return;
-            if (owner->group_ == entity.group_) has_friend = true;
-            else if (!config_.share_cores) fits = false;
+            if (owner->group_ == entity.group_)
+                has_friend = true;
+            else if (!config_.share_cores)
+                fits = false;
         });
         if (!fits || !can_do_without(entity, shared_without(cpu))) continue;
-        u32 const cost = has_friend ? 0 : 1 + core_of(cpu).waiting_count.load(std::memory_order_relaxed) + core_of(cpu).running;
+        u32 const cost =
+            has_friend ? 0 : 1 + core_of(cpu).waiting_count.load(std::memory_order_relaxed) + core_of(cpu).running;
         if (cost >= best_cost) continue;
         best = cpu;
         best_cost = cost;
@@ -144,7 +150,8 @@ lib::Result<void> Scheduler::remove(SchedulerEntity& entity) {
     {
         HomeLock home(*this, entity);
         if (entity.state_ == State::Running) return lib::fail(lib::Errc::Busy);
-        bool const is_listed = !entity.settings_.is_exclusive && (entity.state_ == State::Waiting || entity.state_ == State::Throttled);
+        bool const is_listed =
+            !entity.settings_.is_exclusive && (entity.state_ == State::Waiting || entity.state_ == State::Throttled);
         if (is_listed) take_out(home.core(), entity);
         entity.state_ = State::Detached;
     }
@@ -221,7 +228,8 @@ void Scheduler::settle_exclusive(SchedulerEntity& entity, u64 now) {
         u32 const home = entity.home_.load(std::memory_order_relaxed);
         PairLock const locked(cores_[home], cores_[target]);
         if (entity.home_.load(std::memory_order_relaxed) != home) continue;
-        if (entity.state_ == State::Asleep || entity.state_ == State::Stopped) entity.home_.store(target, std::memory_order_relaxed);
+        if (entity.state_ == State::Asleep || entity.state_ == State::Stopped)
+            entity.home_.store(target, std::memory_order_relaxed);
         return;
     }
 }

@@ -45,11 +45,13 @@ TopologyLevels read_topology_levels(TopologyCpuid cpuid) {
         u32 const sizes = last >= 0x8000'0008 ? cpuid(0x8000'0008, 0).ecx : 0;
         if (u32 const id_bits = sizes >> 12 & 0xf; id_bits != 0) levels.package_shift = static_cast<u8>(id_bits);
         bool const has_extensions = (cpuid(0x8000'0001, 0).ecx >> 22 & 1) != 0;
-        if (has_extensions && last >= 0x8000'001e) levels.core_shift = bits_for((cpuid(0x8000'001e, 0).ebx >> 8 & 0xff) + 1);
+        if (has_extensions && last >= 0x8000'001e)
+            levels.core_shift = bits_for((cpuid(0x8000'001e, 0).ebx >> 8 & 0xff) + 1);
     } else if (first.eax >= 4) {
         u32 const cores = (cpuid(4, 0).eax >> 26) + 1;
         u8 const core_bits = bits_for(cores);
-        levels.core_shift = levels.package_shift > core_bits ? static_cast<u8>(levels.package_shift - core_bits) : u8{0};
+        levels.core_shift =
+            levels.package_shift > core_bits ? static_cast<u8>(levels.package_shift - core_bits) : u8{0};
     }
     if (levels.core_shift > levels.package_shift) levels.package_shift = levels.core_shift;
     return levels;
@@ -72,7 +74,8 @@ u32 Topology::node_of_domain(u32 domain) const {
 
 void Topology::add(u32 cpu, u32 apic_id, u32 domain) {
     u32 const thread_mask = (u32{1} << levels_.core_shift) - 1;
-    places_[cpu] = {apic_id, apic_id >> levels_.package_shift, apic_id >> levels_.core_shift, apic_id & thread_mask, node_number(domain)};
+    places_[cpu] = {apic_id, apic_id >> levels_.package_shift, apic_id >> levels_.core_shift, apic_id & thread_mask,
+                    node_number(domain)};
     count_ = cpu + 1;
 }
 
@@ -92,7 +95,8 @@ CpuSet Topology::cpus_of_node(u32 node) const {
 
 u32 Topology::core_count() const {
     u32 cores = 0;
-    for (u32 i = 0; i < count_; i++) cores += siblings(i).next(0) == i ? 1 : 0;
+    for (u32 i = 0; i < count_; i++)
+        cores += siblings(i).next(0) == i ? 1 : 0;
     return cores;
 }
 

@@ -146,7 +146,8 @@ def image(modules, append="", native_commands=None):
         if not ELF.is_file():
             raise Skip(f"there is no {ELF.relative_to(ROOT)}")
         files["boot/mullion.elf"] = ELF
-        commands = iso.mullion_config(append, modules)
+        # Whatever goes wrong, the run ends.
+        commands = iso.mullion_config(f"onfailure=poweroff {append}".rstrip(), modules)
     with tempfile.TemporaryDirectory(prefix="mullion-test-") as folder:
         path = pathlib.Path(folder, "boot.iso")
         iso.build(path, commands, files)

@@ -8,13 +8,13 @@ namespace boot {
 
 struct BringUp {
     drivers::AcpiInfo const& acpi;
-    lib::u32 limit;             // use at most so many CPUs, this one included; 0: all
-    lib::HostPhys startup_page; // MemorySummary::startup_page
+    lib::u32 limit;                             // use at most so many CPUs, this one included; 0: all
+    lib::HostPhys startup_page;                 // MemorySummary::startup_page
     lib::Delegate<lib::Result<void>()> prepare; // on each CPU as the last step; one where it fails is left out
 };
 
-// Brings up every enabled CPU of the MADT, one after the other, registers it with kernel/cpus and lets it wait. One that
-// does not answer in time is reported and left out. Needs the clock, this CPU's APIC and its apic_id. Fills
+// Brings up every enabled CPU of the MADT, one after the other, registers it with kernel/cpus and lets it wait. One
+// that does not answer in time is reported and left out. Needs the clock, this CPU's APIC and its apic_id. Fills
 // kernel::machine_topology().
 void bring_up_cpus(BringUp const& request);
 

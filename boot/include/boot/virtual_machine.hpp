@@ -8,6 +8,7 @@
 #include <kernel/time.hpp>
 #include <optional>
 #include <vm/vm.hpp>
+#include <vmm/decoder.hpp>
 #include <vmm/description.hpp>
 #include <vmm/guest_memory.hpp>
 #include <vmm/platform.hpp>
@@ -42,10 +43,18 @@ public:
     bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
     Nanos started_at() const { return started_at_; }
     void power_button();
+    // From outside, and even when it is paused: has_ended() follows.
+    void end(vm::EndReason reason, std::string_view why);
+    // No vCPU runs between them, and guest-visible time stands still. In CPU 0's run loop.
+    void pause();
+    void resume();
+    bool is_paused() const { return is_paused_; }
+    // Of all vCPUs, since the start.
+    Nanos cpu_time() const;
     // Prints why and how it ended, for people and for scripts.
     void report_end();
 
-    // vm::VirtualPlatform
+    // vm::VirtualPlatform, called with interrupts off
     u64 port_in(u16 port, u8 size) override;
     void port_out(u16 port, u8 size, u64 value) override;
     vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
@@ -58,7 +67,7 @@ public:
     void vm_stopped() override;
 
     // vmm::Host, called by the platform, that is, with its lock held
-    Nanos now() override { return kernel::now(); }
+    Nanos now() override { return (is_paused_ ? paused_at_ : kernel::now()) - lost_; }
     void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
     void cancel_timer(u16 device, u32 id) override;
     void set_irq_line(u32, bool) override {} // the platform routes lines itself
@@ -81,12 +90,18 @@ private:
         u16 device = 0;
         u32 id = 0;
         u64 generation = 0;
+        Nanos deadline{}; // in the guest's time
+        bool is_armed = false;
         void expired() { owner->timer_expired(*this); }
     };
     static constexpr u32 max_timers = 16;
 
     template <typename Body> decltype(auto) with_platform(Body&& body) {
         kernel::InterruptGuard const no_interrupts;
+        return with_platform_in_exit(static_cast<Body&&>(body));
+    }
+    // For a vCPU between an exit and the next entry: interrupts are off already.
+    template <typename Body> decltype(auto) with_platform_in_exit(Body&& body) {
         platform_lock_.lock();
         struct Unlock {
             kernel::Spinlock& lock;
@@ -97,12 +112,21 @@ private:
     bool fail(std::string_view what);
     bool build();
     bool load();
+    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }
     bool schedule();
     void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
     void vcpu_stopped();
+    void let_go();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
-    void tell_changed_eoi_vectors();
+    void tell_changed_eoi_vectors() {
+        if (platform_->take_eoi_vectors_changed()) [[unlikely]]
+            post_eoi_vectors();
+    }
+    void post_eoi_vectors();
+    vm::Outcome stop_at_tables(vm::Vcpu& vcpu, u64 address);
+    vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
+    vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vmm::Instruction const& instruction, vmm::CpuMode mode);
 
     vmm::VmDescription const& description_;
     Modules const& modules_;
@@ -115,6 +139,11 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    std::atomic<bool> is_held_{false}; // vCPUs may not run
+    bool is_paused_ = false;           // time stands still
+    u64 paused_tsc_ = 0;
+    Nanos paused_at_{};                      // machine time
+    Nanos lost_{};                           // how far the guest's time is behind the machine's
     bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};

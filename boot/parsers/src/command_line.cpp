@@ -76,10 +76,10 @@ bool set_log_level(std::string_view value, Options& options) {
     return choose(value, choices, options.log_level);
 }
 
-bool set_panic(std::string_view value, Options& options) {
-    static constexpr Choice<PanicAction> choices[] = {
-        {"halt", PanicAction::Halt}, {"reboot", PanicAction::Reboot}, {"poweroff", PanicAction::PowerOff}};
-    return choose(value, choices, options.on_panic);
+bool set_failure(std::string_view value, Options& options) {
+    static constexpr Choice<FailureAction> choices[] = {
+        {"halt", FailureAction::Halt}, {"reboot", FailureAction::Reboot}, {"poweroff", FailureAction::PowerOff}};
+    return choose(value, choices, options.on_failure);
 }
 
 bool set_clock(std::string_view value, Options& options) {
@@ -115,7 +115,8 @@ struct Option {
 constexpr Option option_table[] = {
     {"console", "{com1[,BAUD]|com2[,BAUD]|screen|none},...", "where messages go (default com1,screen)", set_console},
     {"loglevel", "error|warning|info|debug", "least important messages shown (default info)", set_log_level},
-    {"onpanic", "halt|reboot|poweroff", "what the machine does after a panic (default halt)", set_panic},
+    {"onfailure", "halt|reboot|poweroff", "after a panic, or when Mullion or every VM fails to start (default halt)",
+     set_failure},
     {"clock", "auto|hpet|pmtimer|pit", "reference for the TSC frequency (default auto)", set_clock},
     {"vmx-disable", "WORDS", "features of VT-x to do without, comma-separated (for tests)", set_vmx_disable},
     {"svm-disable", "WORDS", "features of AMD-V to do without, comma-separated (for tests)", set_svm_disable},

@@ -44,6 +44,10 @@ public:
 
     // Log lines: never refused. Waits for the hardware only when the queue is full.
     void write_log(std::string_view text);
+    // Text for people from whoever has the line, "\n" ending a line: never refused, waits like write_log().
+    void print(std::string_view text);
+    // True: so much goes out without waiting. False: on_console_space() follows when it does.
+    bool has_room(u32 bytes);
     // Guest bytes: as many as there is room for. Fewer: on_console_space() follows.
     u32 write(ConsoleUser& user, std::span<u8 const> bytes);
     u32 read(ConsoleUser& user, std::span<u8> bytes);
@@ -58,9 +62,12 @@ public:
     void set_monitor(ConsoleUser& monitor) { monitor_ = &monitor; }
     bool has_owner() const { return owner_ != nullptr; }
     bool is_attached(ConsoleUser const& user) const { return owner_ == &user; }
+    // Both tell the monitor by on_console_space().
     void enter_monitor();
     void leave_monitor();
     bool is_in_monitor() const { return in_monitor_; }
+    // Whether the last byte written, by whomever, ended a line.
+    bool is_at_line_start() const { return at_line_start_; }
 
 private:
     static constexpr u32 output_size = 32 * 1024;
@@ -71,6 +78,7 @@ private:
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
     void put(u8 byte);
     void send_queued();
+    void send_locked();
     void send_unsent();
     bool receive(); // true: there is something to read
     u32 take_input(std::span<u8> bytes);

@@ -32,7 +32,9 @@ struct alignas(64) Cpu {
     DescriptorTables tables;
     lib::u64 stack_top = 0;
     CallQueue calls;
-    Runnable* loaded = nullptr; // whose state this CPU's registers hold; the run loop's
+    std::atomic<Runnable*> loaded{nullptr}; // whose state this CPU's registers hold; the run loop's
+    std::atomic<lib::u64> idle_nanos{0};    // in HLT, without what began at `idle_since`
+    std::atomic<lib::u64> idle_since{0};    // 0: not in HLT
 };
 
 inline Cpu& this_cpu() {

@@ -18,7 +18,8 @@ public:
     }
     static constexpr CpuSet first(lib::u32 count) {
         CpuSet set;
-        for (lib::u32 i = 0; i < count; i++) set.add(i);
+        for (lib::u32 i = 0; i < count; i++)
+            set.add(i);
         return set;
     }
     constexpr void add(lib::u32 cpu) { words_[cpu / 64] |= lib::u64{1} << cpu % 64; }
@@ -27,7 +28,8 @@ public:
     constexpr bool is_empty() const { return *this == CpuSet{}; }
     constexpr lib::u32 count() const {
         lib::u32 sum = 0;
-        for (auto const word : words_) sum += static_cast<lib::u32>(std::popcount(word));
+        for (auto const word : words_)
+            sum += static_cast<lib::u32>(std::popcount(word));
         return sum;
     }
     // The first member at or behind `from`; max_cpus: none.
@@ -39,16 +41,18 @@ public:
         }
         return max_cpus;
     }
-    template <typename Body>
-    constexpr void for_each(Body body) const {
-        for (lib::u32 cpu = next(0); cpu < max_cpus; cpu = next(cpu + 1)) body(cpu);
+    template <typename Body> constexpr void for_each(Body body) const {
+        for (lib::u32 cpu = next(0); cpu < max_cpus; cpu = next(cpu + 1))
+            body(cpu);
     }
     friend constexpr CpuSet operator&(CpuSet a, CpuSet const& b) {
-        for (std::size_t i = 0; i < a.words_.size(); i++) a.words_[i] &= b.words_[i];
+        for (std::size_t i = 0; i < a.words_.size(); i++)
+            a.words_[i] &= b.words_[i];
         return a;
     }
     friend constexpr CpuSet operator|(CpuSet a, CpuSet const& b) {
-        for (std::size_t i = 0; i < a.words_.size(); i++) a.words_[i] |= b.words_[i];
+        for (std::size_t i = 0; i < a.words_.size(); i++)
+            a.words_[i] |= b.words_[i];
         return a;
     }
     friend constexpr bool operator==(CpuSet const&, CpuSet const&) = default;

@@ -10,6 +10,13 @@ void set_log_level(LogLevel level);
 bool is_logged(LogLevel level);
 // Where each complete line goes besides the ring; nullptr: nowhere.
 void set_log_sink(lib::TextSink* sink);
+// The lines still in the ring, piece by piece: positions count the bytes ever written. read_log() gives what is at
+// `position`, or the oldest that is left, and moves it behind.
+struct LogRange {
+    std::size_t begin, end;
+};
+LogRange log_range();
+std::string_view read_log(std::size_t& position, std::span<char> buffer);
 // The lines still in the ring, oldest first.
 void dump_log(lib::TextSink& sink);
 

@@ -1,6 +1,6 @@
 #pragma once
-// What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU, account for it, over and over;
-// HLT when there is nothing. Interrupts are off except in HLT and in guests.
+// What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU, account for it, over and
+// over; HLT when there is nothing. Interrupts are off except in HLT and in guests.
 #include <kernel/scheduler.hpp>
 
 namespace kernel {
@@ -12,7 +12,8 @@ enum class RunResult : u8 { Work, Sleep, Yield, Stopped };
 class Runnable : public SchedulerEntity {
 public:
     using SchedulerEntity::SchedulerEntity;
-    // Runs on the calling CPU until something wants the CPU back; must look at Cpu::work_pending before each guest entry.
+    // Runs on the calling CPU until something wants the CPU back; must look at Cpu::work_pending before each guest
+    // entry.
     virtual RunResult run() = 0;
     // Takes its state out of the calling CPU's registers, where it ran last.
     virtual void unload() = 0;
@@ -38,8 +39,8 @@ Scheduler& scheduler();
 
 // From any CPU and context.
 void wake(Runnable& runnable);
-// Takes it from the scheduler and out of every CPU. Busy while it runs: make it stop first. From the run loop only, with
-// no lock held.
+// Takes it from the scheduler and out of every CPU. Busy while it runs: make it stop first. From the run loop only,
+// with no lock held.
 lib::Result<void> remove_runnable(Runnable& runnable);
 
 } // namespace kernel

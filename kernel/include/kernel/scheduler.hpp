@@ -1,12 +1,13 @@
 #pragma once
-// Which vCPU runs on which physical CPU, and for how long. Pure decisions: no clock, no interrupts, no guest; the run loop
-// (kernel/run_loop.hpp) carries them out, tests/unit/kernel/scheduler_test.cpp drives them through millions of steps.
+// Which vCPU runs on which physical CPU, and for how long. Pure decisions: no clock, no interrupts, no guest; the run
+// loop (kernel/run_loop.hpp) carries them out, tests/unit/kernel/scheduler_test.cpp drives them through millions of
+// steps.
 //
-// Every core (the CPUs that share one: SMT siblings) has a queue of waiting entities ordered by virtual time, which is CPU
-// time divided by weight: who has had least comes first. A CPU takes from its own core's queue; when that is empty it
-// steals, so that no CPU idles while somebody who may run there waits; and at the end of each slice it looks at other
-// cores' queues and steals who is behind by more than a slice, so that fairness holds across cores too.
-// Not supported: real-time priorities, gang scheduling, migration costs and caches (but the last core is preferred).
+// Every core (the CPUs that share one: SMT siblings) has a queue of waiting entities ordered by virtual time, which is
+// CPU time divided by weight: who has had least comes first. A CPU takes from its own core's queue; when that is empty
+// it steals, so that no CPU idles while somebody who may run there waits; and at the end of each slice it looks at
+// other cores' queues and steals who is behind by more than a slice, so that fairness holds across cores too. Not
+// supported: real-time priorities, gang scheduling, migration costs and caches (but the last core is preferred).
 #include <array>
 #include <atomic>
 #include <kernel/cpu_set.hpp>
@@ -26,10 +27,10 @@ using lib::u8;
 struct ScheduleSettings {
     static constexpr u32 max_weight = 10'000;
     static constexpr u32 usual_weight = 100;
-    CpuSet allowed{};           // physical CPUs it may run on
-    u32 weight = usual_weight;  // 1 to 10000: its share among those that compete
-    u32 cap = 0;                // percent of one CPU it gets at most; 0: no limit
-    bool is_exclusive = false;  // has a CPU (and with SMT a core) to itself, without a tick
+    CpuSet allowed{};          // physical CPUs it may run on
+    u32 weight = usual_weight; // 1 to 10000: its share among those that compete
+    u32 cap = 0;               // percent of one CPU it gets at most; 0: no limit
+    bool is_exclusive = false; // has a CPU (and with SMT a core) to itself, without a tick
 };
 
 struct QueueTag;
@@ -73,9 +74,9 @@ struct Decision {
 class Scheduler {
 public:
     struct Config {
-        u64 slice = 5'000'000;         // ns, for the usual weight and above
+        u64 slice = 5'000'000;          // ns, for the usual weight and above
         u64 shortest_slice = 1'000'000; // for small weights; also how long a running entity is safe from a wake-up
-        bool share_cores = false;      // different groups may run on SMT siblings
+        bool share_cores = false;       // different groups may run on SMT siblings
     };
     // Makes a CPU call pick() soon. Called without locks, also for the calling CPU.
     using Kick = lib::Delegate<void(u32 cpu)>;
@@ -114,10 +115,10 @@ private:
     using State = SchedulerEntity::State;
     using Queue = lib::IntrusiveList<SchedulerEntity, QueueTag>;
     static constexpr u32 none = ~u32{0};
-    static constexpr u64 any_lag = 4;          // steps that an entity's claim outlives a move to another core
+    static constexpr u64 any_lag = 4; // steps that an entity's claim outlives a move to another core
     static constexpr u64 cap_period = 10'000'000;
     static constexpr u64 shortest_burst = 500'000;
-    static constexpr u32 balance_victims = 2;  // cores looked at per slice
+    static constexpr u32 balance_victims = 2; // cores looked at per slice
 
     struct alignas(64) Core {
         Spinlock lock;
@@ -126,7 +127,7 @@ private:
         Queue waiting;   // by virtual time
         Queue throttled; // by resume time
         u64 virtual_time = 0;
-        u64 turn_started = 0;   // when the group that runs here began to
+        u64 turn_started = 0;    // when the group that runs here began to
         u32 wanted_group = none; // the next group; until the others have left nobody starts
         u32 running = 0;
         std::atomic<u32> waiting_count{0};
@@ -148,7 +149,9 @@ private:
 
     Core& core_of(u32 cpu) { return cores_[cpus_[cpu].core]; }
     u64 slice_of(SchedulerEntity const& entity) const;
-    static u64 scaled(SchedulerEntity const& entity, u64 nanos) { return nanos * ScheduleSettings::max_weight / entity.settings_.weight; }
+    static u64 scaled(SchedulerEntity const& entity, u64 nanos) {
+        return nanos * ScheduleSettings::max_weight / entity.settings_.weight;
+    }
     u64 step_of(SchedulerEntity const& entity) const { return scaled(entity, slice_of(entity)); }
     static bool is_before(u64 a, u64 b) { return static_cast<i64>(a - b) < 0; }
 
@@ -198,7 +201,7 @@ private:
     u32 core_for(SchedulerEntity const& entity, u32 preferred_core);
     void relocate(SchedulerEntity& entity, u64 now);
     void put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks); // both locks
-    void shift_all(Core& core, u64 by); // lock
+    void shift_all(Core& core, u64 by);                                                       // lock
     bool has_idle() const;
     void kick_all(CpuSet const& cpus);
     void set_idle(u32 cpu) { idle_[cpu / 64].fetch_or(u64{1} << cpu % 64, std::memory_order_seq_cst); }

@@ -1,6 +1,7 @@
 #pragma once
-// Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the caller
-// (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core types.
+// Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the
+// caller (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core
+// types.
 #include <kernel/cpu_set.hpp>
 #include <lib/delegate.hpp>
 #include <lib/x86/instructions.hpp>
@@ -15,7 +16,7 @@ struct TopologyLevels {
     lib::u8 package_shift = 0;
     friend bool operator==(TopologyLevels const&, TopologyLevels const&) = default;
 };
-// [intel/vol3] 10.9, leaves 1Fh, 0Bh, or 1 and 4; [amd/vol3] E.4.7 and E.4.17, leaves 8000_0008h and 8000_001Eh. With
+// [intel/vol3] 9.9, leaves 1Fh, 0Bh, or 1 and 4; [amd/vol3] E.4.7 and E.4.17, leaves 8000_0008h and 8000_001Eh. With
 // none of them every CPU is a core of its own.
 TopologyLevels read_topology_levels(TopologyCpuid cpuid);
 

@@ -30,14 +30,14 @@ TEST(CommandLine, HasDefaults) {
 }
 
 TEST(CommandLine, TakesEveryOption) {
-    auto const parsed = parse("console=com2,9600 loglevel=debug\tonpanic=reboot clock=pit cpus=3");
+    auto const parsed = parse("console=com2,9600 loglevel=debug\tonfailure=reboot clock=pit cpus=3");
     EXPECT_EQ(parsed.diagnostics, "");
     EXPECT_FALSE(parsed.options.com[0].is_wanted);
     EXPECT_TRUE(parsed.options.com[1].is_wanted);
     EXPECT_EQ(parsed.options.com[1].baud, 9600U);
     EXPECT_FALSE(parsed.options.screen);
     EXPECT_EQ(parsed.options.log_level, boot::LogLevel::Debug);
-    EXPECT_EQ(parsed.options.on_panic, boot::PanicAction::Reboot);
+    EXPECT_EQ(parsed.options.on_failure, boot::FailureAction::Reboot);
     EXPECT_EQ(parsed.options.clock, boot::ClockSource::Pit);
     EXPECT_EQ(parsed.options.cpus, 3U);
 }
@@ -69,7 +69,7 @@ TEST(CommandLine, ReportsWrongValuesAndKeepsTheDefault) {
     for (std::string_view const text :
          {"loglevel=loud", "loglevel=", "loglevel", "cpus=0", "cpus=513", "cpus=4x", "cpus=-1", "cpus=99999999999",
           "console=", "console=com3", "console=9600", "console=com1,0", "console=com1,9601", "console=com1,9600,9600",
-          "clock=tsc", "onpanic=dance"}) {
+          "clock=tsc", "onfailure=dance"}) {
         auto const parsed = parse(text);
         EXPECT_NE(parsed.diagnostics.find("expected"), std::string::npos) << text;
         EXPECT_EQ(parsed.options.log_level, boot::LogLevel::Info) << text;
@@ -91,7 +91,7 @@ TEST(CommandLine, HelpNamesEveryOption) {
     std::array<char, 2048> buffer{};
     lib::BufferSink sink(buffer);
     boot::write_option_help(sink);
-    for (std::string_view const key : {"console=", "loglevel=", "onpanic=", "clock=", "cpus="})
+    for (std::string_view const key : {"console=", "loglevel=", "onfailure=", "clock=", "cpus="})
         EXPECT_NE(sink.view().find(key), std::string_view::npos) << key;
 }
 

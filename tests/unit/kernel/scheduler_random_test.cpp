@@ -104,9 +104,11 @@ protected:
 
 TEST_P(SchedulerRandom, HoldsItsInvariants) {
     auto const& shape = GetParam();
-    machine = std::make_unique<SimulatedMachine>(shape.cpus, Scheduler::Config{.share_cores = shape.shares_cores}, shape.threads);
+    machine = std::make_unique<SimulatedMachine>(shape.cpus, Scheduler::Config{.share_cores = shape.shares_cores},
+                                                 shape.threads);
     machine->shares_cores = shape.shares_cores;
-    for (int i = 0; i < 8; i++) add_one();
+    for (int i = 0; i < 8; i++)
+        add_one();
     u64 longest = 0;
     while (machine->steps < shape.steps) {
         machine->run_for(1 + random(200'000));
@@ -119,7 +121,8 @@ TEST_P(SchedulerRandom, HoldsItsInvariants) {
             if (task->waiting_since == SimulatedMachine::never) continue;
             longest = std::max(longest, machine->now - task->waiting_since);
         }
-        // Nobody starves: 12 entities, of which the heaviest weighs 1000 times the lightest and the smallest cap is 1 %.
+        // Nobody starves: 12 entities, of which the heaviest weighs 1000 times the lightest and the smallest cap is 1
+        // %.
         ASSERT_LT(longest, 12'000 * ms) << "step " << machine->steps;
     }
     RecordProperty("picks", static_cast<int>(machine->picks));

@@ -9,17 +9,22 @@ namespace {
 constexpr u64 ms = 1'000'000;
 constexpr u64 second = 1'000 * ms;
 
-double share(SimulatedMachine::Task const& task, u64 before, u64 time) { return double(task.entity.used() - before) / double(time); }
+double share(SimulatedMachine::Task const& task, u64 before, u64 time) {
+    return double(task.entity.used() - before) / double(time);
+}
 
 std::vector<double> shares_over(SimulatedMachine& machine, u64 time) {
     std::vector<u64> before;
-    for (auto& task : machine.tasks) before.push_back(task->entity.used());
+    for (auto& task : machine.tasks)
+        before.push_back(task->entity.used());
     machine.run_for(time);
     std::vector<double> result;
     // What runs now has been charged up to its last decision only.
-    for (u32 i = 0; i < machine.cpus.size(); i++) machine.kick(i);
+    for (u32 i = 0; i < machine.cpus.size(); i++)
+        machine.kick(i);
     machine.settle();
-    for (std::size_t i = 0; i < machine.tasks.size(); i++) result.push_back(share(*machine.tasks[i], before[i], time));
+    for (std::size_t i = 0; i < machine.tasks.size(); i++)
+        result.push_back(share(*machine.tasks[i], before[i], time));
     return result;
 }
 
@@ -30,8 +35,10 @@ std::vector<double> fair_shares(std::vector<ScheduleSettings> const& all, double
         changed = false;
         double left = cpus, weights = 0;
         for (std::size_t i = 0; i < all.size(); i++) {
-            if (result[i] >= 0) left -= result[i];
-            else weights += all[i].weight;
+            if (result[i] >= 0)
+                left -= result[i];
+            else
+                weights += all[i].weight;
         }
         for (std::size_t i = 0; i < all.size(); i++) {
             if (result[i] >= 0) continue;
@@ -70,18 +77,22 @@ TEST(Scheduler, RunsWhatIsWokenAtOnceOnAnIdleCpu) {
 
 TEST(Scheduler, EqualWeightsShareOneCpuEqually) {
     SimulatedMachine machine(1);
-    for (int i = 0; i < 8; i++) machine.add({});
+    for (int i = 0; i < 8; i++)
+        machine.add({});
     machine.wake_all();
     machine.run_for(100 * ms);
-    for (double const got : shares_over(machine, second)) EXPECT_NEAR(got, 1.0 / 8, 0.006);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 1.0 / 8, 0.006);
 }
 
 TEST(Scheduler, NobodyWaitsLongerThanARoundOfSlices) {
     SimulatedMachine machine(1);
-    for (int i = 0; i < 8; i++) machine.add({});
+    for (int i = 0; i < 8; i++)
+        machine.add({});
     machine.wake_all();
     machine.run_for(5 * second);
-    for (auto& task : machine.tasks) EXPECT_LE(task->longest_wait, 8 * 5 * ms);
+    for (auto& task : machine.tasks)
+        EXPECT_LE(task->longest_wait, 8 * 5 * ms);
 }
 
 TEST(Scheduler, WeightsAreHeldWithinTwoPercentOverASecond) {
@@ -91,13 +102,16 @@ TEST(Scheduler, WeightsAreHeldWithinTwoPercentOverASecond) {
         machine.check_always = false;
         std::vector<ScheduleSettings> all;
         auto const count = 2 + random() % 7;
-        for (std::size_t i = 0; i < count; i++) all.push_back({.weight = static_cast<u32>(1 + random() % 1000)});
-        for (auto const& settings : all) machine.add(settings);
+        for (std::size_t i = 0; i < count; i++)
+            all.push_back({.weight = static_cast<u32>(1 + random() % 1000)});
+        for (auto const& settings : all)
+            machine.add(settings);
         machine.wake_all();
         machine.run_for(second);
         auto const expected = fair_shares(all, 1);
         auto const got = shares_over(machine, second);
-        for (std::size_t i = 0; i < count; i++) EXPECT_NEAR(got[i], expected[i], 0.02) << "round " << round << " weight " << all[i].weight;
+        for (std::size_t i = 0; i < count; i++)
+            EXPECT_NEAR(got[i], expected[i], 0.02) << "round " << round << " weight " << all[i].weight;
     }
 }
 
@@ -131,10 +145,12 @@ TEST(Scheduler, ASleeperGetsNoCreditBeyondItsCap) {
 
 TEST(Scheduler, ThreeShareTwoCpusEqually) {
     SimulatedMachine machine(2);
-    for (int i = 0; i < 3; i++) machine.add({});
+    for (int i = 0; i < 3; i++)
+        machine.add({});
     machine.wake_all();
     machine.run_for(second);
-    for (double const got : shares_over(machine, second)) EXPECT_NEAR(got, 2.0 / 3, 0.02);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 2.0 / 3, 0.02);
 }
 
 TEST(Scheduler, WeightsHoldAcrossCpus) {
@@ -146,15 +162,17 @@ TEST(Scheduler, WeightsHoldAcrossCpus) {
         std::vector<ScheduleSettings> all;
         auto const count = cpus + 1 + random() % 6;
         for (std::size_t i = 0; i < count; i++)
-            all.push_back({.weight = static_cast<u32>(50 + random() % 200), .cap = random() % 4 == 0 ? static_cast<u32>(10 + random() % 80) : 0});
-        for (auto const& settings : all) machine.add(settings);
+            all.push_back({.weight = static_cast<u32>(50 + random() % 200),
+                           .cap = random() % 4 == 0 ? static_cast<u32>(10 + random() % 80) : 0});
+        for (auto const& settings : all)
+            machine.add(settings);
         machine.wake_all();
         machine.run_for(2 * second);
         auto const expected = fair_shares(all, cpus);
         auto const got = shares_over(machine, second);
         for (std::size_t i = 0; i < count; i++)
-            EXPECT_NEAR(got[i], expected[i], 0.02) << "round " << round << " cpus " << cpus << " task " << i << " weight " << all[i].weight
-                                                   << " cap " << all[i].cap;
+            EXPECT_NEAR(got[i], expected[i], 0.02) << "round " << round << " cpus " << cpus << " task " << i
+                                                   << " weight " << all[i].weight << " cap " << all[i].cap;
     }
 }
 
@@ -171,7 +189,8 @@ TEST(Scheduler, ALongLonelyPastCostsNobodyHisTurn) {
     machine.wake(newcomer);
     machine.run_for(second);
     auto const got = shares_over(machine, second);
-    for (double const one : got) EXPECT_GT(one, 0.45) << "everybody gets about half a CPU";
+    for (double const one : got)
+        EXPECT_GT(one, 0.45) << "everybody gets about half a CPU";
 }
 
 TEST(Scheduler, PinnedStaysOnItsCpu) {
@@ -196,7 +215,8 @@ TEST(Scheduler, AffinityChangeMovesARunningOne) {
 TEST(Scheduler, ExclusiveRunsAloneAndWithoutATick) {
     SimulatedMachine machine(2);
     auto& owner = machine.add({.is_exclusive = true});
-    for (int i = 0; i < 4; i++) machine.add({});
+    for (int i = 0; i < 4; i++)
+        machine.add({});
     machine.wake_all();
     u32 const cpu = machine.cpus[0].task == &owner ? 0 : 1;
     EXPECT_EQ(machine.cpus[cpu].task, &owner);
@@ -205,7 +225,8 @@ TEST(Scheduler, ExclusiveRunsAloneAndWithoutATick) {
     auto const got = shares_over(machine, second);
     EXPECT_EQ(owner.dispatches, dispatches);
     EXPECT_NEAR(got[0], 1.0, 0.001);
-    for (std::size_t i = 1; i < got.size(); i++) EXPECT_NEAR(got[i], 0.25, 0.01);
+    for (std::size_t i = 1; i < got.size(); i++)
+        EXPECT_NEAR(got[i], 0.25, 0.01);
 }
 
 TEST(Scheduler, ExclusiveKeepsItsCpuWhileAsleep) {
@@ -213,7 +234,8 @@ TEST(Scheduler, ExclusiveKeepsItsCpuWhileAsleep) {
     auto& owner = machine.add({.is_exclusive = true});
     owner.busy_min = owner.busy_max = 10 * ms;
     owner.sleep_min = owner.sleep_max = 30 * ms;
-    for (int i = 0; i < 3; i++) machine.add({});
+    for (int i = 0; i < 3; i++)
+        machine.add({});
     machine.wake_all();
     machine.run_for(second);
     EXPECT_EQ(owner.longest_wait, 0U);
@@ -234,14 +256,16 @@ TEST(Scheduler, CpuThatAnotherIsPinnedToCannotBeTaken) {
     auto& task = machine.add({});
     ASSERT_TRUE(machine.scheduler->set_exclusive(task.entity, true, machine.now));
     SchedulerEntity second_one;
-    EXPECT_EQ(machine.scheduler->add(second_one, {.allowed = machine.all_cpus(), .is_exclusive = true}).error(), lib::Errc::Busy);
+    EXPECT_EQ(machine.scheduler->add(second_one, {.allowed = machine.all_cpus(), .is_exclusive = true}).error(),
+              lib::Errc::Busy);
     EXPECT_EQ(machine.scheduler->set_affinity(task.entity, CpuSet::single(1), machine.now).error(), lib::Errc::Busy);
 }
 
 TEST(Scheduler, ExclusiveCanBeGivenUpAgain) {
     SimulatedMachine machine(2);
     auto& task = machine.add({});
-    for (int i = 0; i < 3; i++) machine.add({});
+    for (int i = 0; i < 3; i++)
+        machine.add({});
     machine.wake_all();
     ASSERT_TRUE(machine.scheduler->set_exclusive(task.entity, true, machine.now));
     machine.settle();
@@ -249,17 +273,19 @@ TEST(Scheduler, ExclusiveCanBeGivenUpAgain) {
     ASSERT_TRUE(machine.scheduler->set_exclusive(task.entity, false, machine.now));
     machine.settle();
     machine.run_for(second);
-    for (double const got : shares_over(machine, second)) EXPECT_NEAR(got, 0.5, 0.02);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 0.5, 0.02);
 }
 
 TEST(Scheduler, RefusesSettingsThatMakeNoSense) {
     SimulatedMachine machine(2);
     SchedulerEntity entity;
     auto const all = machine.all_cpus();
-    for (ScheduleSettings const& bad : {ScheduleSettings{.allowed = all, .weight = 0}, ScheduleSettings{.allowed = all, .weight = 10'001},
-                                        ScheduleSettings{.allowed = all, .cap = 101}, ScheduleSettings{.allowed = {}},
-                                        ScheduleSettings{.allowed = CpuSet::single(7)},
-                                        ScheduleSettings{.allowed = all, .cap = 10, .is_exclusive = true}})
+    for (ScheduleSettings const& bad :
+         {ScheduleSettings{.allowed = all, .weight = 0}, ScheduleSettings{.allowed = all, .weight = 10'001},
+          ScheduleSettings{.allowed = all, .cap = 101}, ScheduleSettings{.allowed = {}},
+          ScheduleSettings{.allowed = CpuSet::single(7)},
+          ScheduleSettings{.allowed = all, .cap = 10, .is_exclusive = true}})
         EXPECT_EQ(machine.scheduler->add(entity, bad).error(), lib::Errc::OutOfRange);
     ASSERT_TRUE(machine.scheduler->add(entity, {.allowed = all}));
     EXPECT_EQ(machine.scheduler->add(entity, {.allowed = all}).error(), lib::Errc::BadState);
@@ -308,7 +334,8 @@ TEST(Scheduler, RareSleeperRunsWithinAMillisecondAmongBusyOnes) {
     sleeper.busy_min = sleeper.busy_max = ms / 10;
     sleeper.sleep_min = 20 * ms;
     sleeper.sleep_max = 30 * ms;
-    for (int i = 0; i < 8; i++) machine.add({});
+    for (int i = 0; i < 8; i++)
+        machine.add({});
     machine.wake_all();
     machine.run_for(second);
     sleeper.longest_wait = 0;
@@ -336,12 +363,14 @@ TEST(Scheduler, VmsNeverShareACore) {
     machine.add({}, 2);
     machine.wake_all(); // every step checks
     machine.run_for(second);
-    for (double const got : shares_over(machine, second)) EXPECT_NEAR(got, 0.5, 0.03);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 0.5, 0.03);
 }
 
 TEST(Scheduler, SiblingsOfOneVmDoNotStarveAnother) {
     SimulatedMachine machine(2, {}, 2);
-    for (int i = 0; i < 4; i++) machine.add({}, 1);
+    for (int i = 0; i < 4; i++)
+        machine.add({}, 1);
     machine.add({}, 2);
     machine.wake_all();
     machine.run_for(second);
@@ -356,13 +385,15 @@ TEST(Scheduler, VmsShareACoreWhenAllowed) {
     machine.add({}, 1);
     machine.add({}, 2);
     machine.wake_all();
-    for (double const got : shares_over(machine, second)) EXPECT_NEAR(got, 1.0, 0.01);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 1.0, 0.01);
 }
 
 TEST(Scheduler, ExclusiveOwnsTheWholeCore) {
     SimulatedMachine machine(4, {}, 2);
     auto& owner = machine.add({.is_exclusive = true}, 1);
-    for (int i = 0; i < 3; i++) machine.add({}, 2);
+    for (int i = 0; i < 3; i++)
+        machine.add({}, 2);
     machine.wake_all();
     machine.run_for(100 * ms);
     u32 const core = machine.cpus[0].task == &owner || machine.cpus[1].task == &owner ? 0 : 1;

@@ -1,6 +1,6 @@
 #pragma once
-// A machine of CPUs that obey a kernel::Scheduler, with vCPUs that compute and sleep by plan; time is a number. Every CPU
-// does what kernel/run_loop.hpp does: pick, run until the decision's end, a kick, or the end of the work.
+// A machine of CPUs that obey a kernel::Scheduler, with vCPUs that compute and sleep by plan; time is a number. Every
+// CPU does what kernel/run_loop.hpp does: pick, run until the decision's end, a kick, or the end of the work.
 #include <algorithm>
 #include <fakes/cpu.hpp>
 #include <gtest/gtest.h>
@@ -15,14 +15,17 @@ struct SchedulerProbe {
     using State = SchedulerEntity::State;
     static State state(SchedulerEntity const& entity) { return entity.state_; }
     static bool may_use(Scheduler const& s, SchedulerEntity const& entity, u32 cpu) { return s.may_use(entity, cpu); }
-    static bool group_fits(Scheduler& s, SchedulerEntity const& entity, u32 cpu) { return s.group_fits(s.core_of(cpu), entity); }
+    static bool group_fits(Scheduler& s, SchedulerEntity const& entity, u32 cpu) {
+        return s.group_fits(s.core_of(cpu), entity);
+    }
     static u32 core(Scheduler const& s, u32 cpu) { return s.cpus_[cpu].core; }
     static SchedulerEntity* current(Scheduler const& s, u32 cpu) { return s.cpus_[cpu].current; }
     static bool is_changing_group(Scheduler& s, u32 cpu) { return s.core_of(cpu).wanted_group != Scheduler::none; }
     static std::size_t queued(Scheduler& s, u32 core) {
         std::size_t count = 0;
         auto& queue = s.cores_[core].waiting;
-        for (auto* entity = queue.front(); entity != nullptr; entity = queue.next(*entity)) count++;
+        for (auto* entity = queue.front(); entity != nullptr; entity = queue.next(*entity))
+            count++;
         return count;
     }
     static u32 waiting_count(Scheduler& s, u32 core) { return s.cores_[core].waiting_count.load(); }
@@ -56,7 +59,8 @@ struct SimulatedMachine {
     explicit SimulatedMachine(u32 cpu_count, Scheduler::Config config = {}, u32 threads_per_core = 1)
         : scheduler(std::make_unique<Scheduler>()), cpus(cpu_count) {
         std::array<u32, max_cpus> core_of{};
-        for (u32 i = 0; i < cpu_count; i++) core_of[i] = i / threads_per_core;
+        for (u32 i = 0; i < cpu_count; i++)
+            core_of[i] = i / threads_per_core;
         scheduler->start(config, cpu_count, core_of, Scheduler::Kick::to<&SimulatedMachine::kick>(*this));
     }
     void kick(u32 cpu) { cpus[cpu].kicked = true; }
@@ -81,7 +85,8 @@ struct SimulatedMachine {
         settle();
     }
     void wake_all() {
-        for (auto& task : tasks) wake(*task);
+        for (auto& task : tasks)
+            wake(*task);
     }
     Task* task_of(SchedulerEntity* entity) {
         for (auto& task : tasks)
@@ -113,7 +118,8 @@ struct SimulatedMachine {
         cpu.task = decision.entity == nullptr ? nullptr : task_of(decision.entity);
         cpu.until = decision.until;
         cpu.ran_from = now;
-        if (before != nullptr && before != cpu.task && before->wants_to_run && before->waiting_since == never) before->waiting_since = now;
+        if (before != nullptr && before != cpu.task && before->wants_to_run && before->waiting_since == never)
+            before->waiting_since = now;
         ASSERT_GT(cpu.until, now) << "a decision that ends before it begins";
         if (cpu.task == nullptr) return;
         if (cpu.task != before) cpu.task->dispatches++;
@@ -134,9 +140,11 @@ struct SimulatedMachine {
             u64 next = end;
             for (auto const& cpu : cpus) {
                 next = std::min(next, cpu.until);
-                if (cpu.task != nullptr && cpu.task->work_left != never) next = std::min(next, cpu.ran_from + cpu.task->work_left);
+                if (cpu.task != nullptr && cpu.task->work_left != never)
+                    next = std::min(next, cpu.ran_from + cpu.task->work_left);
             }
-            for (auto const& task : tasks) next = std::min(next, task->wakes_at);
+            for (auto const& task : tasks)
+                next = std::min(next, task->wakes_at);
             now = std::max(now, next);
             if (now >= end) break;
             step();
@@ -150,8 +158,10 @@ struct SimulatedMachine {
         for (u32 i = 0; i < cpus.size(); i++) {
             Cpu& cpu = cpus[i];
             account(cpu);
-            if (cpu.task != nullptr && cpu.task->work_left == 0) finish_burst(i);
-            else if (cpu.until <= now) cpu.kicked = true;
+            if (cpu.task != nullptr && cpu.task->work_left == 0)
+                finish_burst(i);
+            else if (cpu.until <= now)
+                cpu.kicked = true;
         }
         for (auto& task : tasks)
             if (task->wakes_at <= now) wake(*task);

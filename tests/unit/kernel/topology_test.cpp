@@ -61,7 +61,8 @@ TEST(Topology, NothingKnownMakesEveryCpuACore) {
 }
 
 TEST(Topology, LyingShiftsStayInBounds) {
-    CpuidTable cpuid{{{{0, 0}, {0xb, intel, 0, 0}}, {{0xb, 0}, {0xffff'ffff, 1, 0x100, 0}}, {{0xb, 1}, {0xffff'ffff, 1, 0x201, 0}}}};
+    CpuidTable cpuid{
+        {{{0, 0}, {0xb, intel, 0, 0}}, {{0xb, 0}, {0xffff'ffff, 1, 0x100, 0}}, {{0xb, 1}, {0xffff'ffff, 1, 0x201, 0}}}};
     auto const levels = cpuid.levels();
     Topology topology;
     topology.set_levels(levels);
@@ -73,7 +74,8 @@ TEST(Topology, SiblingsAndNodes) {
     Topology topology;
     topology.set_levels({1, 3});
     u32 const domains[] = {7, 7, 7, 7, 3, 3, 3, 3};
-    for (u32 i = 0; i < 8; i++) topology.add(i, i < 4 ? i : i + 4, domains[i]); // second package: APIC IDs 8 to 11
+    for (u32 i = 0; i < 8; i++)
+        topology.add(i, i < 4 ? i : i + 4, domains[i]); // second package: APIC IDs 8 to 11
     EXPECT_EQ(topology.siblings(2), CpuSet::single(2) | CpuSet::single(3));
     EXPECT_EQ(topology.core_count(), 4U);
     EXPECT_EQ(topology.node_count(), 2U);
@@ -81,7 +83,8 @@ TEST(Topology, SiblingsAndNodes) {
     EXPECT_EQ(topology.place(5).package, 1U);
     EXPECT_EQ(topology.place(5).thread, 1U);
     CpuSet second;
-    for (u32 i = 4; i < 8; i++) second.add(i);
+    for (u32 i = 4; i < 8; i++)
+        second.add(i);
     EXPECT_EQ(topology.cpus_of_node(1), second);
 }
 
@@ -96,7 +99,8 @@ TEST(Topology, NoSratIsOneNode) {
 
 TEST(CpuSet, WalksItsMembers) {
     CpuSet set;
-    for (u32 const cpu : {0U, 63U, 64U, 255U}) set.add(cpu);
+    for (u32 const cpu : {0U, 63U, 64U, 255U})
+        set.add(cpu);
     std::vector<u32> seen;
     set.for_each([&](u32 cpu) { seen.push_back(cpu); });
     EXPECT_EQ(seen, (std::vector<u32>{0, 63, 64, 255}));

@@ -58,6 +58,7 @@ public:
     }
 
 private:
+    void write(u64 offset, u32 value);
     u32 read_register(u32 index) const;
     void write_register(u32 index, u32 value);
     void write_redirection(u32 pin, u64 entry);

@@ -12,7 +12,8 @@ using lib::u32;
 using lib::u8;
 
 enum class LogLevel : u8 { Error, Warning, Info, Debug };
-enum class PanicAction : u8 { Halt, Reboot, PowerOff };
+// After a panic, when Mullion cannot start, and when no VM can.
+enum class FailureAction : u8 { Halt, Reboot, PowerOff };
 enum class ClockSource : u8 { Automatic, Hpet, PmTimer, Pit };
 
 struct SerialConsole {
@@ -24,7 +25,7 @@ struct Options {
     SerialConsole com[2] = {{.is_wanted = true}, {}}; // COM1, COM2
     bool screen = true;                               // text mode or framebuffer, whichever the loader left
     LogLevel log_level = LogLevel::Info;
-    PanicAction on_panic = PanicAction::Halt;
+    FailureAction on_failure = FailureAction::Halt;
     ClockSource clock = ClockSource::Automatic;
     u32 cpus = 0;                 // use at most so many; 0: all
     std::string_view vmx_disable; // features of VT-x to do without, as if the CPU lacked them

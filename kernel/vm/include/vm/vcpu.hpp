@@ -43,6 +43,16 @@ struct Exception {
 constexpr Exception general_protection() { return {13, true, 0, 0}; }
 constexpr Exception invalid_opcode() { return {6, false, 0, 0}; }
 
+enum class CodeMode : u8 { Bits16, Bits32, Bits64 };
+enum class Paging : u8 { Off, Bits32, Bits32Large, Pae, Long };
+// Where and how a vCPU executes: all that it takes to fetch and decode its next instruction.
+struct CodeState {
+    u64 linear; // address of the instruction
+    u64 cr3;
+    CodeMode mode;
+    Paging paging;
+};
+
 // Why run() gave the CPU back.
 enum class Leave : u8 { Work, Sleep, Yield, Stopped };
 
@@ -58,6 +68,7 @@ inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
 inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
+inline constexpr u32 tsc_held = 1U << 10;  // the TSC has to leave out a pause
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
 
@@ -102,6 +113,8 @@ public:
     virtual void set_dr7(u64 value) = 0;
     virtual u32 privilege_level() = 0;
     virtual bool is_64_bit() = 0; // runs 64-bit code, not only in long mode
+    // A backend that reads its control block directly may do better.
+    virtual CodeState code_state();
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
@@ -116,6 +129,8 @@ public:
     void reset();
 
     Vm& vm() { return vm_; }
+    // CPUID leaf 1 without OSXSAVE, kept up to date.
+    CpuidRegs const& features() const { return features_; }
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
@@ -128,6 +143,12 @@ public:
     // Guest TSC = host TSC + offset.
     u64 tsc_offset() const { return tsc_offset_; }
     virtual void set_tsc_offset(u64 offset) = 0;
+    // The guest's TSC shall not show that so many ticks have passed in which it did not run; from any CPU. Timers that
+    // fire too early for that are armed again.
+    void hold_tsc(u64 ticks) {
+        held_ticks_.fetch_add(ticks, std::memory_order_relaxed);
+        post(request::tsc_held);
+    }
 
     // Sets requests and sees to it that they are looked up soon; from any CPU.
     void post(u32 requests);
@@ -165,6 +186,9 @@ public:
     void print_registers(lib::TextSink& sink);
 
 protected:
+    // The host's TSC at a time of the guest's; never ~0.
+    u64 host_deadline(u64 deadline_guest_tsc);
+
     std::array<u64, 16> gpr_{};
     std::atomic<u32> requests_{0};
     bool has_exception_ = false;
@@ -173,6 +197,9 @@ protected:
     Exception pending_exception_{};
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
+    CpuidRegs features_{};
+    // The hardware takes edge interrupts from apic().pending() by itself while the guest runs, told by vectors::notify.
+    std::atomic<bool> takes_posted_{false};
     std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
@@ -181,11 +208,13 @@ protected:
     LocalApic apic_;
     kernel::Timer apic_timer_;
     std::atomic<u8> startup_vector_{0};
+    std::atomic<u64> held_ticks_{0}; // not yet in the offset
     CodeWindow code_window_;
 
 private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
+    void update_features();
 };
 
 // What becomes of an exit: the one router, shared by both vendors.

@@ -1,0 +1,133 @@
+"""The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
+import re
+
+from framework import PROMPT, boot, boot_linux, check_power_off, description, guest, system_test, verdict
+
+MONITOR = re.escape("mullion> ")
+SWITCH = b"\x01c"
+
+
+def ask(console, line, seconds=60):
+    """Types one command and returns what it printed."""
+    console.send(line + "\r")
+    console.expect(re.escape(line) + "\r\n", seconds)
+    start = console._position
+    found = console.expect(MONITOR, seconds)
+    return bytes(console.seen[start:found.start()]).decode(errors="replace").replace("\r", "").strip()
+
+
+def row(text, name):
+    rows = [line.split() for line in text.splitlines() if line.startswith(name)]
+    assert len(rows) == 1, text
+    return rows[0]
+
+
+def guest_seconds(console):
+    return float(console.command("cut -d' ' -f1 /proc/uptime"))
+
+
+def run_seconds(console):
+    hours, minutes, seconds = row(ask(console, "vm list"), "linux")[-2].split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+
+
+def look_around(console):
+    fields = row(ask(console, "vm list"), "linux")
+    assert fields[1:4] == ["running", "1", "256"] and fields[-1] == "console", fields
+    assert 0 < float(fields[4]) <= 100 and int(fields[5]) > 0, fields
+    memory = ask(console, "mem")
+    assert re.search(r"memory of running VMs +256 MiB", memory), memory
+    exits = ask(console, "exits linux")
+    assert row(exits, "hlt") and int(row(exits, "all")[1]) > 100, exits
+    assert "mullion: " in ask(console, "log all") or "Mullion starts" in ask(console, "log all")
+    assert len(ask(console, "log 3").splitlines()) == 3
+    assert row(ask(console, "cpu"), "0")[3:] == ["linux", "vCPU", "0"]
+    assert "Mullion" in ask(console, "version")
+
+
+def make_mistakes(console):
+    assert ask(console, "vn list") == "unknown command vn; try help (did you mean vm?)"
+    assert ask(console, "vm strat linux").endswith("(did you mean vm start?)")
+    assert ask(console, "vm start") == "vm start: expected: vm start NAME"
+    assert ask(console, "vm start nobody") == "there is no VM nobody; there are: linux"
+    assert ask(console, "vm start linux") == "linux runs already"
+    assert ask(console, "vm resume linux") == "linux is not paused"
+
+
+def pause_and_resume(console):
+    assert ask(console, "vm pause linux") == "linux stands still"
+    assert row(ask(console, "vm list"), "linux")[1] == "paused"
+    assert ask(console, "vm pause linux") == "linux is paused already"
+    began = run_seconds(console)
+    while (paused := run_seconds(console) - began) < 10:
+        assert row(ask(console, "vm list"), "linux")[4] == "0.0"
+    assert ask(console, "vm resume linux") == "linux goes on"
+    return paused
+
+
+@system_test()
+def whole_tour():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert "vm start NAME" in ask(console, "help")
+        look_around(console)
+        make_mistakes(console)
+
+        console.send(SWITCH)
+        console.expect("console of linux")
+        assert console.command("echo still $((40 + 2))") == "still 42"
+        before = guest_seconds(console)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        began = run_seconds(console)
+        paused = pause_and_resume(console)
+        console.send("vm con\tli\t\r")
+        console.expect("console of linux")
+        assert console.command("sleep 1; echo awake") == "awake"
+        took = guest_seconds(console) - before
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        passed = run_seconds(console) - began
+        assert 1 <= took <= passed - paused + 3, (took, passed, paused)
+        console.send("vm reset linux\r")
+        console.expect("vm linux: started")
+        console.send("vm kill linux\r")
+        console.expect("when you leave the monitor")
+        assert row(ask(console, "vm list"), "linux")[1] == "off"
+        assert ask(console, "vm kill linux") == "linux is off: start it first"
+        console.send(SWITCH)
+        check_power_off(console, status=1)
+        assert [how for _, how, _ in verdict.ended_vms(bytes(console.seen))] == ["reset: by the monitor", "killed: by the monitor"]
+
+
+@system_test(limit=700)
+def poweroff_waits_for_guests_but_not_for_ever():
+    """On two CPUs, with a guest of two. Nobody in it listens to the power button."""
+    modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
+               "initrd.img": guest.initramfs()}
+    with boot(modules, cpus=2) as console:
+        console.expect(PROMPT, 500)
+        console.send("while :; do :; done & echo bu''sy\n")
+        console.expect("busy")
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert len(re.findall(r"linux vCPU [01]", ask(console, "cpu"))) == 2
+        assert ask(console, "vm pause linux") == "linux stands still"
+        ask(console, "vm list")
+        assert row(ask(console, "vm list"), "linux")[4] == "0.0"
+        assert ask(console, "vm stop linux") == "linux is paused: resume or kill it"
+        assert ask(console, "vm resume linux") == "linux goes on"
+        ask(console, "vm list")
+        assert float(row(ask(console, "vm list"), "linux")[4]) > 50
+        console.send(SWITCH)
+        console.expect("console of linux")
+        console.command("kill $!")  # idle, half a minute is soon over
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert "waiting for every VM" in ask(console, "poweroff")
+        assert "kill does not wait" in ask(console, "vm stop linux")
+        check_power_off(console, 500, status=1)
+        (_, how, _), = verdict.ended_vms(bytes(console.seen))
+        assert how == "killed: did not switch itself off in time", how

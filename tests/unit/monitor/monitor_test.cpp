@@ -1,0 +1,242 @@
+#include <boot/monitor.hpp>
+
+#include "kernel/kernel_cpu.hpp"
+#include <algorithm>
+#include <gtest/gtest.h>
+#include <kernel/cpus.hpp>
+#include <string>
+#include <vector>
+
+namespace {
+
+using boot::VmPhase;
+using lib::u32;
+using lib::u8;
+
+// A line that takes everything at once.
+class Line final : public kernel::ConsolePort {
+public:
+    u32 write_some(std::span<u8 const> bytes) override {
+        out.append(bytes.begin(), bytes.end());
+        return static_cast<u32>(bytes.size());
+    }
+    u32 read_some(std::span<u8> bytes) override {
+        u32 count = 0;
+        while (count < bytes.size() && !in.empty()) {
+            bytes[count++] = static_cast<u8>(in.front());
+            in.erase(0, 1);
+        }
+        return count;
+    }
+    void write_all(std::span<u8 const> bytes) override { write_some(bytes); }
+    void set_input_wanted(bool) override {}
+    std::string in, out;
+};
+
+class Guest final : public kernel::ConsoleUser {
+public:
+    void on_console_input() override { inputs++; }
+    void on_console_space() override {}
+    std::string_view console_name() const override { return "guest"; }
+    unsigned inputs = 0;
+};
+
+class Vms final : public boot::VmControl {
+public:
+    std::vector<boot::VmStatus> vms;
+    std::vector<std::string> calls;
+    boot::ControlResult answer{};
+
+    u32 vm_count() const override { return static_cast<u32>(vms.size()); }
+    boot::VmStatus vm_status(u32 vm) override { return vms[vm]; }
+    u32 cpu_count() const override { return 1; }
+    boot::CpuStatus cpu_status(u32) override { return {}; }
+    void describe(lib::TextSink& sink) const override { sink.write("VT-x: nothing"); }
+    boot::ControlResult start(u32 vm) override { return note("start", vm); }
+    boot::ControlResult stop(u32 vm) override { return note("stop", vm); }
+    boot::ControlResult reset(u32 vm) override { return note("reset", vm); }
+    boot::ControlResult pause(u32 vm) override { return note("pause", vm); }
+    boot::ControlResult resume(u32 vm) override { return note("resume", vm); }
+    boot::ControlResult kill(u32 vm) override { return note("kill", vm); }
+    boot::ControlResult attach_console(u32 vm) override { return note("console", vm); }
+    void end_machine(boot::MachineEnd end, bool at_once) override {
+        calls.push_back(std::string(end == boot::MachineEnd::PowerOff ? "poweroff" : "reboot") +
+                        (at_once ? " now" : ""));
+    }
+
+private:
+    boot::ControlResult note(std::string const& what, u32 vm) {
+        calls.push_back(what + " " + std::string(vms[vm].name));
+        return answer;
+    }
+};
+
+class MonitorTest : public KernelCpu {
+protected:
+    MonitorTest() {
+        kernel::start_clock(1'000'000'000, 0);
+        console.set_port(&line);
+        console.set_monitor(monitor);
+        console.attach(guest);
+        vms.vms.resize(2);
+        vms.vms[0].name = "web";
+        vms.vms[0].phase = VmPhase::Running;
+        vms.vms[0].vcpus = 2;
+        vms.vms[0].memory = 256 * lib::MiB;
+        vms.vms[0].has_console = true;
+        vms.vms[1].name = "db";
+    }
+    std::string type(std::string const& keys) {
+        line.out.clear();
+        line.in += keys;
+        console.pump();
+        monitor.run_pending();
+        std::string plain;
+        for (std::size_t i = 0; i < line.out.size(); i++) // without carriage returns and ESC [ K
+            if (line.out[i] == '\x1b')
+                i += 2;
+            else if (line.out[i] != '\r')
+                plain += line.out[i];
+        return plain;
+    }
+    // What a command prints, without its echo and the prompt behind.
+    std::string ask(std::string const& command) {
+        if (!monitor.is_open())
+            type("\x01"
+                 "c");
+        std::string const all = type(command + "\r");
+        auto const begin = all.find('\n') + 1;
+        auto const end = all.rfind("mullion> ");
+        return end == std::string::npos || end < begin ? all.substr(begin) : all.substr(begin, end - begin);
+    }
+    Line line;
+    Guest guest;
+    Vms vms;
+    void wake() { wakes++; }
+    unsigned wakes = 0;
+    kernel::Console console;
+    boot::Monitor monitor{vms, console, lib::Delegate<void()>::to<&MonitorTest::wake>(*this)};
+};
+
+TEST_F(MonitorTest, OpensAndClosesByTheEscape) {
+    EXPECT_EQ(type("x"), "") << "that was for the guest";
+    EXPECT_EQ(guest.inputs, 1U);
+    EXPECT_TRUE(type("\x01"
+                     "c")
+                    .ends_with("mullion> "));
+    EXPECT_TRUE(monitor.is_open());
+    EXPECT_EQ(type("\x01"
+                   "c"),
+              "\nconsole of web\n");
+    EXPECT_FALSE(monitor.is_open());
+    u8 byte = 0;
+    EXPECT_EQ(console.read(guest, {&byte, 1}), 0U) << "what was typed before or in the monitor does not reach it";
+}
+
+TEST_F(MonitorTest, OnlyNotesItInTheInterrupt) {
+    line.in = "\x01"
+              "c";
+    console.pump();
+    EXPECT_EQ(line.out, "");
+    EXPECT_GT(wakes, 0U);
+}
+
+TEST_F(MonitorTest, CallsWhatTheCommandNames) {
+    for (auto const* const what : {"start", "stop", "reset", "pause", "resume", "kill"})
+        ask(std::string("vm ") + what + " db");
+    ask("poweroff");
+    ask("reboot now");
+    EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
+                                                   "kill db", "poweroff", "reboot now"}));
+}
+
+TEST_F(MonitorTest, SaysWhyNot) {
+    vms.answer = std::unexpected("is off: start it first");
+    EXPECT_EQ(ask("vm kill db"), "db is off: start it first\n");
+    EXPECT_EQ(ask("vm console db"), "db is off: start it first\n");
+    EXPECT_TRUE(monitor.is_open());
+}
+
+TEST_F(MonitorTest, LeavesForAConsole) {
+    ask("vm console web");
+    monitor.run_pending();
+    EXPECT_FALSE(monitor.is_open());
+    EXPECT_EQ(vms.calls, std::vector<std::string>{"console web"});
+}
+
+TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
+    EXPECT_EQ(ask("frobnicate"), "unknown command frobnicate; try help\n");
+    EXPECT_EQ(ask("vresion"), "unknown command vresion; try help (did you mean version?)\n");
+    EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
+    EXPECT_EQ(ask("vm"), "vm: expected one of list start stop reset pause resume kill console; try help vm\n");
+    EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
+    EXPECT_EQ(ask("vm start web db"), "vm start: expected: vm start NAME\n");
+    EXPECT_EQ(ask("mem all"), "mem: expected: mem and nothing behind it\n");
+    EXPECT_EQ(ask("vm kill x"), "there is no VM x; there are: web db\n");
+    EXPECT_EQ(ask("poweroff later"), "expected nothing or now, found later\n");
+    EXPECT_EQ(ask("log -1"), "log: expected a number of lines or all, found -1\n");
+    EXPECT_EQ(ask("a b c d e f g h i"), "too many words: no command has more than 8\n");
+    EXPECT_EQ(ask(std::string(190, 'x')), "unknown command " + std::string(190, 'x') + "; try help\n");
+    EXPECT_EQ(ask("  "), "");
+    EXPECT_TRUE(vms.calls.empty());
+}
+
+TEST_F(MonitorTest, HelpsWithEveryCommandOrOne) {
+    std::string const all = ask("help");
+    for (auto const* const what : {"vm console NAME", "exits NAME", "poweroff [now]", "log [LINES|all]", "version"})
+        EXPECT_NE(all.find(what), std::string::npos) << what;
+    std::string const one = ask("help vm kill");
+    EXPECT_EQ(std::ranges::count(one, '\n'), 1);
+    EXPECT_TRUE(one.starts_with("  vm kill NAME")) << one;
+    EXPECT_EQ(ask("help nothing"), "unknown command nothing; try help\n");
+}
+
+TEST_F(MonitorTest, ListsVms) {
+    vms.vms[0].run_time = {3'723ULL * lib::nanos_per_second};
+    std::string const text = ask("vm list");
+    EXPECT_NE(text.find("web              running           2        256"), std::string::npos) << text;
+    EXPECT_NE(text.find("1:02:03  console\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("db               off               0          0      -        -          -\n"),
+              std::string::npos)
+        << text;
+}
+
+TEST_F(MonitorTest, ListsExitsByFrequency) {
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Hlt)] = 1;
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Cpuid)] = 3;
+    EXPECT_EQ(ask("exits web"), "reason                        exits  share %\n"
+                                "cpuid                             3     75.0\n"
+                                "hlt                               1     25.0\n"
+                                "all                               4\n");
+    EXPECT_EQ(ask("exits db"), "db is off\n");
+}
+
+TEST_F(MonitorTest, ShowsTheEndOfTheLog) {
+    for (int i = 0; i < 30; i++)
+        kernel::log_info("line {} of the test", i);
+    std::string const text = ask("log 2");
+    EXPECT_EQ(std::ranges::count(text, '\n'), 2);
+    EXPECT_NE(text.find("line 28 of the test\n"), std::string::npos) << text;
+    EXPECT_TRUE(text.ends_with("line 29 of the test\n")) << text;
+    EXPECT_EQ(std::ranges::count(ask("log"), '\n'), 20);
+    EXPECT_EQ(ask("mem").substr(0, 18), "managed by Mullion") << "the prompt came back";
+}
+
+TEST_F(MonitorTest, CompletesCommandsAndNames) {
+    ask("");
+    EXPECT_EQ(type("vm k\td\t"), "vm kill db ");
+    EXPECT_EQ(type("\x15"
+                   "ex\tw\t"),
+              "mullion> exits web ");
+    EXPECT_EQ(type("\x15help vm sto\t"), "mullion> help vm stop ");
+}
+
+TEST_F(MonitorTest, DrawsItsLineAgainBelowALogLine) {
+    ask("");
+    type("vm li");
+    console.write_log("[   1.000000] something\n");
+    EXPECT_EQ(type(""), "mullion> vm li");
+    EXPECT_EQ(type(""), "");
+}
+
+} // namespace
