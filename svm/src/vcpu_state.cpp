@@ -3,6 +3,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
+#include <vm/guest_walk.hpp>
 
 namespace svm {
 namespace {
@@ -106,6 +107,17 @@ VmcbSegment& Vcpu::segment_of(vm::SegmentName name) {
 vm::Segment Vcpu::segment(vm::SegmentName name) {
     VmcbSegment const& segment = segment_of(name);
     return {segment.selector, unpack_attributes(segment.attributes), segment.limit, segment.base};
+}
+
+vm::CodeState Vcpu::code_state() {
+    SaveArea const& area = save();
+    constexpr u16 d_bit = 1U << 10;
+    if (is_64_bit()) [[likely]]
+        return {area.rip, area.cr3, vm::CodeMode::Bits64, vm::Paging::Long};
+    bool const is_long = (area.efer & vm::efer::LMA) != 0;
+    return {(area.rip + area.cs.base) & 0xffff'ffff, area.cr3,
+            (area.cs.attributes & d_bit) != 0 ? vm::CodeMode::Bits32 : vm::CodeMode::Bits16,
+            is_long ? vm::Paging::Long : vm::paging_of(area.cr0, area.cr4)};
 }
 
 void Vcpu::set_segment(vm::SegmentName name, vm::Segment const& value) {

@@ -46,6 +46,7 @@ public:
         constexpr u16 l_bit = 1U << 9;
         return (save().efer & vm::efer::LMA) != 0 && (save().cs.attributes & l_bit) != 0;
     }
+    vm::CodeState code_state() override;
     void advance(u8 length) override;
     void drop_events() override;
     void set_tsc_offset(u64 offset) override;
