@@ -34,7 +34,11 @@ constexpr char const* name_of(Errc error) {
     return "?";
 }
 
-template <typename T> using Result = std::expected<T, Errc>;
+// A class of its own because std::expected may be dropped without a word.
+template <typename T> class [[nodiscard]] Result : public std::expected<T, Errc> {
+public:
+    using std::expected<T, Errc>::expected;
+};
 
 constexpr std::unexpected<Errc> fail(Errc error) { return std::unexpected<Errc>{error}; }
 
