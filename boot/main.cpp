@@ -94,7 +94,8 @@ extern "C" void boot_main(lib::u32 information_at) {
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
-    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page,
+                   lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
     run_virtual_machines(modules, *backend, options.on_failure);

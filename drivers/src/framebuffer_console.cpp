@@ -1,6 +1,7 @@
 #include <drivers/framebuffer_console.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 namespace drivers {
@@ -57,6 +58,8 @@ void FramebufferConsole::write(std::string_view text) {
     if (memory_ == nullptr) return;
     grid_.write(text);
     show();
+    // A CPU that halts next would keep the last pixels in its write-combining buffers. [intel/vol3] 12.3.1
+    std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 void FramebufferConsole::show() {

@@ -1,6 +1,6 @@
 #include <atomic>
 #include <kernel/apic.hpp>
-#include <kernel/cpu.hpp>
+#include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
@@ -48,6 +48,7 @@ extern "C" char const text_end[];
 void begin_panic(std::string_view what) {
     x86::cli();
     if (in_panic.exchange(true)) stop(); // a panic within a panic, or on a second CPU
+    if (cpu_count() > 1) local_apic().send_to_others(vectors::stop);
     lib::format(sink(), "\n\nmullion: PANIC on CPU {}: {}\n", this_cpu().index, what);
 }
 
@@ -64,6 +65,12 @@ void print_registers(TrapFrame const& f) {
 } // namespace
 
 void set_panic_sink(lib::TextSink* to) { panic_sink = to; }
+void stop_for_panic() {
+    for (;;) {
+        x86::cli();
+        x86::hlt();
+    }
+}
 void set_panic_end(void (*end)()) { panic_end = end; }
 
 Symbol symbol_at(u64 address) {

@@ -18,8 +18,7 @@ namespace x86 = lib::x86;
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    if (before_entry() == After::Enter)
-        svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
+    if (before_entry() == After::Enter) svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
     running_on_.store(~0U, std::memory_order_seq_cst);
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
@@ -162,8 +161,8 @@ bool Vcpu::deliver_events() {
     return true;
 }
 
-// True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is intercepted,
-// and when the next NMI waits already, that one instruction is stepped over.
+// True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is
+// intercepted, and when the next NMI waits already, that one instruction is stepped over.
 bool Vcpu::deliver_nmi() {
     if (nmi_state_ == NmiState::AtIret && save().rip != nmi_iret_rip_) nmi_state_ = NmiState::Free;
     if (nmi_state_ == NmiState::Blocked) return false;

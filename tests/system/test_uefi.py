@@ -9,7 +9,7 @@ GLYPH_WIDTH = 8
 def log_lines(console):
     """Mullion's lines on the serial line up to the start of the guest, which shares it from then on."""
     text = bytes(console.seen).decode(errors="replace")
-    own = text[text.index("Mullion starts") - 20:re.search(r"vm linux: started[^\r\n]*", text).end()]
+    own = text[:re.search(r"vm linux: started[^\r\n]*", text).end()]
     lines = re.findall(r"\[ *\d+\.\d{6}\] [^\r\n]*", own)
     assert len(lines) > 3, lines
     return lines

@@ -62,14 +62,18 @@ IoReply Ioapic::io(IoRequest const& request) {
             return {read_register(state_.select)};
         return {offset == IOREGSEL ? state_.select : u64{0}};
     }
-    u32 const value = static_cast<u32>(request.data);
     if (offset == IOREGSEL)
-        state_.select = static_cast<u8>(value);
-    else if (offset == IOWIN)
+        state_.select = static_cast<u8>(request.data);
+    else
+        write(offset, static_cast<u32>(request.data));
+    return {};
+}
+
+[[gnu::noinline]] void Ioapic::write(u64 offset, u32 value) {
+    if (offset == IOWIN)
         write_register(state_.select, value);
     else if (offset == EOIR)
         end_of_interrupt(static_cast<u8>(value));
-    return {};
 }
 
 u32 Ioapic::read_register(u32 index) const {

@@ -44,13 +44,14 @@ Vcpu::After Vcpu::before_entry() {
     return After::Enter;
 }
 
-// The APIC timer of a vCPU that runs is the VMX-preemption timer, where the CPU has one: it exits without an interrupt of
-// ours. It counts down in the guest only, so every entry says anew how long. [intel/vol3] 26.5.1
+// The APIC timer of a vCPU that runs is the VMX-preemption timer, where the CPU has one: it exits without an interrupt
+// of ours. It counts down in the guest only, so every entry says anew how long. [intel/vol3] 26.5.1
 [[gnu::noinline]] void Vcpu::load_preemption_timer() {
     u64 const now = x86::rdtsc();
     u64 const ahead = preemption_deadline_ > now ? preemption_deadline_ - now : 0;
     // Rounded up, so that it is never early but for a deadline too far for its 32 bits.
-    u64 const ticks = (ahead >> capabilities_.preemption_timer_shift) + (capabilities_.preemption_timer_shift != 0 ? 1 : 0);
+    u64 const ticks =
+        (ahead >> capabilities_.preemption_timer_shift) + (capabilities_.preemption_timer_shift != 0 ? 1 : 0);
     vmcs().write(field::PREEMPTION_TIMER_VALUE, static_cast<u32>(std::min<u64>(ticks, ~u32{0})));
 }
 
@@ -145,9 +146,10 @@ void Vcpu::intercept_x2apic() {
     for (u32 index = 0; index < count; index++) {
         u32 const offset = index * 16;
         // Registers whose value in the page is what RDMSR returns; the rest is not readable or counts down.
-        bool const is_plain = offset == ID || offset == VERSION || (offset == PPR && is_delivery_virtualized_) || offset == LDR || offset == SVR ||
-                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT ||
-                              offset == DIVIDE || (offset >= LVT_TIMER && offset <= LVT_ERROR);
+        bool const is_plain = offset == ID || offset == VERSION || (offset == PPR && is_delivery_virtualized_) ||
+                              offset == LDR || offset == SVR || (offset >= ISR && offset < ESR) || offset == ESR ||
+                              offset == INITIAL_COUNT || offset == DIVIDE ||
+                              (offset >= LVT_TIMER && offset <= LVT_ERROR);
         bool const pass_read = (registers && is_plain) || (mode && offset == TPR);
         bool const pass_write =
             (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));

@@ -42,6 +42,7 @@ void Vcpu::reset() {
     msrs_.reset();
     msrs_.set_firmware_mtrrs(GuestRam::hole_begin);
     apic_.reset();
+    update_features();
     set_xcr0(xcr0::X87);
     reset_registers();
 }
@@ -66,6 +67,20 @@ void Vcpu::reset_registers() {
     set_idt({0, 0xffff});
     set_dr7(0x400);
 }
+
+CodeState Vcpu::code_state() {
+    bool const is_long = (efer() & efer::LMA) != 0;
+    Segment const cs = segment(SegmentName::Cs);
+    bool const is_64 = is_long && (cs.attributes & segment::l_bit) != 0;
+    CodeMode const mode = is_64                                    ? CodeMode::Bits64
+                          : (cs.attributes & segment::db_bit) != 0 ? CodeMode::Bits32
+                                                                   : CodeMode::Bits16;
+    // In 64-bit mode CS has no base.
+    u64 const linear = is_64 ? rip() : (rip() + cs.base) & 0xffff'ffff;
+    return {linear, cr3(), mode, is_long ? Paging::Long : paging_of(cr0(), cr4())};
+}
+
+void Vcpu::update_features() { features_ = vm_.cpuid().features(id_, apic_.mode() != LocalApic::Mode::Disabled); }
 
 void Vcpu::set_xcr0(u64 value) {
     xcr0_ = value;
@@ -124,6 +139,7 @@ void Vcpu::end_of_interrupt(u8 vector) { vm_.platform().end_of_interrupt(vector)
 MsrResult Vcpu::write_apic_base(u64 value) {
     auto const before = apic_.mode();
     auto const result = apic_.write_base(value);
+    update_features();
     if (apic_.mode() != before) requests_.fetch_or(request::apic_mode | request::interrupt, std::memory_order_relaxed);
     return result;
 }

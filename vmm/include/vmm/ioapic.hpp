@@ -58,6 +58,7 @@ public:
     }
 
 private:
+    void write(u64 offset, u32 value);
     u32 read_register(u32 index) const;
     void write_register(u32 index, u32 value);
     void write_redirection(u32 pin, u64 entry);
@@ -70,9 +71,9 @@ private:
     State state_{};
     VectorSet eoi_vectors_;
     bool eoi_vectors_changed_ = false;
-    // A level-triggered input that is still asserted after its EOI interrupts again. A real one gives the processor time
-    // for some instructions in between, messages on a bus being slow; ours would leave it none. After `patience` such
-    // returns in a row each waits a little.
+    // A level-triggered input that is still asserted after its EOI interrupts again. A real one gives the processor
+    // time for some instructions in between, messages on a bus being slow; ours would leave it none. After `patience`
+    // such returns in a row each waits a little.
     static constexpr u8 patience = 64;
     static constexpr u64 pause_ns = 50'000;
     std::array<u8, pin_count> returns_{};

@@ -41,6 +41,7 @@ public:
 
     // One access of a vCPU. Unclaimed reads give all ones; only the low `size` bytes of the reply count.
     IoReply io(Space space, u64 address, u8 size, Op op, u64 data) { return bus_.io(space, address, size, op, data); }
+    void io_string(u16 port, u8 size, Op op, std::span<u8> bytes) { bus_.io_string(port, size, op, bytes); }
     void on(Event const& event) {
         if (event.device < devices_.size() && devices_[event.device] != nullptr) devices_[event.device]->on(event);
     }

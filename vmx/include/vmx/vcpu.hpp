@@ -48,9 +48,11 @@ public:
     u64 dr7() override { return vmcs().read(field::GUEST_DR7); }
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
+    vm::CodeState code_state() override;
     bool is_64_bit() override {
         // CS.L means nothing outside of long mode.
-        return entry_controls_.get<EntryControls::Ia32eModeGuest>() && (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
+        return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
+               (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
     }
     void advance(u8 length) override;
     void drop_events() override;
@@ -85,7 +87,8 @@ private:
             make_current();
         return Loaded::still_loaded();
     }
-    void make_current();
+    // Rare, so it shall not cost its callers registers.
+    [[clang::preserve_most]] void make_current();
     void load();
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
@@ -102,10 +105,12 @@ private:
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After memory_exit();
     After slow_exit(u16 reason);
     void step_over(u8 length);
     void requeue_interrupted_event();
     bool exception_exit(vm::Exit& exit);
+    void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
     void describe_register_access(vm::Exit& exit);
     After entry_failed(ExitReasonField reason);
@@ -143,7 +148,8 @@ private:
     EntryControls entry_controls_{};
     PinControls pin_controls_{};
     vm::Exit exit_; // the one being handled; a member because most of it is not worth initialising
-    u64 preemption_deadline_ = no_deadline; // of the APIC timer in host TSC, while the preemption timer stands in for it
+    u64 preemption_deadline_ =
+        no_deadline;          // of the APIC timer in host TSC, while the preemption timer stands in for it
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;
