@@ -5,7 +5,7 @@ from framework import boot, description, guest, system_test, verdict
 def expect_message(pattern, modules=None, status_known=True, **options):
     """Boots and waits for a line of Mullion's that matches; then the machine must end by itself, with a status that is not 0."""
     with boot(modules or {}, **options) as console:
-        console.expect(r"mullion: [^\r\n]*(?:" + pattern + ")", 120)
+        console.expect(r"(?:mullion|error): [^\r\n]*(?:" + pattern + ")", 120)
         end = console.until_end(120)
         assert end.orderly, f"the machine did not switch itself off: {end.reason}"
         if status_known:
