@@ -290,7 +290,7 @@ void expect_like_singles(std::size_t room, u8 mcr, u8 lcr, u8 ier, u32 reg, Op o
 }
 
 TEST(SerialPortString, IsLikeSingleAccesses) {
-    for (std::size_t const room : {0, 1, 39, 40, 100})
+    for (std::size_t const room : {0UL, 1UL, 39UL, 40UL, 100UL})
         for (u8 const mcr : {u8{0x08}, u8{0x18}})
             for (u8 const lcr : {u8{0x03}, u8{0x83}})
                 for (u8 const ier : {u8{0x00}, u8{0x02}, u8{0x07}})
