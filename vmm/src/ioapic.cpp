@@ -181,7 +181,12 @@ lib::Result<void> Ioapic::restore(State const& state) {
     collect_eoi_vectors();
     eoi_vectors_changed_ = true;
     returns_ = {};
-    held_back_.arm(host_.now() + Nanos{pause_ns}); // whatever was held back
+    // What was held back when the state was saved: asserted, open, and not on its way.
+    for (u32 pin = 0; pin < pin_count; pin++) {
+        Entry const entry{{state_.redirection[pin]}};
+        bool const is_open = is_level(entry) && !entry.get<Entry::Masked>() && !entry.get<Entry::RemoteIrr>();
+        if (is_open && (state_.lines >> pin & 1) != 0) held_back_.arm(host_.now() + Nanos{pause_ns});
+    }
     return {};
 }
 

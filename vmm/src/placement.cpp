@@ -8,8 +8,9 @@ namespace {
 template <typename Use> void for_each_free(std::span<E820Entry const> map, PlacementRequest const& request, Use use) {
     for (E820Entry const& entry : map) {
         if (entry.type != e820_ram) continue;
-        u64 const end = entry.size > ~u64{0} - entry.base ? ~u64{0} : entry.base + entry.size;
-        MemoryRange const piece{std::max(entry.base, request.within.begin), std::min(end, request.within.end)};
+        u64 const base = entry.base; // a copy: entries are packed, and std::max takes references
+        u64 const end = entry.size > ~u64{0} - base ? ~u64{0} : base + entry.size;
+        MemoryRange const piece{std::max(base, request.within.begin), std::min(end, request.within.end)};
         if (piece.begin >= piece.end) continue;
         if (!piece.overlaps(request.avoid)) {
             use(piece);
