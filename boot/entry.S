@@ -149,8 +149,8 @@ boot_high:
     ud2
 
 .section .rodata.boot, "a"
-not_multiboot2: .asciz "Mullion: not started by Multiboot2. In GRUB use the command multiboot2, not multiboot or linux.\r\n"
-no_long_mode: .asciz "Mullion: this CPU has no 64-bit mode; an x86-64 CPU is required.\r\n"
+not_multiboot2: .asciz "mullion: cannot start: not loaded by Multiboot2. In GRUB use the command multiboot2, not multiboot or linux.\r\n"
+no_long_mode: .asciz "mullion: cannot start: this CPU has no 64-bit mode; an x86-64 CPU is required.\r\n"
 .balign 8
 boot_gdt:
     .quad 0

@@ -116,7 +116,7 @@ bool VirtualMachine::load() {
     if (!entry) {
         std::array<char, 300> text{};
         lib::BufferSink sink(text);
-        lib::format(sink, "line {}: ", description_.line_of(vmm::Key::Kernel));
+        lib::format(sink, "line {}: kernel = \"{}\": ", description_.line_of(vmm::Key::Kernel), description_.kernel);
         vmm::format_load_error(sink, entry.error());
         return fail(sink.view());
     }
