@@ -79,13 +79,6 @@ def cpu_has_no_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), cpu_model="p4_prescott_celeron_336", status_known=False)
 
 
-@system_test()
-def cpu_has_no_64_bit_mode():
-    # Before 64-bit mode nobody knows yet how this machine is switched off: the message stays and the CPU halts.
-    with boot(linux_modules(), cpu_model="p3_katmai") as console:
-        console.expect(r"mullion: cannot start: [^\r\n]*64-bit", 120)
-
-
 @system_test(backend="qemu")
 def uefi_machine_without_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), kind="qemu", uefi=True, cpu_model="qemu64,-svm", status_known=False)

@@ -46,12 +46,6 @@ def behaviour_on_icelake():
     run_guest("behave", "all", cpu_model="corei7_icelake_u")
 
 
-@system_test()
-def behaviour_on_ryzen():
-    # Not "all": Bochs 2.7's AMD models report a write to CR0 after they have carried it out (docs/CAVEATS.md).
-    run_guest("behave", "apic", cpu_model="ryzen")
-
-
 @system_test(limit=700)
 def hostility():
     run_guest("hostile", "all", seconds=600)
