@@ -22,7 +22,8 @@ public:
         TscRatio ratio;
         bool is_exact = false;
         ratio.multiplier_ = lib::fixed_ratio(guest_hz, host_hz, fraction_bits, is_exact);
-        ratio.inverse_ = lib::fixed_ratio_up(host_hz, guest_hz, fraction_bits);
+        ratio.inverse_ =
+            lib::fixed_ratio_up(one, ratio.multiplier_, fraction_bits); // of what the hardware does, not of the rates
         return ratio;
     }
 
