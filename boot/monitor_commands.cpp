@@ -53,6 +53,7 @@ std::span<Monitor::Command const> Monitor::commands() {
         {"version", "", "what this is and what it uses", 0, 0, &Monitor::show_version},
         {"poweroff", "[now]", "stop every VM, then the machine", 0, 1, &Monitor::power_off},
         {"reboot", "[now]", "stop every VM, then start the machine again", 0, 1, &Monitor::reboot},
+        {"crash", "now", "fail as a bug would, to see report and onfailure=; every VM is lost", 1, 1, &Monitor::crash},
     };
     return table;
 }
@@ -228,6 +229,11 @@ void Monitor::show_version(Words const&) {
     vms_.describe(terminal_);
     lib::format(terminal_, "\nTSC {}.{:03} MHz\n", kernel::tsc_scale().hz() / 1'000'000,
                 kernel::tsc_scale().hz() / 1000 % 1000);
+}
+
+void Monitor::crash(Words const& arguments) {
+    if (arguments[0] != "now") return lib::format(terminal_, "expected crash now, found {}\n", arguments[0]);
+    vms_.crash();
 }
 
 void Monitor::end_machine(MachineEnd end, Words const& arguments) {

@@ -281,6 +281,8 @@ void Supervisor::end_machine(MachineEnd end, bool at_once) {
     }
 }
 
+void Supervisor::crash() { asm volatile("ud2"); }
+
 void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
     auto* const supervisor = new (std::nothrow) Supervisor(modules, backend, on_failure);
     if (supervisor == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");

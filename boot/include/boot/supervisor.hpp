@@ -37,6 +37,7 @@ public:
     ControlResult kill(u32 vm) override;
     ControlResult attach_console(u32 vm) override;
     void end_machine(MachineEnd end, bool at_once) override;
+    void crash() override;
 
 private:
     struct Slot {

@@ -67,6 +67,8 @@ public:
     virtual ControlResult attach_console(u32 vm) = 0;
     // After stop() of every VM, or at once.
     virtual void end_machine(MachineEnd end, bool at_once) = 0;
+    // Fails as a bug of ours would: the report, then what the option onfailure= says.
+    virtual void crash() = 0;
 
 protected:
     ~VmControl() = default;
