@@ -106,7 +106,8 @@ void Vcpu::set_interrupt_window(bool on) {
     set_intercept(exit_code::VINTR, on);
 }
 
-// While an interrupt waits for a lower TPR, lowering it by CR8 must exit.
+// While an interrupt waits for a lower TPR, lowering it by CR8 must exit. While one waits for anything else, a write to
+// CR8 aborts QEMU 7.2 (tcg_handle_interrupt), so it exits then too.
 void Vcpu::set_task_priority_intercept(bool on) {
     if (has_tpr_intercept_ == on) return;
     has_tpr_intercept_ = on;
@@ -143,15 +144,22 @@ bool Vcpu::deliver_events() {
     if (nmi_pending_ && deliver_nmi()) woken = true;
     set_interrupt_window(false);
     write_virtual_tpr();
-    int const vector = apic().highest_pending();
+    if (deliver_interrupt()) woken = true;
     // Held back by the TPR? Then lowering it must exit.
-    int const waiting = vector < 0 ? apic().highest_irr() : -1;
-    set_task_priority_intercept(waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0));
+    int const waiting = apic().highest_pending() < 0 ? apic().highest_irr() : -1;
+    set_task_priority_intercept(has_interrupt_window_ ||
+                                (waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0)));
+    return woken;
+}
+
+// True when one is on its way.
+bool Vcpu::deliver_interrupt() {
     if (inject_pic()) return true;
-    if (vector < 0) return woken;
+    int const vector = apic().highest_pending();
+    if (vector < 0) return false;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
-        return woken;
+        return false;
     }
     EventInfo info{};
     info.set<EventInfo::Vector>(static_cast<u8>(vector));

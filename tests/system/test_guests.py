@@ -5,6 +5,22 @@ from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
 NATIVE_OPTIONS = " native=1" if NATIVE else ""
 
 
+# What QEMU's TCG carries out, without an exit, where a CPU raises #GP: tables at addresses that are not canonical, and a
+# null task register, which it then aborts over. The guest loses its own handlers, with and without a hypervisor.
+OBEYED_BY_QEMU = ("lgdt_noncanonical", "lidt_noncanonical", "ltr_null")
+# QEMU 7.2 may deliver an injected interrupt twice: helper_vmrun() leaves its vector in exception_index, where the end of
+# a time slice before the next exit finds it. No CPU does.
+SPURIOUS_IN_QEMU = 64
+
+
+def is_obeyed_natively(instruction):
+    """Whether the guest, on the emulator's bare machine, does not survive this instruction of "privileged"."""
+    with boot_guest("hostile", f"test=privileged verbose=1 only={instruction}", native=True, kind="qemu", deterministic=True) as console:
+        console.expect(f"guest: privileged {instruction}", 60)
+        end = console.until_end(60)
+        return b"guest: done" not in console.seen or not end.orderly
+
+
 def finish_guest(console, seconds=300):
     """Each test must say ok, none may say FAIL."""
     status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
@@ -14,9 +30,9 @@ def finish_guest(console, seconds=300):
     check_power_off(console)
 
 
-def run_guest(name, test, seconds=300, **options):
+def run_guest(name, test, seconds=300, command_line="", **options):
     """Runs tests of a guest kernel."""
-    with boot_guest(name, f"test={test}{NATIVE_OPTIONS}", **options) as console:
+    with boot_guest(name, f"test={test} {command_line}{NATIVE_OPTIONS}", **options) as console:
         finish_guest(console, seconds)
 
 
@@ -111,9 +127,10 @@ def hostility():
 
 @system_test(guest_only=True, backend="qemu", limit=700)
 def hostility_on_amd():
-    # Not the rest: "privileged" ends in a triple fault there, and why is not known yet (docs/CAVEATS.md).
-    for test in ("msrs", "mmio"):
-        run_guest("hostile", test, kind="qemu")
+    # Left out is what this QEMU itself does not refuse, as a run without Mullion shows.
+    skip = [] if NATIVE else [name for name in OBEYED_BY_QEMU if is_obeyed_natively(name)]
+    run_guest("hostile", "all", kind="qemu", deterministic=True, seconds=600,
+              command_line=f"skip={','.join(skip)} spurious={SPURIOUS_IN_QEMU}")
 
 
 @system_test()

@@ -115,6 +115,7 @@ private:
     After prepare_entry();
     void renew_asid();
     bool deliver_events();
+    bool deliver_interrupt();
     bool deliver_nmi();
     bool inject_pic();
     bool can_take_interrupt() const;
