@@ -1,6 +1,6 @@
 #include <atomic>
 #include <kernel/apic.hpp>
-#include <kernel/cpu.hpp>
+#include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
@@ -14,7 +14,8 @@ namespace x86 = lib::x86;
 
 constinit lib::TextSink* panic_sink = nullptr;
 constinit void (*panic_end)() = nullptr;
-constinit std::atomic<bool> in_panic{false};
+constexpr lib::u32 nobody = ~lib::u32{0};
+constinit std::atomic<lib::u32> panicking_cpu{nobody};
 
 class NullSink final : public lib::TextSink {
 public:
@@ -35,17 +36,26 @@ extern "C" SymbolTable const symbol_table;
 extern "C" char const text_start[];
 extern "C" char const text_end[];
 
-[[noreturn]] void stop() {
-    if (panic_end != nullptr) panic_end();
+[[noreturn]] void halt() {
     for (;;) {
         x86::cli();
         x86::hlt();
     }
 }
 
+[[noreturn]] void stop() {
+    if (panic_end != nullptr) panic_end();
+    halt();
+}
+
 void begin_panic(std::string_view what) {
     x86::cli();
-    if (in_panic.exchange(true)) stop(); // a panic within a panic, or on a second CPU
+    lib::u32 before = nobody;
+    if (!panicking_cpu.compare_exchange_strong(before, this_cpu().index)) {
+        if (before == this_cpu().index) stop(); // a panic within a panic
+        halt();
+    }
+    if (cpu_count() > 1) local_apic().send_nmi_to_others();
     lib::format(sink(), "\n\nmullion: PANIC on CPU {}: {}\n", this_cpu().index, what);
 }
 
@@ -100,6 +110,11 @@ void print_backtrace(lib::TextSink& to, u64 rip, u64 rbp) {
         rbp = frame[0];
         rip = frame[1];
     }
+}
+
+void stop_if_panic_elsewhere() {
+    lib::u32 const who = panicking_cpu.load(std::memory_order_acquire);
+    if (who != nobody && who != this_cpu().index) halt();
 }
 
 void panic(std::string_view what) {

@@ -81,6 +81,7 @@ u32 Scheduler::find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed
                 fits = false;
         });
         if (!fits || !can_do_without(entity, shared_without(cpu))) continue;
+        CoreLock const locked(core_of(cpu));
         u32 const cost =
             has_friend ? 0 : 1 + core_of(cpu).waiting_count.load(std::memory_order_relaxed) + core_of(cpu).running;
         if (cost >= best_cost) continue;

@@ -8,6 +8,9 @@ namespace kernel {
 [[noreturn]] void panic(std::string_view what);
 [[noreturn]] void panic_trap(TrapFrame const& frame, std::string_view what);
 
+// By the NMI handler: a panic sends NMIs to all other CPUs, which halt here.
+void stop_if_panic_elsewhere();
+
 // Start-up cannot go on: the machine lacks something or is set up wrongly. `what` says it, `remedy` what to do.
 [[noreturn]] void refuse_to_start(std::string_view what, std::string_view remedy);
 

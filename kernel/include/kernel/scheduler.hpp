@@ -137,7 +137,7 @@ private:
         u32 core = 0;
         u32 victim = 0; // where balancing goes on
         SchedulerEntity* current = nullptr;
-        SchedulerEntity* dedicated = nullptr; // the exclusive one
+        std::atomic<SchedulerEntity*> dedicated{nullptr}; // the exclusive one
         u64 picked_at = 0;
         u64 charged_at = 0;
         u64 slice_end = 0;
