@@ -1,5 +1,6 @@
 #include <array>
 #include <boot/machine.hpp>
+#include <boot/screen.hpp>
 #include <boot/virtual_machine.hpp>
 #include <drivers/clock_calibration.hpp>
 #include <drivers/ioapic.hpp>
@@ -7,7 +8,6 @@
 #include <drivers/power.hpp>
 #include <drivers/rtc.hpp>
 #include <drivers/serial.hpp>
-#include <drivers/text_screen.hpp>
 #include <kernel/apic.hpp>
 #include <kernel/console.hpp>
 #include <kernel/cpus.hpp>
@@ -55,9 +55,6 @@ public:
 
 constinit SerialConsolePort port;
 constinit bool has_serial = false;
-constinit bool has_screen = false;
-constinit drivers::TextScreen screen;
-constinit std::array<u16, drivers::TextScreen::usual_storage> screen_storage{};
 constinit LogSink log_sink;
 constinit PanicSink panic_sink;
 constinit drivers::AcpiInfo acpi{};
@@ -66,7 +63,7 @@ constinit drivers::Power* power = nullptr;
 
 void LogSink::write(std::string_view text) {
     kernel::console().write_log(text);
-    if (has_screen) screen.write(text);
+    write_to_screen(text);
 }
 
 void PanicSink::write(std::string_view text) {
@@ -74,7 +71,7 @@ void PanicSink::write(std::string_view text) {
         kernel::console().flush();
         drivers::SerialSink(port.serial()).write(text);
     }
-    if (has_screen) screen.write(text);
+    write_to_screen(text);
 }
 
 std::span<u8 const> map_physical(HostPhys at, u64 size) {
@@ -150,17 +147,12 @@ void ignore_interrupt() {}
 
 drivers::AcpiInfo const& acpi_info() { return acpi; }
 
-void start_early_console(Options const& options) {
+void start_early_console(Multiboot2 const* information, Options const& options) {
     if (options.com[0].is_wanted && port.serial().start(options.com[0].baud)) {
         has_serial = true;
         kernel::console().set_port(&port);
     }
-    if (options.screen) {
-        constexpr u32 cells = 80 * 25;
-        screen.start({kernel::phys_to_virt<u16>(HostPhys{drivers::TextScreen::physical_address}), cells},
-                     screen_storage);
-        has_screen = true;
-    }
+    if (options.screen) start_text_screen(information);
     kernel::set_panic_sink(&panic_sink);
     kernel::set_log_sink(&log_sink);
     kernel::set_log_level(static_cast<kernel::LogLevel>(options.log_level));
@@ -176,6 +168,7 @@ void start_machine(Multiboot2 const& information, Options const& options) {
     kernel::this_cpu().apic_id = kernel::local_apic().id();
     kernel::set_interrupt_handler(kernel::vectors::timer, kernel::InterruptHandler::to_function<kernel::run_timers>());
     kernel::set_interrupt_handler(kernel::vectors::kick, kernel::InterruptHandler::to_function<ignore_interrupt>());
+    kernel::set_interrupt_handler(kernel::vectors::notify, kernel::InterruptHandler::to_function<ignore_interrupt>());
     route_serial_interrupt();
     auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);
     if (!wall) kernel::log_warning("time: the machine's RTC does not answer; guests start in 1970");

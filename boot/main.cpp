@@ -5,6 +5,7 @@
 #include <boot/memory_setup.hpp>
 #include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/screen.hpp>
 #include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
@@ -37,15 +38,18 @@ void report_memory(MemorySummary const& summary) {
 template <typename Vendor, typename Disabled>
 kernel::Own<vm::Backend> create_backend(std::string_view option, std::string_view words) {
     Disabled disabled;
-    if (!disabled.parse(words)) kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
+    if (!disabled.parse(words))
+        kernel::log_warning("{}={}: expected some of {}", option, words, Disabled::known_words());
     auto backend = Vendor::create(disabled);
     if (!backend) kernel::refuse_to_start(backend.error().what, backend.error().remedy);
     return kernel::Own<vm::Backend>(backend->release());
 }
 
 kernel::Own<vm::Backend> choose_backend(Options const& options) {
-    if (kernel::cpu_features().is_amd) return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
-    if (kernel::cpu_features().is_intel) return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
+    if (kernel::cpu_features().is_amd)
+        return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
+    if (kernel::cpu_features().is_intel)
+        return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
     kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
 }
 
@@ -62,7 +66,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     Options options;
     lib::BufferSink complaint_sink(complaints);
     if (information) parse_command_line(information->command_line(), options, complaint_sink);
-    start_early_console(options);
+    start_early_console(information ? &*information : nullptr, options);
     kernel::log_info("Mullion starts");
     if (!complaint_sink.view().empty()) kernel::log_warning("options: {}", complaint_sink.view());
     if (!information)
@@ -77,6 +81,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::initialise_cpu(boot_cpu, 0);
     kernel::register_cpu(boot_cpu);
     kernel::enable_cpu_protections();
+    if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);
     report_memory(*summary);
 
@@ -89,7 +94,8 @@ extern "C" void boot_main(lib::u32 information_at) {
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
-    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page, lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+    bring_up_cpus({acpi_info(), options.cpus, summary->startup_page,
+                   lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     modules.add_all(*information);
     run_virtual_machines(modules, *backend);

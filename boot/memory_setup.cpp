@@ -126,7 +126,8 @@ lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys
             summary.modules += lib::align_up(module->size(), lib::page_size);
         }
     summary.startup_page = find_startup_page(information, reserved);
-    if (summary.startup_page.value != 0) reserved.add(summary.startup_page.value, summary.startup_page.value + lib::page_size);
+    if (summary.startup_page.value != 0)
+        reserved.add(summary.startup_page.value, summary.startup_page.value + lib::page_size);
     if (reserved.is_full()) return lib::fail(lib::Errc::OutOfRange);
     summary.own_image = static_cast<u64>(image_end - image_start);
 

@@ -127,7 +127,8 @@ bool VirtualMachine::load() {
 bool VirtualMachine::schedule() {
     static constinit std::atomic<u32> groups{0};
     u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
-    kernel::ScheduleSettings settings{.weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
+    kernel::ScheduleSettings settings{
+        .weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
     u32 const cpus = kernel::cpu_count();
     for (u32 cpu = 0; cpu < cpus; cpu++)
         if (description_.cpus.is_empty() || description_.cpus.has(cpu)) settings.allowed.add(cpu);
@@ -135,14 +136,16 @@ bool VirtualMachine::schedule() {
     for (u32 i = 0; i < description_.vcpus; i++) {
         vm::Vcpu& vcpu = vm_->vcpu(i);
         vcpu.unload(); // it was built here; where it runs is not ours to say
-        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(vcpu, group, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
+        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
+            vcpu, group, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
         if (!runners_[i]) return fail("too little memory for its vCPUs");
         auto const added = kernel::scheduler().add(*runners_[i], settings);
         if (added) continue;
         runners_[i] = {};
         std::array<char, 200> text{};
-        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}", description_.line_of(vmm::Key::Cpus), i,
-                                   cpus, cpus == 1 ? "" : "s", name_of(added.error())));
+        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}",
+                                   description_.line_of(vmm::Key::Cpus), i, cpus, cpus == 1 ? "" : "s",
+                                   name_of(added.error())));
     }
     vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
     return true;
@@ -200,27 +203,28 @@ void VirtualMachine::report_end() {
 // --- vm::VirtualPlatform
 
 u64 VirtualMachine::port_in(u16 port, u8 size) {
-    return with_platform([&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
+    return with_platform_in_exit(
+        [&](vmm::Platform& p) { return p.io(vmm::Space::Pio, port, size, vmm::Op::Read, 0).data; });
 }
 
 void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
-    with_platform([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.io(vmm::Space::Pio, port, size, vmm::Op::Write, value); });
 }
 
 bool VirtualMachine::has_pic_interrupt() {
-    return with_platform([](vmm::Platform& p) { return p.has_pic_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.has_pic_interrupt(); });
 }
 
 u8 VirtualMachine::acknowledge_pic() {
-    return with_platform([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
+    return with_platform_in_exit([](vmm::Platform& p) { return p.acknowledge_interrupt(); });
 }
 
 void VirtualMachine::end_of_interrupt(u8 vector) {
-    with_platform([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
+    with_platform_in_exit([&](vmm::Platform& p) { p.end_of_interrupt(vector); });
 }
 
 std::array<u64, 4> VirtualMachine::eoi_vectors() {
-    return with_platform([](vmm::Platform& p) {
+    return with_platform_in_exit([](vmm::Platform& p) {
         std::array<u64, 4> words{};
         for (unsigned vector = 0; vector < 256; vector++)
             if (p.eoi_wanted(static_cast<u8>(vector))) words[vector / 64] |= u64{1} << vector % 64;
@@ -266,8 +270,7 @@ void VirtualMachine::send_msi(vmm::Msi message) {
     vm_->deliver_message(message.address, message.data);
 }
 
-void VirtualMachine::tell_changed_eoi_vectors() {
-    if (!platform_->take_eoi_vectors_changed()) return;
+void VirtualMachine::post_eoi_vectors() {
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         vm_->vcpu(i).post(vm::request::eoi_bitmap);
 }

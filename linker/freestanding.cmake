@@ -25,6 +25,16 @@ set(HOSTED_EXCLUDE "")
 # in by a second, so both links must lay out text alike (the table lives behind everything else).
 function(add_hypervisor_image)
   file(GLOB boot_sources CONFIGURE_DEPENDS boot/*.cpp boot/*.S)
+  find_file(CONSOLE_FONT Lat15-VGA16.psf.gz PATHS ${CMAKE_SOURCE_DIR}/.cache/font /usr/share/consolefonts
+    NO_CMAKE_FIND_ROOT_PATH DOC "A PSF font, 8 pixels wide")
+  if(NOT CONSOLE_FONT)
+    message(FATAL_ERROR "There is no Lat15-VGA16.psf.gz: ./scripts/setup build fetches it, or name a font with -DCONSOLE_FONT=FILE")
+  endif()
+  set(font ${CMAKE_CURRENT_BINARY_DIR}/font.S)
+  add_custom_command(OUTPUT ${font}
+    COMMAND ${CMAKE_SOURCE_DIR}/scripts/make-font ${CONSOLE_FONT} ${font}
+    DEPENDS ${CONSOLE_FONT} ${CMAKE_SOURCE_DIR}/scripts/make-font)
+  list(APPEND boot_sources ${font})
   add_library(boot_objects OBJECT ${boot_sources})
   target_include_directories(boot_objects PUBLIC boot/include)
   target_link_libraries(boot_objects PUBLIC lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform PRIVATE mullion_warnings)

@@ -1,6 +1,7 @@
 #include <drivers/framebuffer_console.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 namespace drivers {
@@ -57,11 +58,14 @@ void FramebufferConsole::write(std::string_view text) {
     if (memory_ == nullptr) return;
     grid_.write(text);
     show();
+    // A CPU that halts next would keep the last pixels in its write-combining buffers. [intel/vol3] 12.3.1
+    std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 void FramebufferConsole::show() {
-    u32 at = 0;
-    for (u32 row = 0; row < grid_.rows(); row++) {
+    auto const changed = grid_.take_changed();
+    u32 at = changed.begin * grid_.columns();
+    for (u32 row = changed.begin; row < changed.end; row++) {
         auto const line = grid_.line(row);
         for (u32 column = 0; column < grid_.columns(); column++, at++) {
             if (shown_[at] == line[column]) continue;

@@ -8,7 +8,7 @@ namespace {
 
 namespace x86 = lib::x86;
 
-// Register offsets; RBR, THR and IER give way to the divisor latch while LCR.DLAB is set. [ns/16550d] 8.0
+// Register offsets; RBR, THR and IER give way to the divisor latch while LCR.DLAB is set. [ns/pc16550d] 8.0
 enum Register : u16 {
     RBR = 0,
     THR = 0,

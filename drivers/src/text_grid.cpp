@@ -1,6 +1,7 @@
 #include <drivers/text_grid.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace drivers {
 
@@ -11,6 +12,14 @@ void TextGrid::resize(u32 columns, u32 rows) {
     column_ = 0;
     row_ = 0;
     std::fill(cells_.begin(), cells_.end(), blank());
+    changed_ = {0, rows_};
+}
+
+TextGrid::Rows TextGrid::take_changed() { return std::exchange(changed_, {0, 0}); }
+
+void TextGrid::mark_changed(u32 begin, u32 end) {
+    bool const is_first = changed_.begin == changed_.end;
+    changed_ = {is_first ? begin : std::min(changed_.begin, begin), is_first ? end : std::max(changed_.end, end)};
 }
 
 void TextGrid::set_colours(Colour text, Colour background) {
@@ -43,6 +52,7 @@ void TextGrid::put(char c) {
     auto const code = static_cast<u8>(c);
     bool const is_printable = code >= 0x20 && code != 0x7f;
     cells_[row_ * columns_ + column_] = static_cast<u16>(attribute_ | (is_printable ? code : u8{'?'}));
+    mark_changed(row_, row_ + 1);
     column_++;
 }
 
@@ -55,6 +65,7 @@ void TextGrid::new_line() {
     auto const used = cells_.first(rows_ * columns_);
     std::copy(used.begin() + columns_, used.end(), used.begin());
     std::fill(used.end() - columns_, used.end(), blank());
+    mark_changed(0, rows_);
 }
 
 } // namespace drivers

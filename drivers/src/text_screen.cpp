@@ -35,8 +35,9 @@ void TextScreen::write(std::string_view text) {
 }
 
 void TextScreen::show() {
-    u32 at = 0;
-    for (u32 row = 0; row < grid_.rows(); row++) {
+    auto const changed = grid_.take_changed();
+    u32 at = changed.begin * grid_.columns();
+    for (u32 row = changed.begin; row < changed.end; row++) {
         for (u16 const cell : grid_.line(row)) {
             if (shown_[at] != cell) {
                 shown_[at] = cell;

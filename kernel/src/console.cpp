@@ -49,12 +49,11 @@ u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     output_lock_.lock();
     u32 const room = output_.space() > log_reserve ? output_.space() - log_reserve : 0;
     u32 const count = static_cast<u32>(std::min<std::size_t>(room, bytes.size()));
-    for (u32 i = 0; i < count; i++)
-        output_.push(bytes[i]);
+    output_.push_some(bytes.first(count));
     if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
     if (count < bytes.size()) guest_waits_for_space_ = true;
+    if (port_ != nullptr) send_locked();
     output_lock_.unlock();
-    send_queued();
     return count;
 }
 
@@ -62,21 +61,21 @@ void Console::send_queued() {
     if (port_ == nullptr) return;
     InterruptGuard const no_interrupts;
     output_lock_.lock();
+    send_locked();
+    output_lock_.unlock();
+}
+
+void Console::send_locked() {
     for (;;) {
         if (unsent_begin_ == unsent_end_) {
-            unsent_begin_ = unsent_end_ = 0;
-            while (unsent_end_ < unsent_.size()) {
-                auto const byte = output_.pop();
-                if (!byte) break;
-                unsent_[unsent_end_++] = *byte;
-            }
+            unsent_begin_ = 0;
+            unsent_end_ = output_.pop_some(unsent_);
             if (unsent_end_ == 0) break;
         }
         u32 const sent = port_->write_some({unsent_.data() + unsent_begin_, unsent_end_ - unsent_begin_});
         if (sent == 0) break;
         unsent_begin_ += sent;
     }
-    output_lock_.unlock();
 }
 
 void Console::send_unsent() {

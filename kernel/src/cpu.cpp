@@ -80,6 +80,8 @@ void enable_cpu_protections() {
     if (features.umip) cr4 |= x86::Cr4::UMIP::mask;
     if (features.xsave) cr4 |= x86::Cr4::OSXSAVE::mask;
     x86::write_cr4(cr4);
+    // Nothing is mapped by entry 1 yet, so no cache or TLB needs a flush. [intel/vol3] 13.12.4
+    x86::wrmsr(x86::IA32_PAT, x86::pat_with_write_combining);
 }
 
 #ifdef MULLION_DEBUG

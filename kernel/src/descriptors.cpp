@@ -46,7 +46,7 @@ void DescriptorTables::load(std::array<u64, 3> const& stacks) {
     tss.io_map_base = sizeof(TaskState);
     u64 const base = reinterpret_cast<u64>(&tss);
     gdt = {0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff, // null, 64-bit code, data
-                                                            // 64-bit TSS, available. [intel/vol3] figure 7-4
+                                                            // 64-bit TSS, available. [intel/vol3] figure 8-4
            (sizeof(TaskState) - 1) | (base & 0xff'ffff) << 16 | 0x89ULL << 40 | ((base >> 24) & 0xff) << 56,
            base >> 32};
     lib::x86::lgdt({sizeof(gdt) - 1, reinterpret_cast<u64>(gdt.data())});

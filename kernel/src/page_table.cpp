@@ -26,7 +26,7 @@ PageEntry leaf(HostPhys phys, unsigned level, Rights rights, Caching caching, bo
     entry.set<PageEntry::Writable>(rights == Rights::ReadWrite);
     entry.set<PageEntry::Large>(level > 1);
     entry.set<PageEntry::CacheDisable>(caching == Caching::Uncached);
-    entry.set<PageEntry::WriteThrough>(caching == Caching::Uncached);
+    entry.set<PageEntry::WriteThrough>(caching != Caching::WriteBack);
     entry.set<PageEntry::NoExecute>(no_execute && rights != Rights::ReadExecute);
     return entry;
 }
@@ -116,12 +116,12 @@ lib::Result<HostPhys> PageTable::translate(HostVirt virt) const {
 PageTable& kernel_page_table() { return the_table; }
 void set_kernel_page_table(PageTable const& table) { the_table = table; }
 
-lib::Result<HostVirt> map_device(HostPhys base, u64 size) {
+lib::Result<HostVirt> map_device(HostPhys base, u64 size, Caching caching) {
     u64 const offset = base.value & (lib::page_size - 1);
     u64 const bytes = lib::align_up(offset + size, lib::page_size);
     return windows.with([&](Windows& w) -> lib::Result<HostVirt> {
         HostVirt const virt{w.next_device};
-        TRY(the_table.map(virt, base - offset, bytes, Rights::ReadWrite, Caching::Uncached));
+        TRY(the_table.map(virt, base - offset, bytes, Rights::ReadWrite, caching));
         w.next_device += bytes;
         return virt + offset;
     });

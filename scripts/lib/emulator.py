@@ -1,6 +1,7 @@
 """Starts a machine in Bochs or QEMU and hands out its serial line. Nothing of it outlives the script."""
 import ctypes
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -25,7 +26,8 @@ class Options:
     cpus: int = 1
     memory: int = 512  # MiB
     cpu_model: str = ""
-    uefi: bool = False
+    uefi: bool = False  # QEMU
+    screen: bool | None = None  # QEMU: a VGA; None: if there is UEFI, where a machine without one is rare
     ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
     deterministic: bool = False  # QEMU: one tick per instruction
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
@@ -78,6 +80,28 @@ class Machine:
             self.serial.close()
             self.serial = None
         self._folder.cleanup()
+
+    def qmp(self, command, **arguments):
+        """Has QEMU run a command of its QMP, on a machine with a screen."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(60)
+            monitor.connect(str(self.folder / "qmp"))
+            lines = monitor.makefile("r")
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                monitor.sendall(json.dumps(request).encode())
+                for line in lines:
+                    reply = json.loads(line)
+                    if "error" in reply:
+                        raise Failure(f"QEMU refused {request['execute']}: {reply['error'].get('desc')}")
+                    if "return" in reply:  # not the greeting, nor an event
+                        break
+                else:
+                    raise Failure(f"QEMU ended during {request['execute']}")
+
+    def screenshot(self):
+        """Returns the screen as a PPM."""
+        self.qmp("screendump", filename=str(self.folder / "screen.ppm"))
+        return (self.folder / "screen.ppm").read_bytes()
 
     def end(self, wait=10):
         """Waits for the emulator to leave after its serial line closed, and says how the machine ended."""
@@ -182,6 +206,8 @@ def qemu_command(image, options, serial_descriptor, folder):
         command += ["-cpu", options.cpu_model or "EPYC,+svm"]
         command += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
             if options.deterministic else ["-accel", "tcg,thread=multi"]
+    if options.uefi if options.screen is None else options.screen:
+        command += ["-vga", "std", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
     if options.uefi:
         variables = folder / "variables.fd"
         shutil.copyfile(OVMF.with_name(OVMF.name.replace("CODE", "VARS")), variables)

@@ -3,9 +3,8 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
 
-from . import cpio
+from . import cpio, download
 from .project import CACHE, SCRIPTS, Failure, run_quietly
 
 BUSYBOX = pathlib.Path("/bin/busybox")
@@ -22,17 +21,7 @@ def debian_kernel(visible=True):
     for installed in sorted(pathlib.Path("/boot").glob("vmlinuz-*-cloud-amd64"), reverse=True):
         return installed
     package = kernel_package(visible)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        # apt drops its privileges to download; it needs a directory that it may write to.
-        pathlib.Path(scratch).chmod(0o777)
-        run_quietly(f"Downloading the guest kernel {package}", ["apt-get", "download", package], visible, cwd=scratch)
-        archive = next(pathlib.Path(scratch).glob("*.deb"))
-        run_quietly("Unpacking it", ["dpkg-deb", "-x", archive, f"{scratch}/tree"], visible)
-        found = next(pathlib.Path(scratch, "tree/boot").glob("vmlinuz-*"))
-        destination = folder / found.name
-        shutil.move(found, destination)
-    return destination
+    return download.file_of_package(package, "boot/vmlinuz-*", folder, f"the guest kernel {package}", visible)
 
 
 def kernel_package(visible):

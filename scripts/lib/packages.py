@@ -4,7 +4,8 @@ import pathlib
 import shutil
 import subprocess
 
-from .project import Failure, run_quietly, say
+from . import download
+from .project import CACHE, Failure, run_quietly, say
 
 GROUPS = {
     "build": ["clang-19", "lld-19", "llvm-19", "libc++-19-dev", "cmake", "ninja-build"],
@@ -13,8 +14,12 @@ GROUPS = {
     "qemu": ["qemu-system-x86", "ovmf"],
     "test": ["libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git"],
 }
+# The package itself would reconfigure this computer's console, and ask how.
+FONT_PACKAGE = "console-setup-linux"
+FONT = pathlib.Path("usr/share/consolefonts/Lat15-VGA16.psf.gz")
 NAMES_OF_OTHERS = "clang 19, lld 19, llvm 19, libc++ 19 headers, cmake >= 3.25, ninja, GRUB 2 (grub-mkrescue for i386-pc and x86_64-efi), " \
-                  "xorriso, mtools, a static busybox, Bochs 2.7 or QEMU 7.2, OVMF"
+                  "xorriso, mtools, a static busybox, Bochs 2.7 or QEMU 7.2, OVMF, " \
+                  "the console font Lat15-VGA16.psf.gz (or cmake -DCONSOLE_FONT=FILE: a PSF font, 8 pixels wide)"
 
 
 def is_debian_like():
@@ -32,29 +37,47 @@ def missing(groups):
     return [package for package in wanted if package not in installed]
 
 
+def is_font_missing(groups):
+    return "build" in groups and not pathlib.Path("/", FONT).exists() and not (CACHE / "font" / FONT.name).exists()
+
+
 def install(groups, visible=True):
     """Installs what is missing. Says nothing when nothing is missing; on another distribution it lists what is needed."""
     if not is_debian_like():
         raise_if_tools_missing()
         return
     needed = missing(groups)
-    if not needed:
-        return
-    prefix = [] if os.geteuid() == 0 else ["sudo"]
+    if needed:
+        install_by_apt(needed, visible)
+    if is_font_missing(groups):
+        make_known([FONT_PACKAGE], visible)
+        download.file_of_package(FONT_PACKAGE, str(FONT), CACHE / "font", "a console font", visible)
+
+
+def as_root():
+    return [] if os.geteuid() == 0 else ["sudo"]
+
+
+def install_by_apt(needed, visible):
+    prefix = as_root()
     if prefix and not shutil.which("sudo"):
         raise Failure("these packages are missing, and there is no sudo to install them with:\n  apt-get install " + " ".join(needed))
     if visible:
         say("Installing Debian packages: " + " ".join(needed))
     if prefix:
         subprocess.run(["sudo", "-v"], check=False)
-    environment = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive"]
+    make_known(needed, visible)
+    command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", *needed]
+    run_quietly(f"Installing {len(needed)} packages", command, visible)
+
+
+def make_known(needed, visible):
+    """Reads the package lists if they are too old to name a package."""
     if not pathlib.Path("/var/lib/apt/lists").exists() or not known_to_apt(needed):
-        run_quietly("Reading the package lists", [*environment, "apt-get", "update"], visible)
+        run_quietly("Reading the package lists", [*as_root(), "apt-get", "update"], visible)
     unknown = [package for package in needed if not known_to_apt([package])]
     if unknown:
         raise Failure("this release has no package " + ", ".join(unknown) + "; Mullion is made on Debian 12. Needed: " + NAMES_OF_OTHERS)
-    command = [*environment, "apt-get", "install", "-y", "--no-install-recommends", *needed]
-    run_quietly(f"Installing {len(needed)} packages", command, visible)
 
 
 def known_to_apt(packages):

@@ -45,7 +45,8 @@ lib::Result<void> Backend::build() {
     std::memset(map, 0xff, lib::page_size << msr_map_order);
     // The bases that system calls and context switches touch belong to the guest. The rest of what VMLOAD switches is
     // written once by any guest, and a write is checked: not every CPU refuses what the manual says it does.
-    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE}) pass_msr(map, index, true);
+    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE})
+        pass_msr(map, index, true);
     for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS,
                             x86::IA32_SYSENTER_ESP, x86::IA32_SYSENTER_EIP})
         pass_msr(map, index, false);

@@ -29,8 +29,9 @@ struct Word {
     bool Disabled::* flag;
 };
 constexpr Word words[] = {
-    {"next-rip", &Disabled::next_rip},     {"decode-assists", &Disabled::decode_assists}, {"flush-by-asid", &Disabled::flush_by_asid},
-    {"clean-bits", &Disabled::clean_bits}, {"large-pages", &Disabled::large_pages},
+    {"next-rip", &Disabled::next_rip},           {"decode-assists", &Disabled::decode_assists},
+    {"flush-by-asid", &Disabled::flush_by_asid}, {"clean-bits", &Disabled::clean_bits},
+    {"large-pages", &Disabled::large_pages},
 };
 
 constexpr bool has(u32 word, u32 number) { return (word >> number & 1) != 0; }
@@ -53,7 +54,9 @@ bool Disabled::parse(std::string_view text) {
     return true;
 }
 
-std::string_view Disabled::known_words() { return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, all"; }
+std::string_view Disabled::known_words() {
+    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, all";
+}
 
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
     constexpr u32 svm_leaf = 0x8000'000a, svm_bit = 2;
@@ -64,12 +67,15 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
     u64 control = 0;
     if (!x86::rdmsr_safe(VM_CR, control)) control = 0; // some emulators have SVM without the register that turns it off
     if ((control & vm_cr_svm_disabled) != 0)
-        return std::unexpected((control & vm_cr_lock) != 0
-                                   ? Refusal{"AMD-V is locked off by firmware", "enable it in the firmware setup (often called SVM Mode), then power-cycle"}
-                                   : Refusal{"AMD-V is turned off in VM_CR", "enable it in the firmware setup (often called SVM Mode)"});
+        return std::unexpected(
+            (control & vm_cr_lock) != 0
+                ? Refusal{"AMD-V is locked off by firmware",
+                          "enable it in the firmware setup (often called SVM Mode), then power-cycle"}
+                : Refusal{"AMD-V is turned off in VM_CR", "enable it in the firmware setup (often called SVM Mode)"});
     auto const svm = x86::cpuid(svm_leaf);
     if (!has(svm.edx, nested_paging))
-        return std::unexpected(Refusal{"this CPU's AMD-V has no nested paging", "use a CPU with it (Barcelona or newer)"});
+        return std::unexpected(
+            Refusal{"this CPU's AMD-V has no nested paging", "use a CPU with it (Barcelona or newer)"});
     constexpr u32 fewest_asids = 2; // 0 is the host's
     if (svm.ebx < fewest_asids)
         return std::unexpected(Refusal{"this CPU's AMD-V has no address-space identifiers for guests",
@@ -101,7 +107,8 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(has_tsc_aux, "RDTSCP");
     if (!std::ranges::any_of(unused, [&](Feature const& feature) { return has(features, feature.bit); })) return;
     lib::format(sink, "; not used:");
-    for (Feature const& feature : unused) word(has(features, feature.bit), feature.name);
+    for (Feature const& feature : unused)
+        word(has(features, feature.bit), feature.name);
 }
 
 } // namespace svm

@@ -27,8 +27,10 @@ std::size_t violated_rules(Vmcb const& vmcb, std::span<std::string_view> rules) 
     EventInfo const event = vmcb.control.event_injection;
     if (!event.get<EventInfo::Valid>()) return count;
     u8 const type = event.get<EventInfo::Type>();
-    check(type == EventInfo::external || (type >= EventInfo::nmi && type <= EventInfo::software_interrupt), "type of EVENTINJ");
-    check(type != EventInfo::exception || (event.get<EventInfo::Vector>() < 32 && event.get<EventInfo::Vector>() != x86::exception_nmi),
+    check(type == EventInfo::external || (type >= EventInfo::nmi && type <= EventInfo::software_interrupt),
+          "type of EVENTINJ");
+    check(type != EventInfo::exception ||
+              (event.get<EventInfo::Vector>() < 32 && event.get<EventInfo::Vector>() != x86::exception_nmi),
           "vector of the exception in EVENTINJ");
     return count;
 }
@@ -36,17 +38,18 @@ std::size_t violated_rules(Vmcb const& vmcb, std::span<std::string_view> rules) 
 void print_vmcb(Vmcb const& vmcb, lib::TextSink& sink) {
     ControlArea const& c = vmcb.control;
     SaveArea const& s = vmcb.save;
-    lib::format(sink, "intercepts: cr {:#x} {:#x} dr {:#x} {:#x} exceptions {:#x} words {:#x} {:#x} {:#x}\n", c.intercepts.cr_reads,
-                c.intercepts.cr_writes, c.intercepts.dr_reads, c.intercepts.dr_writes, c.intercepts.exceptions, c.intercepts.words[0],
-                c.intercepts.words[1], c.intercepts.words[2]);
-    lib::format(sink, "exit: {:#x} ({}) info {:#x} {:#x} interrupted event {:#x} next rip {:#x} bytes {}\n", c.exit_code,
-                exit_code::name(static_cast<u32>(c.exit_code)), c.exit_info_1, c.exit_info_2, c.exit_int_info.raw, c.next_rip,
-                c.bytes_fetched);
-    lib::format(sink, "entry: event {:#x} interrupts {:#x} shadow {:#x} asid {} clean {:#x} npt {:#x} tsc offset {:#x}\n",
-                c.event_injection.raw, c.interrupt_control.raw, c.interrupt_state.raw, c.asid, c.clean_bits, c.nested_cr3,
-                c.tsc_offset);
-    lib::format(sink, "cpl {} efer {:#x} cr2 {:#x} dr6 {:#x} dr7 {:#x} pat {:#x} gdt {:#x}+{:#x} idt {:#x}+{:#x}\n", s.cpl, s.efer,
-                s.cr2, s.dr6, s.dr7, s.pat, s.gdtr.base, s.gdtr.limit, s.idtr.base, s.idtr.limit);
+    lib::format(sink, "intercepts: cr {:#x} {:#x} dr {:#x} {:#x} exceptions {:#x} words {:#x} {:#x} {:#x}\n",
+                c.intercepts.cr_reads, c.intercepts.cr_writes, c.intercepts.dr_reads, c.intercepts.dr_writes,
+                c.intercepts.exceptions, c.intercepts.words[0], c.intercepts.words[1], c.intercepts.words[2]);
+    lib::format(sink, "exit: {:#x} ({}) info {:#x} {:#x} interrupted event {:#x} next rip {:#x} bytes {}\n",
+                c.exit_code, exit_code::name(static_cast<u32>(c.exit_code)), c.exit_info_1, c.exit_info_2,
+                c.exit_int_info.raw, c.next_rip, c.bytes_fetched);
+    lib::format(sink,
+                "entry: event {:#x} interrupts {:#x} shadow {:#x} asid {} clean {:#x} npt {:#x} tsc offset {:#x}\n",
+                c.event_injection.raw, c.interrupt_control.raw, c.interrupt_state.raw, c.asid, c.clean_bits,
+                c.nested_cr3, c.tsc_offset);
+    lib::format(sink, "cpl {} efer {:#x} cr2 {:#x} dr6 {:#x} dr7 {:#x} pat {:#x} gdt {:#x}+{:#x} idt {:#x}+{:#x}\n",
+                s.cpl, s.efer, s.cr2, s.dr6, s.dr7, s.pat, s.gdtr.base, s.gdtr.limit, s.idtr.base, s.idtr.limit);
 }
 
 } // namespace svm

@@ -19,7 +19,8 @@ void flush_everywhere() {
     for (u32 i = 0; i < count; i++)
         if (cpu_state(i).presence.may_use_older_than(target)) kernel::kick(i);
     for (u32 i = 0; i < count; i++)
-        while (cpu_state(i).presence.may_use_older_than(target)) lib::x86::pause();
+        while (cpu_state(i).presence.may_use_older_than(target))
+            lib::x86::pause();
 }
 
 } // namespace svm

@@ -13,20 +13,42 @@ namespace x86 = lib::x86;
 // without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
 constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
 
-constexpr u64 dr6_at_reset = 0xffff'0ff0;
-
 constexpr Intercepts intercepts_of_every_guest() {
     Intercepts intercepts{};
     // CR3 is the guest's own, and so is CR0.TS. CR4 has bits whose feature we may not offer.
     intercepts.cr_writes = 1U << 4;
     intercepts.exceptions = intercepted_exceptions;
-    for (u32 const code :
-         {exit_code::INTR, exit_code::NMI, exit_code::INIT, exit_code::CR0_SEL_WRITE, exit_code::RDPMC, exit_code::CPUID,
-          exit_code::RSM, exit_code::INVD, exit_code::HLT, exit_code::INVLPGA, exit_code::IOIO, exit_code::MSR,
-          exit_code::TASK_SWITCH, exit_code::SHUTDOWN, exit_code::VMRUN, exit_code::VMMCALL, exit_code::VMLOAD, exit_code::VMSAVE,
-          exit_code::STGI, exit_code::CLGI, exit_code::SKINIT, exit_code::WBINVD, exit_code::MONITOR, exit_code::MWAIT,
-          exit_code::MWAIT_ARMED, exit_code::XSETBV, exit_code::RDPRU, exit_code::INVLPGB, exit_code::INVLPGB_ILLEGAL,
-          exit_code::MCOMMIT, exit_code::TLBSYNC})
+    for (u32 const code : {exit_code::INTR,
+                           exit_code::NMI,
+                           exit_code::INIT,
+                           exit_code::CR0_SEL_WRITE,
+                           exit_code::RDPMC,
+                           exit_code::CPUID,
+                           exit_code::RSM,
+                           exit_code::INVD,
+                           exit_code::HLT,
+                           exit_code::INVLPGA,
+                           exit_code::IOIO,
+                           exit_code::MSR,
+                           exit_code::TASK_SWITCH,
+                           exit_code::SHUTDOWN,
+                           exit_code::VMRUN,
+                           exit_code::VMMCALL,
+                           exit_code::VMLOAD,
+                           exit_code::VMSAVE,
+                           exit_code::STGI,
+                           exit_code::CLGI,
+                           exit_code::SKINIT,
+                           exit_code::WBINVD,
+                           exit_code::MONITOR,
+                           exit_code::MWAIT,
+                           exit_code::MWAIT_ARMED,
+                           exit_code::XSETBV,
+                           exit_code::RDPRU,
+                           exit_code::INVLPGB,
+                           exit_code::INVLPGB_ILLEGAL,
+                           exit_code::MCOMMIT,
+                           exit_code::TLBSYNC})
         intercepts.set(code);
     return intercepts;
 }
@@ -67,8 +89,8 @@ lib::Result<void> Vcpu::build() {
     control.nested_cr3 = static_cast<NptSpace&>(vm().space()).root().value;
     control.interrupt_control.set<InterruptControl::InterruptMasking>(true);
     // The same for all: guest state that reset_registers() does not name.
-    vmcb_->save.dr6 = dr6_at_reset;
     vmcb_->save.pat = x86::pat_at_reset;
+    drop_events();
     return {};
 }
 

@@ -18,8 +18,7 @@ namespace x86 = lib::x86;
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    if (before_entry() == After::Enter)
-        svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
+    if (before_entry() == After::Enter) svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
     running_on_.store(~0U, std::memory_order_seq_cst);
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
@@ -144,14 +143,12 @@ bool Vcpu::deliver_events() {
     if (nmi_pending_ && deliver_nmi()) woken = true;
     set_interrupt_window(false);
     write_virtual_tpr();
-    if (inject_pic()) return true;
     int const vector = apic().highest_pending();
-    if (vector < 0) {
-        int const waiting = apic().highest_irr();
-        set_task_priority_intercept(waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0));
-        return woken;
-    }
-    set_task_priority_intercept(false);
+    // Held back by the TPR? Then lowering it must exit.
+    int const waiting = vector < 0 ? apic().highest_irr() : -1;
+    set_task_priority_intercept(waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0));
+    if (inject_pic()) return true;
+    if (vector < 0) return woken;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
         return woken;
@@ -164,8 +161,8 @@ bool Vcpu::deliver_events() {
     return true;
 }
 
-// True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is intercepted,
-// and when the next NMI waits already, that one instruction is stepped over.
+// True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is
+// intercepted, and when the next NMI waits already, that one instruction is stepped over.
 bool Vcpu::deliver_nmi() {
     if (nmi_state_ == NmiState::AtIret && save().rip != nmi_iret_rip_) nmi_state_ = NmiState::Free;
     if (nmi_state_ == NmiState::Blocked) return false;

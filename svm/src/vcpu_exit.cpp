@@ -37,7 +37,8 @@ struct CrInfo : Reg<CrInfo, u64> {
 };
 
 // Opcodes as they lie in memory, and their sizes.
-constexpr u32 opcode_cpuid = 0xa20f, opcode_rdmsr = 0x320f, opcode_wrmsr = 0x300f, opcode_vmmcall = 0xd9010f, opcode_hlt = 0xf4;
+constexpr u32 opcode_cpuid = 0xa20f, opcode_rdmsr = 0x320f, opcode_wrmsr = 0x300f, opcode_vmmcall = 0xd9010f,
+              opcode_hlt = 0xf4;
 constexpr u8 longest_instruction = 15;
 constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
 
@@ -115,8 +116,8 @@ Vcpu::After Vcpu::handle_exit() {
     case exit_code::IOIO: {
         IoInfo const info{{control().exit_info_1}};
         exit.reason = ExitReason::PortIo;
-        exit.port = {info.get<IoInfo::Port>(), info.get<IoInfo::Size>(), info.get<IoInfo::In>(), info.get<IoInfo::String>(),
-                     info.get<IoInfo::Rep>()};
+        exit.port = {info.get<IoInfo::Port>(), info.get<IoInfo::Size>(), info.get<IoInfo::In>(),
+                     info.get<IoInfo::String>(), info.get<IoInfo::Rep>()};
         exit.length = static_cast<u8>(control().exit_info_2 - save().rip); // the next RIP, on every CPU
         break;
     }
@@ -166,8 +167,9 @@ Vcpu::After Vcpu::handle_exit() {
     if (++undecodable_in_a_row_ < patience) return After::Enter;
     std::array<char, 96> text{};
     auto const code = static_cast<u32>(control().exit_code);
-    return stop(vm::EndReason::Crash, lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
-                                                   exit_code::name(code), rip()));
+    return stop(vm::EndReason::Crash,
+                lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
+                               exit_code::name(code), rip()));
 }
 
 // True when `exit` is complete.
@@ -196,8 +198,8 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     return false;
 }
 
-// An exit in the middle of the delivery of an event: the event must be delivered again. What an instruction caused (INT n,
-// INT3, INTO) comes again by itself, as RIP is still before it. [amd/vol2] 15.7.2
+// An exit in the middle of the delivery of an event: the event must be delivered again. What an instruction caused (INT
+// n, INT3, INTO) comes again by itself, as RIP is still before it. [amd/vol2] 15.7.2
 void Vcpu::requeue_interrupted_event() {
     EventInfo const event = control().exit_int_info;
     if (!event.get<EventInfo::Valid>()) return;
@@ -220,8 +222,8 @@ void Vcpu::requeue_interrupted_event() {
     case exit_code::NPF: {
         NestedFault const fault{{control().exit_info_1}};
         exit.reason = fault.get<NestedFault::ReservedBit>() ? ExitReason::InvalidState : ExitReason::MemoryFault;
-        exit.memory = {vm::GuestPhys{control().exit_info_2}, fault.get<NestedFault::Write>(), fault.get<NestedFault::Fetch>(),
-                       fault.get<NestedFault::TableWalk>()};
+        exit.memory = {vm::GuestPhys{control().exit_info_2}, fault.get<NestedFault::Write>(),
+                       fault.get<NestedFault::Fetch>(), fault.get<NestedFault::TableWalk>()};
         break;
     }
     case exit_code::CR0_SEL_WRITE:
@@ -286,24 +288,27 @@ void Vcpu::requeue_interrupted_event() {
     case exit_code::INVALID: return entry_failed();
     default: {
         std::array<char, 96> text{};
-        return stop(vm::EndReason::Crash,
-                    lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
+        return stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code,
+                                                         exit_code::name(code), rip()));
     }
     }
     if (has_event_ && exit.reason == ExitReason::MemoryFault) {
-        return stop(vm::EndReason::Crash, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        return stop(vm::EndReason::Crash,
+                    "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
     return finish(vm::route(*this, exit), exit);
 }
 
-// #DB, the CPU's or the one that ends an instruction we carried out; DR6 says why. When the step was ours alone, the guest
-// never hears of it.
+// #DB, the CPU's or the one that ends an instruction we carried out; DR6 says why. When the step was ours alone, the
+// guest never hears of it.
 void Vcpu::debug_exit() {
     if (is_stepping_) {
         is_stepping_ = false;
         bool const was_iret = nmi_state_ == NmiState::AtIret;
-        if (was_iret) nmi_state_ = NmiState::Free; // and RFLAGS are what it has popped
-        else if (!had_trap_flag_) vmcb_->save.rflags &= ~u64{x86::Rflags::TF::mask};
+        if (was_iret)
+            nmi_state_ = NmiState::Free; // and RFLAGS are what it has popped
+        else if (!had_trap_flag_)
+            vmcb_->save.rflags &= ~u64{x86::Rflags::TF::mask};
         if (!had_trap_flag_ && (save().dr6 & dr6_single_step) != 0) {
             u64 const breakpoints = save().dr6 & dr6_breakpoints;
             changing(clean::debug_registers).save.dr6 = dr6_before_step_;
@@ -330,7 +335,8 @@ void Vcpu::iret_exit() {
     lib::format(sink, "VMRUN refused the guest's state");
     std::array<std::string_view, 8> rules{};
     std::size_t const count = violated_rules(*vmcb_, rules);
-    for (std::size_t i = 0; i < count; i++) lib::format(sink, "; {}", rules[i]);
+    for (std::size_t i = 0; i < count; i++)
+        lib::format(sink, "; {}", rules[i]);
     return stop(vm::EndReason::Crash, sink.view());
 }
 

@@ -9,6 +9,7 @@ namespace {
 
 namespace x86 = lib::x86;
 
+constexpr u64 dr6_at_reset = 0xffff'0ff0;
 constexpr u16 attribute_present = 0x80, attribute_dpl = 0x60;
 
 // The VMCB packs the same bits into twelve; a segment that cannot be used is one that is not present.
@@ -113,6 +114,17 @@ void Vcpu::set_gdt(vm::TablePointer table) {
 
 void Vcpu::set_idt(vm::TablePointer table) {
     changing(clean::descriptor_tables).save.idtr = {0, 0, table.limit, table.base};
+}
+
+void Vcpu::drop_events() {
+    has_event_ = false;
+    is_stepping_ = false;
+    nmi_state_ = NmiState::Free;
+    set_intercept(exit_code::IRET, false);
+    vmcb_->control.event_injection = {};
+    vmcb_->control.interrupt_state = {};
+    changing(clean::debug_registers).save.dr6 = dr6_at_reset;
+    changing(clean::cr2).save.cr2 = 0;
 }
 
 void Vcpu::set_tsc_offset(u64 offset) {

@@ -134,6 +134,36 @@ class SymbolsTest(unittest.TestCase):
         self.assertIn(".quad 2\n.long 0x1000, 26\n.long 0x1010, 24\n.asciz \"a\"\n.asciz \"b\"\n", text)
 
 
+class BenchTest(unittest.TestCase):
+    SERIAL = (b"[   0.000000] Mullion starts\r\n[   0.012093] memory: 511 MiB RAM; Mullion has 708 KiB of it (image 576 KiB)\r\n"
+              b"[   0.377438] vm bench: started, 256 MiB, 1 vCPU\r\nbench: cpuid_0 130 128 140\r\nbench: x2apic_* n/a\r\n")
+
+    def test_rows_are_lines_of_the_guest(self):
+        self.assertEqual(script("bench").LINE.findall(self.SERIAL), [(b"cpuid_0", b"130", b"128", b"140")])
+
+    def test_targets(self):
+        target_of = script("bench").target_of
+        self.assertEqual(target_of("cpuid_0", 150, [964, 875, None]), 150)
+        self.assertEqual(target_of("wbinvd", None, [964, 875, None]), 875)
+        self.assertIsNone(target_of("timer_spin_latency", None, [424]))
+        self.assertIsNone(target_of("new", None, [None]))
+
+    def test_start_costs(self):
+        text = script("bench").start_costs(self.SERIAL)
+        self.assertIn("| 4.2 M | 10.0 M | met |", text)  # 37.74 M less 33.55 M for 256 MiB
+        self.assertIn("| 708 KiB | 8,192 KiB | met |", text)
+
+    def test_the_prose_of_the_output_file_stays(self):
+        bench = script("bench")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "x.md")
+            bench.write(path, "new\n")
+            self.assertEqual(path.read_text(), "new\n")
+            path.write_text(f"prose\n{bench.MARK}\nold\n")
+            bench.write(path, "new\n")
+            self.assertEqual(path.read_text(), f"prose\n{bench.MARK}\n\nnew\n")
+
+
 class LayersTest(unittest.TestCase):
     def test_the_deepest_folder_wins(self):
         layers = script("check-layers")

@@ -27,6 +27,16 @@ lib::Result<void> Bus::attach(Device& device, u16 number, Region const& region, 
     return {};
 }
 
+void Bus::io_string(u64 port, u8 size, Op op, std::span<u8> bytes) {
+    Slot const* const slot = find(Space::Pio, port);
+    if (slot != nullptr && size <= slot->width && size <= slot->region.size - (port - slot->region.base))
+        return slot->device->io_string(IoRequest{port - slot->region.base, 0, slot->number, size, op, 0}, bytes);
+    for (u8* at = bytes.data(); at != bytes.data() + bytes.size(); at += size) {
+        IoReply const reply = io(Space::Pio, port, size, op, op == Op::Write ? lib::load_sized(at, size) : 0);
+        if (op == Op::Read) lib::store_sized(at, size, reply.data);
+    }
+}
+
 IoReply Bus::split(Slot const& slot, u64 address, u8 size, Op op, u64 data) {
     if (size > 8) return floating_bus;
     bool const fits = size <= slot.region.size - (address - slot.region.base);

@@ -50,6 +50,8 @@ void Ioapic::reset() {
     state_.lines = lines;
     for (u64& entry : state_.redirection)
         entry = Entry::Masked::mask;
+    returns_ = {};
+    held_back_.cancel();
     collect_eoi_vectors();
 }
 
@@ -60,14 +62,18 @@ IoReply Ioapic::io(IoRequest const& request) {
             return {read_register(state_.select)};
         return {offset == IOREGSEL ? state_.select : u64{0}};
     }
-    u32 const value = static_cast<u32>(request.data);
     if (offset == IOREGSEL)
-        state_.select = static_cast<u8>(value);
-    else if (offset == IOWIN)
+        state_.select = static_cast<u8>(request.data);
+    else
+        write(offset, static_cast<u32>(request.data));
+    return {};
+}
+
+[[gnu::noinline]] void Ioapic::write(u64 offset, u32 value) {
+    if (offset == IOWIN)
         write_register(state_.select, value);
     else if (offset == EOIR)
         end_of_interrupt(static_cast<u8>(value));
-    return {};
 }
 
 u32 Ioapic::read_register(u32 index) const {
@@ -107,7 +113,8 @@ void Ioapic::set_line(u32 pin, bool level) {
     u32 const bit = 1U << pin;
     if (((state_.lines & bit) != 0) == level) return;
     state_.lines ^= bit;
-    if (level) service(pin, true);
+    if (level) return service(pin, true);
+    returns_[pin] = 0;
 }
 
 // Sends the message of an asserted input where its entry allows one. An edge on a masked input is lost.
@@ -131,8 +138,23 @@ void Ioapic::end_of_interrupt(u8 vector) {
         if (!entry.get<Entry::RemoteIrr>() || entry.get<Entry::Vector>() != vector) continue;
         entry.set<Entry::RemoteIrr>(false);
         state_.redirection[pin] = entry.raw;
-        if ((state_.lines >> pin & 1) != 0) service(pin, false);
+        if ((state_.lines >> pin & 1) == 0) continue;
+        if (returns_[pin] < patience) {
+            returns_[pin]++;
+            service(pin, false);
+        } else {
+            held_back_.arm(host_.now() + Nanos{pause_ns});
+        }
     }
+}
+
+void Ioapic::on(Event const& event) {
+    if (held_back_.accepts(event)) service_held_back();
+}
+
+void Ioapic::service_held_back() {
+    for (u32 pin = 0; pin < pin_count; pin++)
+        if ((state_.lines >> pin & 1) != 0) service(pin, false);
 }
 
 bool Ioapic::is_masked(u32 pin) const {
@@ -158,6 +180,8 @@ lib::Result<void> Ioapic::restore(State const& state) {
         entry &= writable | Entry::RemoteIrr::mask;
     collect_eoi_vectors();
     eoi_vectors_changed_ = true;
+    returns_ = {};
+    held_back_.arm(host_.now() + Nanos{pause_ns}); // whatever was held back
     return {};
 }
 

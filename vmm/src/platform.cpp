@@ -13,7 +13,7 @@ constexpr u16 id_of(DeviceId id) { return static_cast<u16>(id); }
 
 // The devices get *this while it is under construction: they keep it, and call only now(), which needs host_ alone.
 Platform::Platform(PlatformConfig const& config)
-    : host_(config.host), pic_(*this), ioapic_(*this), pit_(*this, id_of(DeviceId::Pit)),
+    : host_(config.host), pic_(*this), ioapic_(*this, id_of(DeviceId::Ioapic)), pit_(*this, id_of(DeviceId::Pit)),
       rtc_(*this, id_of(DeviceId::Rtc),
            RtcConfig{config.wall_clock_at_start_seconds, config.ram_below_4g, config.ram_above_4g, config.vcpu_count}),
       acpi_pm_(*this, id_of(DeviceId::AcpiPm)), com1_(*this, config.host, com1_irq), i8042_(*this),
@@ -35,6 +35,7 @@ void Platform::attach_devices() {
     ASSERT(attach(rtc_, id_of(DeviceId::Rtc)).has_value());
     ASSERT(attach(acpi_pm_, id_of(DeviceId::AcpiPm)).has_value());
     ASSERT(attach(com1_, id_of(DeviceId::Com1)).has_value());
+    ASSERT(attach(ioapic_, id_of(DeviceId::Ioapic)).has_value());
 
     claim(pic_, PicPair::Master, Space::Pio, 0x20, 2, 1);
     claim(pic_, PicPair::Slave, Space::Pio, 0xa0, 2, 1);

@@ -11,6 +11,21 @@ void SerialPort::pulse_for_empty_transmitter() {
     update_line();
 }
 
+// Text at once, as far as the console takes it. Of the pulses on the line only the first would be seen: nobody runs in
+// between.
+void SerialPort::io_string(IoRequest const& request, std::span<u8> bytes) {
+    bool const is_text = request.op == Op::Write && request.offset == Uart16550::RBR_THR;
+    if (is_text && uart_.is_transmitter_open()) {
+        u32 const taken = std::min(console_.console_write(bytes), static_cast<u32>(bytes.size()));
+        if (taken != 0) {
+            if (uart_.has_thr_interrupt_enabled()) pulse_for_empty_transmitter();
+            uart_.passed_through();
+        }
+        bytes = bytes.subspan(taken);
+    }
+    Device::io_string(request, bytes);
+}
+
 IoReply SerialPort::io_slowly(IoRequest const& request) {
     u32 const reg = static_cast<u32>(request.offset & 7);
     if (request.op == Op::Read) return {read(reg)};

@@ -11,7 +11,7 @@ constexpr u8 iir_none = 0x01, iir_modem = 0x00, iir_thr = 0x02, iir_data = 0x04,
 constexpr u8 fcr_enable = 0x01, fcr_reset_receiver = 0x02, fcr_reset_transmitter = 0x04, fcr_kept = 0xc9;
 constexpr u8 DLAB = 0x80;
 constexpr u8 DTR = 0x01, RTS = 0x02, OUT1 = 0x04, OUT2 = 0x08, LOOP = 0x10, mcr_mask = 0x1f;
-constexpr u8 DR = 0x01, OE = 0x02, THRE = 0x20, TEMT = 0x40;
+constexpr u8 OE = 0x02;
 constexpr u8 DCTS = 0x01, DDSR = 0x02, TERI = 0x04, DDCD = 0x08, CTS = 0x10, DSR = 0x20, RI = 0x40, DCD = 0x80;
 
 } // namespace
@@ -56,8 +56,7 @@ u8 Uart16550::read(u32 reg) {
     case LCR: return state.lcr;
     case MCR: return state.mcr;
     case LSR: {
-        u8 const status = static_cast<u8>((state.received_count != 0 ? DR : 0) | state.lsr_errors |
-                                          (state.to_send_count == 0 ? THRE | TEMT : 0));
+        u8 const status = line_status();
         state.lsr_errors = 0;
         return status;
     }

@@ -1,6 +1,6 @@
 // void vmx_run(vmx::Vcpu* vcpu, std::array<u64, 16>* gprs, bool is_launched)
-// Enters the guest again and again: after each VM exit the guest's general registers are stored and vmx_after_exit(vcpu)
-// decides. It returns true to resume; then what it left in the registers' array is loaded. A failed VMLAUNCH or VMRESUME
+// Enters the guest again and again: after each VM exit the guest's general registers are stored and
+// vmx_after_exit(gprs) decides, which knows the vCPU around them. It returns true to resume; then what it left in the registers' array is loaded. A failed VMLAUNCH or VMRESUME
 // goes to vmx_entry_failed(vcpu). RSP, RIP and RFLAGS of the guest are in the VMCS; HOST_RIP is vmx_exit; HOST_RSP is
 // written here, because the stack is where the caller is.
 .section .text
@@ -88,7 +88,6 @@ vmx_exit:
     movq %r14, R14(%rdi)
     movq %r15, R15(%rdi)
     popq RDI(%rdi)
-    movq (%rsp), %rdi
     leaq 56(%rsp), %rbp                  // the frame of vmx_run, for backtraces
     call vmx_after_exit
     movq 8(%rsp), %rdi

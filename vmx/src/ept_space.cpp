@@ -1,12 +1,23 @@
+#include <kernel/calls.hpp>
 #include <lib/x86/instructions.hpp>
 #include <vm/apic_page.hpp>
 #include <vmx/ept_space.hpp>
 
 namespace vmx {
+namespace {
+
+void flush_this_cpu() { lib::x86::invept(invept_all, {0, 0}); }
+
+// The frames behind may belong to another VM next: no CPU may know them any more.
+void flush_everywhere() {
+    flush_this_cpu();
+    kernel::run_on_others(lib::Delegate<void()>::to_function<flush_this_cpu>());
+}
+
+} // namespace
 
 EptSpace::~EptSpace() {
-    // Nobody may find the dead tables in a TLB.
-    lib::x86::invept(invept_all, {0, 0});
+    flush_everywhere(); // before the tables' frames are given back
     if (apic_access_page_.value != 0) kernel::free_frames(apic_access_page_, 0);
 }
 
@@ -20,7 +31,7 @@ lib::Result<void> EptSpace::create(bool has_apic_accesses) {
 
 lib::Result<void> EptSpace::unmap(lib::GuestPhys at, lib::u64 size) {
     TRY(table_.unmap(at, size));
-    lib::x86::invept(invept_all, {0, 0});
+    flush_everywhere();
     return {};
 }
 

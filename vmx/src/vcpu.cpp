@@ -80,7 +80,12 @@ void Vcpu::write_controls() {
     if (c.has_vpid()) vpid_ = backend_.next_vpid();
     if (vpid_ == 0) cpu2_controls_.set<C2::EnableVpid>(false);
 
-    vmcs().write(field::PIN_CONTROLS, PinControls{{c.pin.raw & ~u32{PinControls::ProcessPostedInterrupts::mask}}});
+    pin_controls_.raw = c.pin.raw & ~u32{PinControls::ProcessPostedInterrupts::mask};
+    vmcs().write(field::PIN_CONTROLS, pin_controls_);
+    if (c.has_posted_interrupts()) {
+        vmcs().write(field::POSTED_INTERRUPT_VECTOR, u16{kernel::vectors::notify});
+        vmcs().write(field::POSTED_INTERRUPT_DESCRIPTOR, kernel::virt_to_phys(&apic().pending()).value);
+    }
     vmcs().write(field::CPU_CONTROLS, cpu_controls_);
     vmcs().write(field::CPU_CONTROLS2, cpu2_controls_);
     vmcs().write(field::EXIT_CONTROLS, c.exit);

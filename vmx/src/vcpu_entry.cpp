@@ -8,7 +8,7 @@
 
 // vmx/src/entry.S, and what it calls
 extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched);
-extern "C" bool vmx_after_exit(vmx::Vcpu* vcpu);
+extern "C" bool vmx_after_exit(std::array<lib::u64, 16>* gprs);
 extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
 
 namespace vmx {
@@ -27,8 +27,10 @@ void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
+    if (!apic().pending().is_empty()) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
     if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
+    if (preemption_deadline_ != no_deadline) hand_timer_to_kernel();
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
@@ -36,9 +38,49 @@ Vcpu::After Vcpu::before_entry() {
     if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         if (prepare_entry() == After::Leave) return After::Leave;
     }
+    if (preemption_deadline_ != no_deadline) load_preemption_timer();
     if (kernel::is_work_pending()) [[unlikely]]
         return leave(vm::Leave::Work);
     return After::Enter;
+}
+
+// The APIC timer of a vCPU that runs is the VMX-preemption timer, where the CPU has one: it exits without an interrupt
+// of ours. It counts down in the guest only, so every entry says anew how long. [intel/vol3] 26.5.1
+[[gnu::noinline]] void Vcpu::load_preemption_timer() {
+    u64 const now = x86::rdtsc();
+    u64 const ahead = preemption_deadline_ > now ? preemption_deadline_ - now : 0;
+    // Rounded up, so that it is never early but for a deadline too far for its 32 bits.
+    u64 const ticks =
+        (ahead >> capabilities_.preemption_timer_shift) + (capabilities_.preemption_timer_shift != 0 ? 1 : 0);
+    vmcs().write(field::PREEMPTION_TIMER_VALUE, static_cast<u32>(std::min<u64>(ticks, ~u32{0})));
+}
+
+void Vcpu::set_preemption_timer(u64 deadline) {
+    bool const on = deadline != no_deadline;
+    if (on != (preemption_deadline_ != no_deadline)) {
+        pin_controls_.set<PinControls::ActivatePreemptionTimer>(on);
+        vmcs().write(field::PIN_CONTROLS, pin_controls_);
+    }
+    preemption_deadline_ = deadline;
+}
+
+// The vCPU stops running, its timer does not.
+void Vcpu::hand_timer_to_kernel() {
+    u64 const deadline = preemption_deadline_;
+    set_preemption_timer(no_deadline);
+    kernel::arm_timer(apic_timer_, deadline);
+}
+
+void Vcpu::arm_timer(u64 deadline_guest_tsc) {
+    bool const runs_here = running_on_.load(std::memory_order_relaxed) == kernel::this_cpu().index;
+    if (!capabilities_.has_preemption_timer() || !runs_here) return vm::Vcpu::arm_timer(deadline_guest_tsc);
+    kernel::cancel_timer(apic_timer_);
+    set_preemption_timer(host_deadline(deadline_guest_tsc));
+}
+
+void Vcpu::disarm_timer() {
+    if (preemption_deadline_ != no_deadline) set_preemption_timer(no_deadline);
+    vm::Vcpu::disarm_timer();
 }
 
 [[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
@@ -74,6 +116,10 @@ void Vcpu::apply_apic_mode() {
     bool const x2apic = mode == Mode::X2Apic && capabilities_.has_x2apic_mode();
     bool const registers = (xapic || x2apic) && capabilities_.has_register_virtualization();
     is_delivery_virtualized_ = (xapic || x2apic) && capabilities_.has_interrupt_delivery();
+    bool const posted = is_delivery_virtualized_ && capabilities_.has_posted_interrupts();
+    pin_controls_.set<PinControls::ProcessPostedInterrupts>(posted);
+    vmcs().write(field::PIN_CONTROLS, pin_controls_);
+    takes_posted_.store(posted, std::memory_order_relaxed);
     cpu2_controls_.set<C2::VirtualizeApicAccesses>(xapic);
     cpu2_controls_.set<C2::VirtualizeX2apicMode>(x2apic);
     cpu2_controls_.set<C2::ApicRegisterVirtualization>(registers);
@@ -100,9 +146,10 @@ void Vcpu::intercept_x2apic() {
     for (u32 index = 0; index < count; index++) {
         u32 const offset = index * 16;
         // Registers whose value in the page is what RDMSR returns; the rest is not readable or counts down.
-        bool const is_plain = offset == ID || offset == VERSION || offset == PPR || offset == LDR || offset == SVR ||
-                              (offset >= ISR && offset < ESR) || offset == ESR || offset == INITIAL_COUNT ||
-                              offset == DIVIDE || (offset >= LVT_TIMER && offset <= LVT_ERROR);
+        bool const is_plain = offset == ID || offset == VERSION || (offset == PPR && is_delivery_virtualized_) ||
+                              offset == LDR || offset == SVR || (offset >= ISR && offset < ESR) || offset == ESR ||
+                              offset == INITIAL_COUNT || offset == DIVIDE ||
+                              (offset >= LVT_TIMER && offset <= LVT_ERROR);
         bool const pass_read = (registers && is_plain) || (mode && offset == TPR);
         bool const pass_write =
             (mode && offset == TPR) || (is_delivery_virtualized_ && mode && (offset == EOI || offset == SELF_IPI));
@@ -237,5 +284,5 @@ bool Vcpu::deliver_virtualized() {
 
 } // namespace vmx
 
-bool vmx_after_exit(vmx::Vcpu* vcpu) { return vmx::after_exit(*vcpu); }
+bool vmx_after_exit(std::array<lib::u64, 16>* gprs) { return vmx::after_exit(vmx::Vcpu::around(gprs)); }
 void vmx_entry_failed(vmx::Vcpu* vcpu) { vmx::entry_instruction_failed(*vcpu); }

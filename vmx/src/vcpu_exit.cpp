@@ -95,9 +95,10 @@ Vcpu::After Vcpu::handle_exit() {
     if (reason.raw >= simple_exits.size()) [[unlikely]]
         return reason.get<ExitReasonField::EntryFailure>() ? entry_failed(reason)
                                                            : slow_exit(reason.get<ExitReasonField::Basic>());
-    [[clang::uninitialized]] Exit exit;
+    Exit& exit = exit_;
     exit.reason = simple_exits.data()[reason.raw];
     if (exit.reason == ExitReason::Unknown) {
+        if (reason.raw == reason::ept_violation) return memory_exit();
         if (reason.raw != reason::io_instruction) return slow_exit(reason.get<ExitReasonField::Basic>());
         exit.reason = ExitReason::PortIo;
         describe_port(exit);
@@ -108,6 +109,28 @@ Vcpu::After Vcpu::handle_exit() {
         return finish(outcome, exit);
     step_over(exit.length);
     return After::Enter;
+}
+
+// An access to where there is no RAM.
+[[gnu::noinline]] Vcpu::After Vcpu::memory_exit() {
+    Loaded const here = Loaded::still_loaded();
+    if (here.read(field::IDT_VECTORING_INFO).get<InterruptionInfo::Valid>()) [[unlikely]]
+        return slow_exit(reason::ept_violation);
+    [[clang::uninitialized]] Exit exit;
+    exit.reason = ExitReason::MemoryFault;
+    exit.length = 0;
+    describe_memory(exit);
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome != Outcome::Retry) [[unlikely]]
+        return finish(outcome, exit);
+    return After::Enter;
+}
+
+void Vcpu::describe_memory(Exit& exit) {
+    EptQualification const q{{Loaded::still_loaded().read(field::EXIT_QUALIFICATION)}};
+    exit.memory = {vm::GuestPhys{Loaded::still_loaded().read(field::GUEST_PHYSICAL_ADDRESS)},
+                   q.get<EptQualification::Write>(), q.get<EptQualification::Fetch>(),
+                   q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
 }
 
 [[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
@@ -130,7 +153,7 @@ Vcpu::After Vcpu::handle_exit() {
 }
 
 void Vcpu::describe_port(Exit& exit) {
-    IoQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    IoQualification const q{{Loaded::still_loaded().read(field::EXIT_QUALIFICATION)}};
     exit.port = {q.get<IoQualification::Port>(), static_cast<u8>(q.get<IoQualification::SizeMinusOne>() + 1),
                  q.get<IoQualification::In>(), q.get<IoQualification::String>(), q.get<IoQualification::Rep>()};
 }
@@ -172,14 +195,10 @@ void Vcpu::requeue_interrupted_event() {
     exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
     requeue_interrupted_event();
     switch (reason) {
-    case reason::ept_violation: {
-        EptQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    case reason::ept_violation:
         exit.reason = ExitReason::MemoryFault;
-        exit.memory = {vm::GuestPhys{vmcs().read(field::GUEST_PHYSICAL_ADDRESS)}, q.get<EptQualification::Write>(),
-                       q.get<EptQualification::Fetch>(),
-                       q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
+        describe_memory(exit);
         break;
-    }
     case reason::apic_access: {
         ApicQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
         constexpr u8 write = 1, fetch = 2;
@@ -208,6 +227,13 @@ void Vcpu::requeue_interrupted_event() {
         exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow
                                                                               : ExitReason::TprBelowThreshold)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        return After::Enter;
+    case reason::preemption_timer:
+        exit_counts_[static_cast<unsigned>(ExitReason::PreemptionTimer)]++;
+        if (x86::rdtsc() >= preemption_deadline_) { // else it was too far for 32 bits: the next entry loads the rest
+            set_preemption_timer(no_deadline);
+            requests_.fetch_or(vm::request::timer, std::memory_order_relaxed);
+        }
         return After::Enter;
     case reason::nmi_window:
         exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;

@@ -4,6 +4,7 @@
 #include <kernel/cpus.hpp>
 #include <kernel/panic.hpp>
 #include <lib/x86/registers.hpp>
+#include <vm/guest_walk.hpp>
 #include <vmx/ept_space.hpp>
 #include <vmx/vcpu.hpp>
 
@@ -188,6 +189,19 @@ vm::Segment Vcpu::segment(vm::SegmentName name) {
     auto attributes = static_cast<u16>(rights & 0xf0ff);
     if ((rights & vmcs_unusable) != 0) attributes |= vm::segment::unusable;
     return {vmcs().read(fields.selector), attributes, vmcs().read(fields.limit), vmcs().read(fields.base)};
+}
+
+vm::CodeState Vcpu::code_state() {
+    Loaded const here = vmcs();
+    u64 const instruction = here.read(field::GUEST_RIP);
+    u64 const table = here.read(field::GUEST_CR3);
+    u32 const rights = here.read(field::GUEST_CS_RIGHTS);
+    bool const is_long = entry_controls_.get<EntryControls::Ia32eModeGuest>();
+    if (is_long && (rights & vm::segment::l_bit) != 0) [[likely]]
+        return {instruction, table, vm::CodeMode::Bits64, vm::Paging::Long};
+    return {(instruction + here.read(field::GUEST_CS_BASE)) & 0xffff'ffff, table,
+            (rights & vm::segment::db_bit) != 0 ? vm::CodeMode::Bits32 : vm::CodeMode::Bits16,
+            is_long ? vm::Paging::Long : vm::paging_of(cr0(), cr4())};
 }
 
 void Vcpu::set_segment(vm::SegmentName name, vm::Segment const& value) {

@@ -6,8 +6,9 @@
 
 namespace boot {
 
-// COM port and screen, as early as possible; panics and the log go there from now on.
-void start_early_console(Options const& options);
+// COM port and text screen, as early as possible; panics and the log go there from now on. `information`: nullptr if it
+// is damaged.
+void start_early_console(Multiboot2 const* information, Options const& options);
 // Interrupt controllers, TSC calibration, console by interrupts, wall clock. Refuses to start when something is missing
 // that cannot be done without.
 void start_machine(Multiboot2 const& information, Options const& options);

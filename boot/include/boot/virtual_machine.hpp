@@ -8,6 +8,7 @@
 #include <kernel/time.hpp>
 #include <optional>
 #include <vm/vm.hpp>
+#include <vmm/decoder.hpp>
 #include <vmm/description.hpp>
 #include <vmm/guest_memory.hpp>
 #include <vmm/platform.hpp>
@@ -45,7 +46,7 @@ public:
     // Prints why and how it ended, for people and for scripts.
     void report_end();
 
-    // vm::VirtualPlatform
+    // vm::VirtualPlatform, called with interrupts off
     u64 port_in(u16 port, u8 size) override;
     void port_out(u16 port, u8 size, u64 value) override;
     vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
@@ -87,6 +88,10 @@ private:
 
     template <typename Body> decltype(auto) with_platform(Body&& body) {
         kernel::InterruptGuard const no_interrupts;
+        return with_platform_in_exit(static_cast<Body&&>(body));
+    }
+    // For a vCPU between an exit and the next entry: interrupts are off already.
+    template <typename Body> decltype(auto) with_platform_in_exit(Body&& body) {
         platform_lock_.lock();
         struct Unlock {
             kernel::Spinlock& lock;
@@ -102,7 +107,14 @@ private:
     void vcpu_stopped();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
-    void tell_changed_eoi_vectors();
+    void tell_changed_eoi_vectors() {
+        if (platform_->take_eoi_vectors_changed()) [[unlikely]]
+            post_eoi_vectors();
+    }
+    void post_eoi_vectors();
+    vm::Outcome stop_at_tables(vm::Vcpu& vcpu, u64 address);
+    vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
+    vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vmm::Instruction const& instruction, vmm::CpuMode mode);
 
     vmm::VmDescription const& description_;
     Modules const& modules_;

@@ -1,5 +1,5 @@
 #pragma once
-// An IOAPIC of the machine. [intel/ioapic] 3.0
+// An IOAPIC of the machine. [intel/82093aa] 3.0
 // Its registers are reached through an index and a window, so the caller keeps to one CPU at a time (a lock, interrupts
 // off). Not supported: remappable format of interrupt remapping, directed end of interrupt, logical destinations.
 #include <lib/bits.hpp>

@@ -1,6 +1,6 @@
 #pragma once
 // A 16550A UART of the machine, polled or by interrupts. No wait is without bound: a dead UART costs one time-out,
-// after which writes are dropped until it shows life again. [ns/16550d] Not supported: other chips than the 16550A (a
+// after which writes are dropped until it shows life again. [ns/pc16550d] Not supported: other chips than the 16550A (a
 // 16450 works with its one-byte FIFO), CTS flow control, DMA mode.
 #include <lib/bits.hpp>
 #include <lib/format.hpp>

@@ -48,10 +48,15 @@ public:
     u32 column() const { return column_; }
     u32 row() const { return row_; }
     std::span<u16 const> line(u32 row) const { return cells_.subspan(row * columns_, columns_); }
+    struct Rows {
+        u32 begin, end;
+    };
+    Rows take_changed(); // outside of these nothing has changed since the last call
 
 private:
     void put(char c);
     void new_line();
+    void mark_changed(u32 begin, u32 end);
     u16 blank() const { return static_cast<u16>(attribute_ | ' '); }
 
     std::span<u16> cells_;
@@ -60,6 +65,7 @@ private:
     u32 column_ = 0; // may equal columns_: the line breaks with the next character only
     u32 row_ = 0;
     u16 attribute_ = 0x0700;
+    Rows changed_{0, 0};
 };
 
 } // namespace drivers

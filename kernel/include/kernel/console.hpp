@@ -71,6 +71,7 @@ private:
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
     void put(u8 byte);
     void send_queued();
+    void send_locked();
     void send_unsent();
     bool receive(); // true: there is something to read
     u32 take_input(std::span<u8> bytes);

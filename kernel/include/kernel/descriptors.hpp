@@ -1,5 +1,5 @@
 #pragma once
-// GDT, TSS and IDT of one CPU. [intel/vol3] 3.4.5, 6.11, 7.7
+// GDT, TSS and IDT of one CPU. [intel/vol3] 3.4.5, 6.11, 8.7
 #include <array>
 #include <lib/types.hpp>
 

@@ -27,7 +27,8 @@ struct PageEntry : lib::Reg<PageEntry, u64> {
 };
 
 enum class Rights : u8 { Read, ReadWrite, ReadExecute }; // there is no writable and executable
-enum class Caching : u8 { WriteBack, Uncached };
+// Each is an entry of the PAT as enable_cpu_protections() sets it: 0, 3 and 1.
+enum class Caching : u8 { WriteBack, Uncached, WriteCombining };
 
 class PageTable {
 public:
@@ -56,8 +57,8 @@ private:
 PageTable& kernel_page_table();
 void set_kernel_page_table(PageTable const& table);
 
-// Maps `size` bytes of device registers uncached, wherever they lie within pages; never unmapped.
-lib::Result<HostVirt> map_device(HostPhys base, u64 size);
+// Maps `size` bytes of a device, wherever they lie within pages; never unmapped. Registers must be uncached.
+lib::Result<HostVirt> map_device(HostPhys base, u64 size, Caching caching = Caching::Uncached);
 // A stack of `pages` pages with an unmapped page below; returns its top.
 lib::Result<HostVirt> allocate_stack(unsigned pages);
 

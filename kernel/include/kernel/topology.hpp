@@ -16,7 +16,7 @@ struct TopologyLevels {
     lib::u8 package_shift = 0;
     friend bool operator==(TopologyLevels const&, TopologyLevels const&) = default;
 };
-// [intel/vol3] 10.9, leaves 1Fh, 0Bh, or 1 and 4; [amd/vol3] E.4.7 and E.4.17, leaves 8000_0008h and 8000_001Eh. With
+// [intel/vol3] 9.9, leaves 1Fh, 0Bh, or 1 and 4; [amd/vol3] E.4.7 and E.4.17, leaves 8000_0008h and 8000_001Eh. With
 // none of them every CPU is a core of its own.
 TopologyLevels read_topology_levels(TopologyCpuid cpuid);
 

@@ -16,9 +16,8 @@ CpuidRegs CpuidPolicy::lookup_special(Slot slot, u32 subleaf, CpuidDynamic const
     case Kind::Plain: return result;
     case Kind::Indexed: return subleaf < slot.count ? rows_[slot.row + subleaf] : CpuidRegs{};
     case Kind::Features:
-        result.ebx |= dynamic.apic_id << 24;
+        result = features(dynamic.apic_id, dynamic.apic_enabled);
         result.ecx |= (dynamic.cr4 & cr4::OSXSAVE) != 0 ? cpuid::leaf1::OSXSAVE : 0;
-        if (!dynamic.apic_enabled) result.edx &= ~cpuid::leaf1::APIC;
         return result;
     case Kind::Structured:
         if (subleaf >= slot.count) return {};
@@ -35,6 +34,14 @@ CpuidRegs CpuidPolicy::lookup_special(Slot slot, u32 subleaf, CpuidDynamic const
     case Kind::OutOfRange: break; // the highest basic leaf is always a leaf
     }
     return {};
+}
+
+CpuidRegs CpuidPolicy::features(u32 apic_id, bool apic_enabled) const {
+    static_assert(cpuid::leaf1::OSXSAVE == bit(osxsave_bit));
+    CpuidRegs result = rows_[slots_[features_leaf].row];
+    result.ebx |= apic_id << 24;
+    if (!apic_enabled) result.edx &= ~cpuid::leaf1::APIC;
+    return result;
 }
 
 CpuidRegs CpuidPolicy::lookup_xsave(Slot slot, u32 subleaf, CpuidDynamic const& dynamic) const {

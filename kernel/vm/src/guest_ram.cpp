@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <kernel/direct_map.hpp>
 #include <vm/guest_ram.hpp>
 
 namespace vm {
@@ -43,7 +42,12 @@ lib::Result<void> GuestRam::allocate(u64 size, u32 node) {
     u64 const below = std::min(size, hole_begin);
     auto done = append(GuestPhys{0}, below, node);
     if (done && size > below) done = append(GuestPhys{hole_end}, size - below, node);
-    if (!done) release();
+    if (!done) {
+        release();
+        return done;
+    }
+    first_ = kernel::phys_to_virt<u8>(blocks_[0].host);
+    first_size_ = blocks_[0].size;
     return done;
 }
 
@@ -58,10 +62,11 @@ void GuestRam::release() {
     ::operator delete(blocks_, capacity_ * sizeof(RamBlock));
     blocks_ = nullptr;
     block_count_ = capacity_ = 0;
-    size_ = 0;
+    size_ = first_size_ = 0;
+    first_ = nullptr;
 }
 
-u8* GuestRam::pointer(GuestPhys at, u64 size) const {
+[[clang::preserve_most]] u8* GuestRam::search(GuestPhys at, u64 size) const {
     // Blocks are few and sorted; the usual VM has one.
     for (u32 i = 0; i < block_count_; i++) {
         RamBlock const& block = blocks_[i];

@@ -130,8 +130,7 @@ void LocalApic::write_register(u32 offset, u32 value) {
     switch (offset) {
     case TPR:
         set_task_priority(static_cast<u8>(value));
-        if (irr_summary_ != 0) bus_.interrupt_pending(*this);
-        return;
+        return bus_.interrupt_pending(*this); // what a higher one held back
     case LDR: page_[LDR] = value & 0xff00'0000; return publish_logical_id();
     case DFR: page_[DFR] = value | 0x0fff'ffff; return publish_logical_id();
     case SVR: return write_svr(value);
@@ -168,6 +167,7 @@ void LocalApic::write_lvt(u32 offset, u32 value) {
         if (timer_.mode() >= ApicTimer::Mode::Deadline) page_[INITIAL_COUNT] = 0;
     }
     page_[offset] = software_enabled_ ? value : value | lvt_masked;
+    if (offset == LVT_LINT0) bus_.interrupt_pending(*this); // the 8259 pair's may wait behind it
 }
 
 // The write latches what was detected since the last one; the value does not matter. [intel/vol3] 12.5.3

@@ -93,7 +93,7 @@ MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
         u64& adjust = state_[MsrSlot::TscAdjust];
         u64 const delta = value - adjust;
         adjust = value;
-        hooks_->shift_tsc(delta);
+        if (delta != 0) hooks_->shift_tsc(delta);
         return MsrResult::Done;
     }
     case MsrWrite::Tsc: { // TSC_ADJUST follows, so that a guest can see who moved the clock. [intel/vol3] 19.17.3

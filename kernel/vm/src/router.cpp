@@ -8,14 +8,23 @@ namespace vm {
 namespace {
 
 // The handlers are not inlined into the router: it stays a jump, and each saves only the registers that it needs
-// itself.
+// itself. For the same reason the optimiser shall not know what they return: it would make calls of the jumps.
+Outcome opaque(Outcome outcome) {
+    asm("" : "+r"(outcome));
+    return outcome;
+}
 
 u32 low(Vcpu& vcpu, Gpr name) { return static_cast<u32>(vcpu.gpr(name)); }
 u64 edx_eax(Vcpu& vcpu) { return vcpu.gpr(Gpr::Rdx) << 32 | low(vcpu, Gpr::Rax); }
 
-[[gnu::noinline]] Outcome fault(Vcpu& vcpu, Exception const& exception) {
-    vcpu.raise(exception);
-    return Outcome::Inject;
+[[gnu::noinline]] Outcome refuse(Vcpu& vcpu) {
+    vcpu.raise(general_protection());
+    return opaque(Outcome::Inject);
+}
+
+[[gnu::noinline]] Outcome refuse_opcode(Vcpu& vcpu) {
+    vcpu.raise(invalid_opcode());
+    return opaque(Outcome::Inject);
 }
 
 Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
@@ -31,26 +40,38 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
                                .xcr0 = vcpu.xcr0(),
                                .apic_id = vcpu.id(),
                                .apic_enabled = vcpu.apic().mode() != LocalApic::Mode::Disabled};
-    return set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic));
+    return opaque(set_cpuid(vcpu, vcpu.vm().cpuid().lookup(low(vcpu, Gpr::Rax), low(vcpu, Gpr::Rcx), dynamic)));
+}
+
+// What guests ask for most: "which CPU am I" of old serialising code, and user space looking for OSXSAVE.
+[[gnu::noinline]] Outcome feature_cpuid(Vcpu& vcpu) {
+    static_assert(cr4::OSXSAVE == u64{1} << 18);
+    u64 const osxsave = (vcpu.cr4() & cr4::OSXSAVE) << (CpuidPolicy::osxsave_bit - 18);
+    CpuidRegs const& row = vcpu.features();
+    vcpu.gpr(Gpr::Rax) = row.eax;
+    vcpu.gpr(Gpr::Rbx) = row.ebx;
+    vcpu.gpr(Gpr::Rcx) = row.ecx | osxsave;
+    vcpu.gpr(Gpr::Rdx) = row.edx;
+    return opaque(Outcome::Advance);
 }
 
 Outcome cpuid(Vcpu& vcpu) {
     if (auto const* const row = vcpu.vm().cpuid().plain(low(vcpu, Gpr::Rax))) [[likely]]
         return set_cpuid(vcpu, *row);
+    if (low(vcpu, Gpr::Rax) == CpuidPolicy::features_leaf) return feature_cpuid(vcpu);
     return varying_cpuid(vcpu);
 }
 
 [[gnu::noinline]] Outcome read_msr(Vcpu& vcpu) {
     [[clang::uninitialized]] u64 value; // written with Done
-    if (vcpu.msrs().read(low(vcpu, Gpr::Rcx), value) != MsrResult::Done) return fault(vcpu, general_protection());
+    if (vcpu.msrs().read(low(vcpu, Gpr::Rcx), value) != MsrResult::Done) return refuse(vcpu);
     vcpu.gpr(Gpr::Rax) = static_cast<u32>(value);
     vcpu.gpr(Gpr::Rdx) = value >> 32;
     return Outcome::Advance;
 }
 
 [[gnu::noinline]] Outcome write_msr(Vcpu& vcpu) {
-    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done)
-        return fault(vcpu, general_protection());
+    if (vcpu.msrs().write(low(vcpu, Gpr::Rcx), edx_eax(vcpu)) != MsrResult::Done) return refuse(vcpu);
     return Outcome::Advance;
 }
 
@@ -74,7 +95,7 @@ Outcome cpuid(Vcpu& vcpu) {
 }
 
 [[gnu::noinline]] Outcome reserved_hypercall(Vcpu& vcpu) {
-    if (vcpu.privilege_level() != 0) return fault(vcpu, invalid_opcode());
+    if (vcpu.privilege_level() != 0) return refuse_opcode(vcpu);
     vcpu.gpr(Gpr::Rax) = ~u64{0};
     return Outcome::Advance;
 }
@@ -90,7 +111,7 @@ Outcome hypercall(Vcpu& vcpu) {
     u64 const value = edx_eax(vcpu);
     if (low(vcpu, Gpr::Rcx) != 0 || vcpu.privilege_level() != 0 ||
         !is_valid_xcr0(value, vcpu.vm().cpuid().rules().xcr0))
-        return fault(vcpu, general_protection());
+        return refuse(vcpu);
     vcpu.set_xcr0(value);
     return Outcome::Advance;
 }
@@ -99,14 +120,13 @@ Outcome write_cr0(Vcpu& vcpu, u64 value) {
     u64 const old = vcpu.cr0();
     bool const long_code =
         (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
-    if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return fault(vcpu, general_protection());
+    if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return refuse(vcpu);
     vcpu.set_cr0(effective_cr0(value));
     return Outcome::Advance;
 }
 
 Outcome write_cr4(Vcpu& vcpu, u64 value) {
-    if (!is_valid_cr4_write(vcpu.cr4(), value, vcpu.cr3(), vcpu.efer(), vcpu.vm().cpuid().rules()))
-        return fault(vcpu, general_protection());
+    if (!is_valid_cr4_write(vcpu.cr4(), value, vcpu.cr3(), vcpu.efer(), vcpu.vm().cpuid().rules())) return refuse(vcpu);
     vcpu.set_cr4(value);
     return Outcome::Advance;
 }
@@ -128,7 +148,7 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
         case 3: vcpu.gprs()[access.operand & 15] = vcpu.cr3(); break;
         case 4: vcpu.gprs()[access.operand & 15] = vcpu.cr4(); break;
         case 8: vcpu.gprs()[access.operand & 15] = vcpu.apic().task_priority() >> 4; break;
-        default: return fault(vcpu, invalid_opcode());
+        default: return refuse_opcode(vcpu);
         }
         vcpu.store_gprs();
         return Outcome::Advance;
@@ -140,33 +160,35 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     case 0: return write_cr0(vcpu, value);
     case 3:
         if (!is_valid_cr3_write(value, vcpu.cr4(), vcpu.efer(), vcpu.vm().cpuid().rules().physical_bits))
-            return fault(vcpu, general_protection());
+            return refuse(vcpu);
         vcpu.set_cr3(value & ~lib::bit(63));
         return Outcome::Advance;
     case 4: return write_cr4(vcpu, value);
     case 8:
-        if (!is_valid_cr8_write(value)) return fault(vcpu, general_protection());
+        if (!is_valid_cr8_write(value)) return refuse(vcpu);
         vcpu.apic().set_task_priority(static_cast<u8>(value << 4));
         vcpu.interrupt_pending(vcpu.apic());
         return Outcome::Advance;
-    default: return fault(vcpu, invalid_opcode());
+    default: return refuse_opcode(vcpu);
     }
+}
+
+[[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
+    vcpu.apic().apic_write(exit.apic_offset);
+    return opaque(Outcome::Retry);
+}
+
+[[gnu::noinline]] Outcome end_of_interrupt(Vcpu& vcpu, Exit const& exit) {
+    vcpu.apic().eoi_exit(exit.vector);
+    return opaque(Outcome::Retry);
 }
 
 [[gnu::noinline]] Outcome crash(Vcpu& vcpu, std::string_view what) {
     std::array<char, 120> text{};
     vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
-    return Outcome::StopVm;
+    return opaque(Outcome::StopVm);
 }
 
-[[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
-    vcpu.apic().apic_write(exit.apic_offset);
-    return Outcome::Retry;
-}
-[[gnu::noinline]] Outcome end_of_interrupt(Vcpu& vcpu, Exit const& exit) {
-    vcpu.apic().eoi_exit(exit.vector);
-    return Outcome::Retry;
-}
 [[gnu::noinline]] Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
     return vcpu.vm().platform().memory_access(vcpu, exit);
 }
@@ -174,8 +196,9 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
-    vcpu.exit_counts_.data()[static_cast<unsigned>(exit.reason)]++;
-    switch (exit.reason) {
+    ExitReason const reason = exit.reason; // once: the count below could alias it
+    vcpu.exit_counts_.data()[static_cast<unsigned>(reason)]++;
+    switch (reason) {
     case ExitReason::Cpuid: return cpuid(vcpu);
     case ExitReason::Hypercall: return hypercall(vcpu);
     case ExitReason::ReadMsr: return read_msr(vcpu);
@@ -188,8 +211,8 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
     case ExitReason::ControlRegister: return control_register(vcpu, exit.control);
     case ExitReason::CacheControl: return Outcome::Advance; // memory is coherent: nothing to write back
-    case ExitReason::Forbidden: return fault(vcpu, invalid_opcode());
-    case ExitReason::Privileged: return fault(vcpu, general_protection());
+    case ExitReason::Forbidden: return refuse_opcode(vcpu);
+    case ExitReason::Privileged: return refuse(vcpu);
     case ExitReason::ApicWrite: return apic_write(vcpu, exit);
     case ExitReason::EndOfInterrupt: return end_of_interrupt(vcpu, exit);
     case ExitReason::TripleFault: return crash(vcpu, "triple fault");

@@ -1,4 +1,6 @@
+#include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/traps.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/guest_walk.hpp>
@@ -40,6 +42,7 @@ void Vcpu::reset() {
     msrs_.reset();
     msrs_.set_firmware_mtrrs(GuestRam::hole_begin);
     apic_.reset();
+    update_features();
     set_xcr0(xcr0::X87);
     reset_registers();
 }
@@ -65,6 +68,20 @@ void Vcpu::reset_registers() {
     set_dr7(0x400);
 }
 
+CodeState Vcpu::code_state() {
+    bool const is_long = (efer() & efer::LMA) != 0;
+    Segment const cs = segment(SegmentName::Cs);
+    bool const is_64 = is_long && (cs.attributes & segment::l_bit) != 0;
+    CodeMode const mode = is_64                                    ? CodeMode::Bits64
+                          : (cs.attributes & segment::db_bit) != 0 ? CodeMode::Bits32
+                                                                   : CodeMode::Bits16;
+    // In 64-bit mode CS has no base.
+    u64 const linear = is_64 ? rip() : (rip() + cs.base) & 0xffff'ffff;
+    return {linear, cr3(), mode, is_long ? Paging::Long : paging_of(cr0(), cr4())};
+}
+
+void Vcpu::update_features() { features_ = vm_.cpuid().features(id_, apic_.mode() != LocalApic::Mode::Disabled); }
+
 void Vcpu::set_xcr0(u64 value) {
     xcr0_ = value;
     if (running_on_.load(std::memory_order_relaxed) == kernel::this_cpu().index) lib::x86::xsetbv(0, value);
@@ -77,13 +94,15 @@ void Vcpu::shift_tsc(u64 delta) {
     apic_.tsc_shifted(delta);
 }
 
-void Vcpu::arm_timer(u64 deadline_guest_tsc) {
+u64 Vcpu::host_deadline(u64 deadline_guest_tsc) {
     // A deadline before the guest's time 0 wraps around; it has passed, so it fires now.
     u64 const now = guest_tsc();
     u64 const ahead = deadline_guest_tsc > now ? deadline_guest_tsc - now : 0;
     u64 const host_now = now - tsc_offset_;
-    kernel::arm_timer(apic_timer_, ahead > ~host_now ? ~u64{0} - 1 : host_now + ahead);
+    return ahead > ~host_now - 1 ? ~u64{0} - 1 : host_now + ahead;
 }
+
+void Vcpu::arm_timer(u64 deadline_guest_tsc) { kernel::arm_timer(apic_timer_, host_deadline(deadline_guest_tsc)); }
 
 void Vcpu::disarm_timer() { kernel::cancel_timer(apic_timer_); }
 void Vcpu::apic_timer_expired() { post(request::timer); }
@@ -99,7 +118,16 @@ void Vcpu::post(u32 requests) {
 }
 
 void Vcpu::post_interrupt(u8 vector, TriggerMode trigger) {
-    if (apic_.post(vector, trigger)) post(request::interrupt);
+    if (!apic_.post(vector, trigger)) return;
+    if (trigger == TriggerMode::Edge && takes_posted_.load(std::memory_order_relaxed)) {
+        u32 const where = running_on_.load(std::memory_order_acquire);
+        if (where != ~0U && where != kernel::this_cpu().index) {
+            // Should it leave the guest meanwhile, run() or has_wake_event() finds what was posted.
+            kernel::local_apic().send_ipi(kernel::cpu(where).apic_id, kernel::vectors::notify);
+            return;
+        }
+    }
+    post(request::interrupt);
 }
 
 void Vcpu::interrupt_pending(LocalApic&) { requests_.fetch_or(request::interrupt, std::memory_order_relaxed); }
@@ -111,6 +139,7 @@ void Vcpu::end_of_interrupt(u8 vector) { vm_.platform().end_of_interrupt(vector)
 MsrResult Vcpu::write_apic_base(u64 value) {
     auto const before = apic_.mode();
     auto const result = apic_.write_base(value);
+    update_features();
     if (apic_.mode() != before) requests_.fetch_or(request::apic_mode | request::interrupt, std::memory_order_relaxed);
     return result;
 }
@@ -118,7 +147,7 @@ MsrResult Vcpu::write_apic_base(u64 value) {
 bool Vcpu::has_wake_event() {
     u32 const requests = requests_.load(std::memory_order_acquire);
     if (activity_ == Activity::WaitForSipi) return (requests & (request::init | request::sipi)) != 0;
-    return (requests & request::wakes) != 0 || activity_ == Activity::Running;
+    return (requests & request::wakes) != 0 || activity_ == Activity::Running || !apic_.pending().is_empty();
 }
 
 void Vcpu::handle_requests(u32 requests) {

@@ -1,9 +1,12 @@
 #pragma once
 // A bounded queue for one producer and one consumer that may run on different CPUs, or one in an interrupt handler.
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <lib/types.hpp>
 #include <optional>
+#include <span>
 #include <type_traits>
 
 namespace lib {
@@ -20,6 +23,31 @@ public:
         slots_[head % Capacity] = value;
         head_.store(head + 1, std::memory_order_release);
         return true;
+    }
+    // As many as there is room for, in order; how many.
+    u32 push_some(std::span<T const> values) {
+        u32 const head = head_.load(std::memory_order_relaxed);
+        u32 const room = Capacity - (head - tail_.load(std::memory_order_acquire));
+        u32 const count = values.size() < room ? static_cast<u32>(values.size()) : room;
+        u32 const at = head % Capacity;
+        u32 const before_wrap = std::min(count, Capacity - at);
+        std::memcpy(slots_.data() + at, values.data(), before_wrap * sizeof(T));
+        if (before_wrap != count)
+            std::memcpy(slots_.data(), values.data() + before_wrap, (count - before_wrap) * sizeof(T));
+        head_.store(head + count, std::memory_order_release);
+        return count;
+    }
+    u32 pop_some(std::span<T> values) {
+        u32 const tail = tail_.load(std::memory_order_relaxed);
+        u32 const held = head_.load(std::memory_order_acquire) - tail;
+        u32 const count = values.size() < held ? static_cast<u32>(values.size()) : held;
+        u32 const at = tail % Capacity;
+        u32 const before_wrap = std::min(count, Capacity - at);
+        std::memcpy(values.data(), slots_.data() + at, before_wrap * sizeof(T));
+        if (before_wrap != count)
+            std::memcpy(values.data() + before_wrap, slots_.data(), (count - before_wrap) * sizeof(T));
+        tail_.store(tail + count, std::memory_order_release);
+        return count;
     }
     std::optional<T> pop() {
         u32 const tail = tail_.load(std::memory_order_relaxed);

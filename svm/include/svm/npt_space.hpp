@@ -10,7 +10,9 @@ namespace svm {
 class NptSpace final : public vm::AddressSpace {
 public:
     explicit NptSpace(Capabilities const& capabilities)
-        : table_(capabilities.has_pages_1g ? 3U : capabilities.has_pages_2m ? 2U : 1U) {}
+        : table_(capabilities.has_pages_1g   ? 3U
+                 : capabilities.has_pages_2m ? 2U
+                                             : 1U) {}
     // Nobody may find the dead tables in a TLB.
     ~NptSpace() override { flush_everywhere(); }
     lib::Result<void> create() { return table_.create_root(); }

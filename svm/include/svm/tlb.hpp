@@ -62,7 +62,8 @@ class GuestPresence {
 public:
     // True when everything has to be flushed.
     bool enter() {
-        inside_.exchange(seen_, std::memory_order_seq_cst); // before the epoch is read: flush_everywhere() looks at it after
+        inside_.exchange(seen_,
+                         std::memory_order_seq_cst); // before the epoch is read: flush_everywhere() looks at it after
         u64 const epoch = flush_epoch();
         if (epoch == seen_) [[likely]]
             return false;

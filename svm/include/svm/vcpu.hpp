@@ -47,6 +47,7 @@ public:
         return (save().efer & vm::efer::LMA) != 0 && (save().cs.attributes & l_bit) != 0;
     }
     void advance(u8 length) override;
+    void drop_events() override;
     void set_tsc_offset(u64 offset) override;
     u64 read_hardware(vm::HardwareMsr which) override;
     void write_hardware(vm::HardwareMsr which, u64 value) override;
@@ -66,7 +67,8 @@ private:
         AtIret,  // the IRET at nmi_iret_rip_ is about to be carried out
     };
     Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page, Vmcb& vmcb)
-        : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), vmcb_(&vmcb), apic_page_(page) {}
+        : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), vmcb_(&vmcb),
+          apic_page_(page) {}
     lib::Result<void> build();
     ControlArea const& control() const { return vmcb_->control; }
     SaveArea const& save() const { return vmcb_->save; }
@@ -136,8 +138,8 @@ private:
     bool has_tpr_intercept_ = false;
     u8 virtual_tpr_ = 0; // what V_TPR was at the last entry
     NmiState nmi_state_ = NmiState::Free;
-    bool is_stepping_ = false;    // RFLAGS.TF is ours
-    bool had_trap_flag_ = false;  // and this is the guest's
+    bool is_stepping_ = false;   // RFLAGS.TF is ours
+    bool had_trap_flag_ = false; // and this is the guest's
     u64 dr6_before_step_ = 0;
     u64 nmi_iret_rip_ = 0;
     u32 undecodable_in_a_row_ = 0;

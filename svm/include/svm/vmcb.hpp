@@ -66,7 +66,7 @@ inline constexpr u32 intercepts = 1U << 0; // also TSC_OFFSET
 inline constexpr u32 permission_maps = 1U << 1;
 inline constexpr u32 asid = 1U << 2;
 inline constexpr u32 interrupt_control = 1U << 3;
-inline constexpr u32 nested_paging = 1U << 4; // also G_PAT
+inline constexpr u32 nested_paging = 1U << 4;     // also G_PAT
 inline constexpr u32 control_registers = 1U << 5; // CR0, CR3, CR4, EFER
 inline constexpr u32 debug_registers = 1U << 6;
 inline constexpr u32 descriptor_tables = 1U << 7;
@@ -138,9 +138,9 @@ struct SaveArea {
     u8 reserved_298[0x968];
 };
 static_assert(offsetof(SaveArea, tr) == 0x90 && offsetof(SaveArea, cpl) == 0xcb && offsetof(SaveArea, efer) == 0xd0 &&
-              offsetof(SaveArea, cr4) == 0x148 && offsetof(SaveArea, rip) == 0x178 && offsetof(SaveArea, rsp) == 0x1d8 &&
-              offsetof(SaveArea, rax) == 0x1f8 && offsetof(SaveArea, cr2) == 0x240 && offsetof(SaveArea, pat) == 0x268 &&
-              sizeof(SaveArea) == 0xc00);
+              offsetof(SaveArea, cr4) == 0x148 && offsetof(SaveArea, rip) == 0x178 &&
+              offsetof(SaveArea, rsp) == 0x1d8 && offsetof(SaveArea, rax) == 0x1f8 &&
+              offsetof(SaveArea, cr2) == 0x240 && offsetof(SaveArea, pat) == 0x268 && sizeof(SaveArea) == 0xc00);
 
 struct alignas(4096) Vmcb {
     ControlArea control;

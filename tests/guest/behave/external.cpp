@@ -60,8 +60,8 @@ void io_apic() {
     ioapic::redirect(pit_pin, ioapic::masked | pin_vector);
     clock::pit_start(0, 0xffff);
     drain();
-    // Level: the PIT's mode 0 output stays high once its count is over. The handler lowers it the second time: as long as
-    // it is high, the interrupt comes again before the interrupted code gets a turn.
+    // Level: the PIT's mode 0 output stays high once its count is over. The handler lowers it the second time: as long
+    // as it is high, the interrupt comes again before the interrupted code gets a turn.
     level_count = 0;
     set_handler(pin_vector, [](Frame&) {
         expect_true("remote IRR while in service", (ioapic::entry(pit_pin) & ioapic::remote_irr) != 0);

@@ -113,7 +113,7 @@ void guest_time() {
 void uart() {
     for (u32 i = 0; i < 1'000'000 && (x86::in8(0x3fd) & 0x40) == 0; i++)
         x86::pause();       // nothing of ours may be in loopback
-    x86::out8(0x3fc, 0x13); // MCR: loop, RTS, DTR [ns/16550] 8.6
+    x86::out8(0x3fc, 0x13); // MCR: loop, RTS, DTR [ns/pc16550d] 8.6
     expect("modem status in loopback shows RTS and DTR as CTS and DSR", 0x30, x86::in8(0x3fe) & 0xf0);
     x86::out8(0x3fa, 0x07);
     for (u8 i = 0; i < 8; i++) {

@@ -20,7 +20,7 @@ void bad_page_table() {
 
 void reset() {
     print("guest: ok reset writes 6 to port 0xcf9 now\n");
-    x86::out8(0xcf9, 2); // [intel/ich9] 13.7.5: system reset, then the edge
+    x86::out8(0xcf9, 2); // [intel/ich] 13.7.5: system reset, then the edge
     x86::out8(0xcf9, 6);
     for (u32 i = 0; i < 10'000'000; i++)
         x86::pause();

@@ -58,6 +58,23 @@ TEST_F(Grid, GivesNewCellsTheCurrentColours) {
     EXPECT_EQ(grid.line(0)[1], 0x0720);
 }
 
+TEST_F(Grid, TellsWhichRowsChanged) {
+    auto const changed = [&] {
+        auto const rows = grid.take_changed();
+        return std::pair{rows.begin, rows.end};
+    };
+    EXPECT_EQ(changed(), std::pair(0U, grid.rows())); // all are new
+    EXPECT_EQ(changed(), std::pair(0U, 0U));
+    grid.write("\na");
+    EXPECT_EQ(changed(), std::pair(1U, 2U));
+    grid.write("\r");
+    EXPECT_EQ(changed(), std::pair(0U, 0U));
+    grid.write("b\nc");
+    EXPECT_EQ(changed(), std::pair(1U, 3U));
+    grid.write("\n\n\n\n\n\n");
+    EXPECT_EQ(changed(), std::pair(0U, grid.rows())); // scrolled
+}
+
 TEST_F(Grid, IsCutToItsCells) {
     grid.resize(20, 100);
     EXPECT_EQ(grid.rows(), 2U);

@@ -167,6 +167,11 @@ TEST_F(PageTableTest, DevicesAndStacksGetPlacesOfTheirOwn) {
     EXPECT_EQ(table.translate(*b)->value, 0xfee0'0000U);
     auto const leaf = leaves(table).at(b->value);
     EXPECT_TRUE(leaf.entry.get<PageEntry::CacheDisable>() && leaf.entry.get<PageEntry::NoExecute>());
+    EXPECT_TRUE(leaf.entry.get<PageEntry::WriteThrough>()); // PAT entry 3
+    auto const framebuffer = kernel::map_device(HostPhys{0x8000'0000}, 0x1000, Caching::WriteCombining);
+    auto const combining = leaves(table).at(framebuffer->value);
+    EXPECT_FALSE(combining.entry.get<PageEntry::CacheDisable>()); // PAT entry 1
+    EXPECT_TRUE(combining.entry.get<PageEntry::WriteThrough>());
 
     auto const top = kernel::allocate_stack(2);
     auto const next = kernel::allocate_stack(2);

@@ -46,6 +46,9 @@ public:
     u64 dr7() override { return 0x400; }
     void set_dr7(u64) override {}
     u32 privilege_level() override { return level; }
+    bool is_64_bit() override {
+        return (efer() & vm::efer::LMA) != 0 && (segment(vm::SegmentName::Cs).attributes & vm::segment::l_bit) != 0;
+    }
     void advance(u8 length) override { rip_ += length; }
     void set_tsc_offset(u64 offset) override { tsc_offset_ = offset; }
     u64 read_hardware(vm::HardwareMsr which) override { return hardware[which]; }
@@ -94,7 +97,7 @@ public:
     void port_out(u16, u8, u64) override {}
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Retry; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const&) override { return memory_outcome; }
-    u8 instruction_length(vm::Vcpu&) override { return 1; }
+    bool decode(vm::Vcpu&, vm::DecodedInstruction&) override { return false; }
     bool has_pic_interrupt() override { return false; }
     u8 acknowledge_pic() override { return 0; }
     void end_of_interrupt(u8) override {}

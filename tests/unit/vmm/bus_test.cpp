@@ -1,5 +1,6 @@
 #include <vmm/bus.hpp>
 
+#include <array>
 #include <gtest/gtest.h>
 #include <vector>
 
@@ -109,6 +110,41 @@ TEST_F(BusTest, PortsWrapAtTheTop) {
     Recorder last{0x70};
     ASSERT_TRUE(bus.attach(last, 0, {0xfffe, 2, Space::Pio, false}, 1));
     EXPECT_EQ(low(bus.io(Space::Pio, 0xffff, 4, Op::Read, 0), 4), 0xffffff71U);
+}
+
+TEST_F(BusTest, StringReachesOneRegisterAgainAndAgain) {
+    std::array<u8, 8> bytes{};
+    bus.io_string(0x106, 2, Op::Read, bytes);
+    EXPECT_EQ(bytes, (std::array<u8, 8>{0x42, 0x43, 0x42, 0x43, 0x42, 0x43, 0x42, 0x43}));
+    ASSERT_EQ(wide.requests.size(), 4U);
+    for (auto const& request : wide.requests)
+        EXPECT_EQ(request.offset, 2U);
+}
+
+TEST_F(BusTest, StringWritesItsElementsInOrder) {
+    std::array<u8, 4> bytes{1, 2, 3, 4};
+    bus.io_string(0x104, 2, Op::Write, bytes);
+    ASSERT_EQ(wide.requests.size(), 2U);
+    EXPECT_EQ(wide.requests[0].data, 0x0201U);
+    EXPECT_EQ(wide.requests[1].data, 0x0403U);
+}
+
+TEST_F(BusTest, StringIsCutLikeSingleAccesses) {
+    std::array<u8, 4> bytes{1, 2, 3, 4};
+    bus.io_string(0x101, 2, Op::Write, bytes); // the device is a byte wide
+    ASSERT_EQ(narrow.requests.size(), 4U);
+    EXPECT_EQ(narrow.requests[0].offset, 1U);
+    EXPECT_EQ(narrow.requests[1].offset, 2U);
+    EXPECT_EQ(narrow.requests[3].offset, 2U);
+    EXPECT_EQ(narrow.requests[3].data, 4U);
+}
+
+TEST_F(BusTest, StringFloatsWhereNobodyIs) {
+    std::array<u8, 4> bytes{};
+    bus.io_string(0xffff, 4, Op::Read, bytes);
+    EXPECT_EQ(bytes, (std::array<u8, 4>{0xff, 0xff, 0xff, 0xff}));
+    bus.io_string(0xff, 1, Op::Write, bytes);
+    EXPECT_TRUE(narrow.requests.empty());
 }
 
 } // namespace

@@ -87,6 +87,27 @@ TEST_F(IoapicTest, LevelWaitsForItsEoi) {
     EXPECT_EQ(read(0x10 + 18) & 0x4000, 0U);
 }
 
+// A processor that is interrupted again at once gets no instruction done between the EOI and the next interrupt.
+TEST_F(IoapicTest, LevelThatNeverFallsLeavesTheProcessorTime) {
+    host.deliver_to([&](vmm::Event const& event) { ioapic.on(event); });
+    program(9, level | 0x51);
+    ioapic.set_line(9, true);
+    for (int i = 0; i < 1000; i++)
+        ioapic.end_of_interrupt(0x51);
+    std::size_t const at_once = host.messages.size();
+    EXPECT_LE(at_once, 65U);
+    host.advance(100'000);
+    EXPECT_EQ(host.messages.size(), at_once + 1) << "later, but it comes";
+    ioapic.end_of_interrupt(0x51);
+    EXPECT_EQ(host.messages.size(), at_once + 1);
+    ioapic.set_line(9, false);
+    host.advance(100'000);
+    EXPECT_EQ(host.messages.size(), at_once + 1) << "not after the line has fallen";
+    ioapic.set_line(9, true);
+    ioapic.end_of_interrupt(0x51);
+    EXPECT_EQ(host.messages.size(), at_once + 3) << "a new beginning";
+}
+
 TEST_F(IoapicTest, UnmaskedLevelFiresWhenItsLineIsUp) {
     ioapic.set_line(9, true);
     program(9, level | masked | 0x51);

@@ -1,5 +1,7 @@
 #include <vmm/serial_port.hpp>
 
+#include <array>
+#include <cstring>
 #include <fakes/fake_host.hpp>
 #include <gtest/gtest.h>
 #include <string>
@@ -259,6 +261,52 @@ TEST_F(SerialPortTest, HundredKilobytesIn) {
     }
     EXPECT_TRUE(got == text);
     EXPECT_TRUE(host.input.empty());
+}
+
+// The state that a string leaves, and what came out, is that of as many single accesses.
+void expect_like_singles(std::size_t room, u8 mcr, u8 lcr, u8 ier, u32 reg, Op op) {
+    fakes::FakeHost hosts[2];
+    SerialPort at_once{hosts[0], hosts[0], 4}, singly{hosts[1], hosts[1], 4};
+    std::array<u8, 40> bytes[2];
+    for (std::size_t i = 0; i < bytes[0].size(); i++)
+        bytes[0][i] = bytes[1][i] = static_cast<u8>('a' + i);
+    SerialPort* const ports[2] = {&at_once, &singly};
+    for (unsigned i = 0; i < 2; i++) {
+        for (u32 const pair : {0xc102U, 0x0000U | mcr << 8 | 4U, 0x0001U | ier << 8, 0x0003U | lcr << 8})
+            ports[i]->io({pair & 0xff, pair >> 8, 0, 1, Op::Write, 0});
+        hosts[i].console_room = room;
+    }
+    at_once.io_string({reg, 0, 0, 1, op, 0}, bytes[0]);
+    for (u8& byte : bytes[1]) {
+        u64 const reply = singly.io({reg, op == Op::Write ? byte : u64{0}, 0, 1, op, 0}).data;
+        if (op == Op::Read) byte = static_cast<u8>(reply);
+    }
+    SerialPort::State const states[2] = {at_once.save(), singly.save()};
+    EXPECT_EQ(hosts[0].console, hosts[1].console);
+    EXPECT_EQ(std::memcmp(&states[0], &states[1], sizeof(states[0])), 0);
+    EXPECT_EQ(hosts[0].line(4), hosts[1].line(4));
+    EXPECT_EQ(hosts[0].rises(4) != 0, hosts[1].rises(4) != 0);
+    EXPECT_EQ(bytes[0], bytes[1]);
+}
+
+TEST(SerialPortString, IsLikeSingleAccesses) {
+    for (std::size_t const room : {0, 1, 39, 40, 100})
+        for (u8 const mcr : {u8{0x08}, u8{0x18}})
+            for (u8 const lcr : {u8{0x03}, u8{0x83}})
+                for (u8 const ier : {u8{0x00}, u8{0x02}, u8{0x07}})
+                    for (u32 const reg : {DATA, LSR, SCR})
+                        for (Op const op : {Op::Read, Op::Write})
+                            expect_like_singles(room, mcr, lcr, ier, reg, op);
+}
+
+TEST_F(SerialPortTest, AStringIsANewEdge) {
+    out(MCR, 0x08);
+    out(IER, 0x02);
+    std::size_t const before = host.rises(4);
+    std::array<u8, 3> text{'a', 'b', 'c'};
+    port.io_string({DATA, 0, 0, 1, Op::Write, 0}, text);
+    EXPECT_EQ(host.rises(4), before + 1);
+    EXPECT_EQ(host.console, "abc");
 }
 
 } // namespace

@@ -97,7 +97,7 @@ public:
         if (on_memory) on_memory();
         return memory_outcome;
     }
-    u8 instruction_length(vm::Vcpu&) override { return 3; }
+    bool decode(vm::Vcpu&, vm::DecodedInstruction&) override { return false; }
     bool has_pic_interrupt() override { return pic; }
     u8 acknowledge_pic() override {
         pic = false;

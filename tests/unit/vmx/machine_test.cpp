@@ -4,13 +4,13 @@
 
 // What vmx/src/entry.S does, with the guest played by the test.
 extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched);
-extern "C" bool vmx_after_exit(vmx::Vcpu* vcpu);
+extern "C" bool vmx_after_exit(std::array<lib::u64, 16>* gprs);
 extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
 extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched) {
     do {
         if (machine::on_entry(*gprs, is_launched) != 0) return vmx_entry_failed(vcpu);
         is_launched = true;
-    } while (vmx_after_exit(vcpu));
+    } while (vmx_after_exit(gprs));
 }
 extern "C" {
 extern char vmx_exit[16];

@@ -4,6 +4,7 @@
 //
 // Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
 // vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
+#include <lib/memory.hpp>
 #include <lib/types.hpp>
 #include <span>
 #include <type_traits>
@@ -86,6 +87,16 @@ protected:
 class Device {
 public:
     virtual IoReply io(IoRequest const& request) = 0;
+    // The accesses of an INS or OUTS: all like `request`, one after the other, as the bytes hold or will hold them. A
+    // device that has much to do for each may do better, as long as nobody can tell.
+    virtual void io_string(IoRequest const& request, std::span<u8> bytes) {
+        IoRequest one = request;
+        for (u8* at = bytes.data(); at != bytes.data() + bytes.size(); at += request.size) {
+            if (request.op == Op::Write) one.data = lib::load_sized(at, request.size);
+            IoReply const reply = io(one);
+            if (request.op == Op::Read) lib::store_sized(at, request.size, reply.data);
+        }
+    }
     virtual void on(Event const& event) = 0;
     virtual void reset() = 0;
 

@@ -34,6 +34,8 @@ public:
             return split(*slot, address, size, op, data);
         return slot->device->io(IoRequest{offset, data, slot->number, size, op, 0});
     }
+    // The accesses of an INS or OUTS: bytes.size() / size of them at one port.
+    void io_string(u64 port, u8 size, Op op, std::span<u8> bytes);
     u32 region_count() const { return used_ - 1; }
     Region const& region(u32 index) const { return slots_[index + 1].region; }
 
@@ -50,12 +52,12 @@ private:
     };
     Slot const* find(Space space, u64 address) const {
         if (space == Space::Pio && address < direct_ports) [[likely]] {
-            u8 const index = ports_[address];
-            return index == 0 ? nullptr : &slots_[index];
+            u8 const index = ports_.data()[address];
+            return index == 0 ? nullptr : &slots_.data()[index];
         }
         SlotList const& list = space == Space::Mmio ? memory_ : high_ports_;
         for (u32 i = list.count; i > 0; i--) {
-            Slot const& slot = slots_[list.indices[i - 1]];
+            Slot const& slot = slots_.data()[list.indices.data()[i - 1]];
             if (address - slot.region.base < slot.region.size) return &slot;
         }
         return nullptr;

@@ -53,13 +53,13 @@ constexpr u64 sign_extend(u64 value, unsigned bytes) {
 }
 
 inline u64 read_register(std::span<u64 const, 16> gpr, u8 number, unsigned size, bool high) {
-    u64 const value = gpr[number & 15U];
+    u64 const value = gpr.data()[number & 15U];
     return (high ? value >> 8 : value) & size_mask(size);
 }
 
 // 32-bit results clear the upper half, smaller ones leave the rest alone. [intel/vol1] 3.4.1.1
 inline void write_register(std::span<u64, 16> gpr, u8 number, unsigned size, bool high, u64 value) {
-    u64& target = gpr[number & 15U];
+    u64& target = gpr.data()[number & 15U];
     if (size >= 4) {
         target = value & size_mask(size);
         return;
@@ -67,6 +67,30 @@ inline void write_register(std::span<u64, 16> gpr, u8 number, unsigned size, boo
     unsigned const shift = high ? 8 : 0;
     u64 const mask = size_mask(size) << shift;
     target = (target & ~mask) | ((value << shift) & mask);
+}
+
+// What a device driver's loads and stores are: they need no flags and touch the device once.
+constexpr bool is_move(Instruction const& instruction) {
+    return instruction.kind == Kind::Mov || instruction.kind == Kind::Movzx || instruction.kind == Kind::Movsx;
+}
+
+// One of those.
+template <typename Access>
+[[gnu::always_inline]] inline void emulate_move(Instruction const& instruction, std::span<u64, 16> gpr,
+                                                Access& access) {
+    unsigned const size = instruction.memory_size;
+    if (instruction.form == Form::RegisterMemory) {
+        u64 value = access.read(size);
+        if (instruction.kind == Kind::Movzx)
+            value &= size_mask(size);
+        else if (instruction.kind == Kind::Movsx)
+            value = sign_extend(value, size);
+        write_register(gpr, instruction.reg, instruction.operand_size, instruction.high_byte, value);
+    } else if (instruction.form == Form::MemoryRegister) {
+        access.write(size, read_register(gpr, instruction.reg, size, instruction.high_byte));
+    } else {
+        access.write(size, instruction.immediate & size_mask(size));
+    }
 }
 
 namespace detail {
@@ -158,21 +182,8 @@ Emulated emulate(Instruction const& instruction, EmulationContext const& context
     unsigned const size = instruction.memory_size;
     switch (instruction.kind) {
     case Kind::Mov:
-        if (instruction.form == Form::RegisterMemory)
-            write_register(context.gpr, instruction.reg, size, instruction.high_byte, access.read(size));
-        else if (instruction.form == Form::MemoryRegister)
-            access.write(size, read_register(context.gpr, instruction.reg, size, instruction.high_byte));
-        else
-            access.write(size, instruction.immediate & size_mask(size));
-        return Emulated::Done;
     case Kind::Movzx:
-        write_register(context.gpr, instruction.reg, instruction.operand_size, false,
-                       access.read(size) & size_mask(size));
-        return Emulated::Done;
-    case Kind::Movsx:
-        write_register(context.gpr, instruction.reg, instruction.operand_size, false,
-                       sign_extend(access.read(size), size));
-        return Emulated::Done;
+    case Kind::Movsx: emulate_move(instruction, context.gpr, access); return Emulated::Done;
     case Kind::Xchg: {
         u64 const old = access.read(size);
         access.write(size, read_register(context.gpr, instruction.reg, size, instruction.high_byte));

@@ -7,6 +7,7 @@
 #include <lib/delegate.hpp>
 #include <vmm/abi.hpp>
 #include <vmm/state.hpp>
+#include <vmm/timer.hpp>
 
 namespace vmm {
 
@@ -34,12 +35,12 @@ public:
         u8 select, id, reserved[2];
     };
 
-    explicit Ioapic(Host& host) : host_(host) { reset(); }
+    explicit Ioapic(Host& host, u16 device = 0) : host_(host), held_back_(host, device, 0) { reset(); }
     // `changed`: a redirection entry was rewritten.
     void listen(lib::Delegate<void()> changed) { changed_ = changed; }
 
     IoReply io(IoRequest const& request) override;
-    void on(Event const&) override {}
+    void on(Event const& event) override;
     void reset() override;
     State save() const { return state_; }
     lib::Result<void> restore(State const& state);
@@ -57,17 +58,26 @@ public:
     }
 
 private:
+    void write(u64 offset, u32 value);
     u32 read_register(u32 index) const;
     void write_register(u32 index, u32 value);
     void write_redirection(u32 pin, u64 entry);
     void service(u32 pin, bool is_edge);
     void collect_eoi_vectors();
+    void service_held_back();
 
     Host& host_;
     lib::Delegate<void()> changed_;
     State state_{};
     VectorSet eoi_vectors_;
     bool eoi_vectors_changed_ = false;
+    // A level-triggered input that is still asserted after its EOI interrupts again. A real one gives the processor
+    // time for some instructions in between, messages on a bus being slow; ours would leave it none. After `patience`
+    // such returns in a row each waits a little.
+    static constexpr u8 patience = 64;
+    static constexpr u64 pause_ns = 50'000;
+    std::array<u8, pin_count> returns_{};
+    Timer held_back_;
 };
 
 } // namespace vmm

@@ -29,7 +29,7 @@ struct PlatformConfig {
 };
 
 // Who an Event is for. Devices that are attached later take numbers from FirstFree on.
-enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, FirstFree };
+enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, Ioapic, FirstFree };
 
 class Platform final : public Host {
 public:
@@ -41,6 +41,7 @@ public:
 
     // One access of a vCPU. Unclaimed reads give all ones; only the low `size` bytes of the reply count.
     IoReply io(Space space, u64 address, u8 size, Op op, u64 data) { return bus_.io(space, address, size, op, data); }
+    void io_string(u16 port, u8 size, Op op, std::span<u8> bytes) { bus_.io_string(port, size, op, bytes); }
     void on(Event const& event) {
         if (event.device < devices_.size() && devices_[event.device] != nullptr) devices_[event.device]->on(event);
     }

@@ -32,6 +32,13 @@ public:
     // What the chip's INTR pin and OUT2, which gates it on a PC, make of the state.
     bool has_interrupt() const;
 
+    // LSR as the next read will show it.
+    u8 line_status() const {
+        constexpr u8 DR = 0x01, THRE = 0x20, TEMT = 0x40;
+        return static_cast<u8>((state.received_count != 0 ? DR : 0) | state.lsr_errors |
+                               (state.to_send_count == 0 ? THRE | TEMT : 0));
+    }
+
     // True when a byte written to THR now goes straight out, in the order of writing.
     bool is_transmitter_open() const {
         return ((state.lcr & 0x80) | (state.mcr & 0x10) | state.to_send_count) == 0; // DLAB, LOOP

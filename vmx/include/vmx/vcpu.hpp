@@ -17,6 +17,10 @@ public:
     static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
     ~Vcpu() override;
 
+    // The vCPU whose registers these are.
+    static Vcpu& around(std::array<u64, 16>* gprs) {
+        return *reinterpret_cast<Vcpu*>(reinterpret_cast<u64>(gprs) - gpr_offset());
+    }
     vm::Leave run() override;
     void unload() override;
     // The vCPU whose registers this CPU holds, if any, goes back to memory.
@@ -44,18 +48,28 @@ public:
     u64 dr7() override { return vmcs().read(field::GUEST_DR7); }
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
+    vm::CodeState code_state() override;
     bool is_64_bit() override {
         // CS.L means nothing outside of long mode.
-        return entry_controls_.get<EntryControls::Ia32eModeGuest>() && (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
+        return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
+               (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
     }
     void advance(u8 length) override;
     void drop_events() override;
     void set_tsc_offset(u64 offset) override;
+    void arm_timer(u64 deadline_guest_tsc) override;
+    void disarm_timer() override;
     u64 read_hardware(vm::HardwareMsr which) override;
     void write_hardware(vm::HardwareMsr which, u64 value) override;
     void print_state(lib::TextSink& sink) override;
 
 private:
+    static u64 gpr_offset() {
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Winvalid-offsetof" // single inheritance of a class with virtual functions: fixed
+        return __builtin_offsetof(Vcpu, gpr_);
+#pragma clang diagnostic pop
+    }
     // What the guest keeps in registers that VM entry and exit leave alone.
     struct LoadedRegisters {
         u64 star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, xss;
@@ -73,7 +87,8 @@ private:
             make_current();
         return Loaded::still_loaded();
     }
-    void make_current();
+    // Rare, so it shall not cost its callers registers.
+    [[clang::preserve_most]] void make_current();
     void load();
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
@@ -90,16 +105,22 @@ private:
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
+    After memory_exit();
     After slow_exit(u16 reason);
     void step_over(u8 length);
     void requeue_interrupted_event();
     bool exception_exit(vm::Exit& exit);
+    void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
     void describe_register_access(vm::Exit& exit);
     After entry_failed(ExitReasonField reason);
     void instruction_failed();
 
     // Entry
+    static constexpr u64 no_deadline = ~u64{0};
+    void load_preemption_timer();
+    void set_preemption_timer(u64 deadline);
+    void hand_timer_to_kernel();
     After prepare_entry();
     void apply_apic_mode();
     void apply_eoi_bitmap();
@@ -125,6 +146,10 @@ private:
     CpuControls cpu_controls_{};
     CpuControls2 cpu2_controls_{};
     EntryControls entry_controls_{};
+    PinControls pin_controls_{};
+    vm::Exit exit_; // the one being handled; a member because most of it is not worth initialising
+    u64 preemption_deadline_ =
+        no_deadline;          // of the APIC timer in host TSC, while the preemption timer stands in for it
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;

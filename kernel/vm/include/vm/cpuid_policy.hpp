@@ -72,6 +72,11 @@ public:
         return lookup_special(slots_[out_of_range_], subleaf, dynamic);
     }
 
+    // Leaf 1 without OSXSAVE, which follows CR4 and so changes without an exit.
+    CpuidRegs features(u32 apic_id, bool apic_enabled) const;
+    static constexpr u32 features_leaf = 1;
+    static constexpr u32 osxsave_bit = 27; // of leaf 1 ECX
+
     // The row of a leaf that depends on nothing, which is most; nullptr: lookup() knows.
     CpuidRegs const* plain(u32 leaf) const {
         u32 const offset = leaf & 0x3fff'ffff;

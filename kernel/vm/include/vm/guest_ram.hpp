@@ -1,7 +1,9 @@
 #pragma once
 // The RAM of one VM: blocks of host memory, owned, zeroed before use, and reached with bounds checks.
 #include <array>
+#include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
+#include <lib/memory.hpp>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
 #include <span>
@@ -43,15 +45,31 @@ public:
     std::span<RamBlock const> blocks() const { return {blocks_, block_count_}; }
 
     // A pointer to `size` bytes at `at` when they lie in one block, else nullptr.
-    u8* pointer(GuestPhys at, u64 size) const;
+    u8* pointer(GuestPhys at, u64 size) const {
+        if (at.value < first_size_ && first_size_ - at.value >= size) [[likely]]
+            return first_ + at.value;
+        return search(at, size);
+    }
+    // A naturally aligned value, or 0 where there is no RAM. Blocks are of whole granules: none ends inside of it.
+    template <typename T> T load_aligned(GuestPhys at) const {
+        if (at.value < first_size_) [[likely]]
+            return lib::load<T>(first_ + at.value);
+        u8 const* const from = search(at, sizeof(T));
+        return from != nullptr ? lib::load<T>(from) : T{0};
+    }
     bool read(GuestPhys at, std::span<u8> out) const;
 
 private:
     lib::Result<void> append(GuestPhys base, u64 size, u32 node);
+    // Rare, so it shall not cost its callers registers.
+    [[clang::preserve_most]] u8* search(GuestPhys at, u64 size) const;
     RamBlock* blocks_ = nullptr; // an array of capacity_
     u32 block_count_ = 0;
     u32 capacity_ = 0;
     u64 size_ = 0;
+    // The first block again, at address 0 and all that the usual VM has.
+    u8* first_ = nullptr;
+    u64 first_size_ = 0;
 };
 
 } // namespace vm

@@ -37,7 +37,8 @@ class ApicBus : public TimerHost {
 public:
     virtual void send_ipi(LocalApic& from, IpiRequest const& request) = 0;
     virtual void end_of_interrupt(u8 vector) = 0; // of a level-triggered interrupt: for the IOAPIC
-    // IRR has something new, or something whose turn may have come; not called for merge_posted().
+    // IRR has something new, or something whose turn may have come by an EOI, the TPR or LINT0; not called for
+    // merge_posted(). After every write of the TPR: a backend may keep a copy.
     virtual void interrupt_pending(LocalApic& at) = 0;
 
 protected:

@@ -43,6 +43,16 @@ struct Exception {
 constexpr Exception general_protection() { return {13, true, 0, 0}; }
 constexpr Exception invalid_opcode() { return {6, false, 0, 0}; }
 
+enum class CodeMode : u8 { Bits16, Bits32, Bits64 };
+enum class Paging : u8 { Off, Bits32, Bits32Large, Pae, Long };
+// Where and how a vCPU executes: all that it takes to fetch and decode its next instruction.
+struct CodeState {
+    u64 linear; // address of the instruction
+    u64 cr3;
+    CodeMode mode;
+    Paging paging;
+};
+
 // Why run() gave the CPU back.
 enum class Leave : u8 { Work, Sleep, Yield, Stopped };
 
@@ -102,6 +112,8 @@ public:
     virtual void set_dr7(u64 value) = 0;
     virtual u32 privilege_level() = 0;
     virtual bool is_64_bit() = 0; // runs 64-bit code, not only in long mode
+    // A backend that reads its control block directly may do better.
+    virtual CodeState code_state();
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
     virtual void advance(u8 length) = 0;
@@ -116,6 +128,8 @@ public:
     void reset();
 
     Vm& vm() { return vm_; }
+    // CPUID leaf 1 without OSXSAVE, kept up to date.
+    CpuidRegs const& features() const { return features_; }
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
@@ -165,6 +179,9 @@ public:
     void print_registers(lib::TextSink& sink);
 
 protected:
+    // The host's TSC at a time of the guest's; never ~0.
+    u64 host_deadline(u64 deadline_guest_tsc);
+
     std::array<u64, 16> gpr_{};
     std::atomic<u32> requests_{0};
     bool has_exception_ = false;
@@ -173,6 +190,9 @@ protected:
     Exception pending_exception_{};
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
+    CpuidRegs features_{};
+    // The hardware takes edge interrupts from apic().pending() by itself while the guest runs, told by vectors::notify.
+    std::atomic<bool> takes_posted_{false};
     std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
@@ -186,6 +206,7 @@ protected:
 private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
+    void update_features();
 };
 
 // What becomes of an exit: the one router, shared by both vendors.

@@ -93,6 +93,7 @@ inline constexpr u32 IA32_KERNEL_GS_BASE = 0xc000'0102;
 inline constexpr u32 IA32_TSC_AUX = 0xc000'0103;
 
 inline constexpr u64 pat_at_reset = 0x0007'0406'0007'0406;
+inline constexpr u64 pat_with_write_combining = 0x0007'0406'0007'0106; // in entry 1, at reset write-through
 
 // Exception vectors. [intel/vol3] table 6-1
 inline constexpr u8 exception_de = 0, exception_db = 1, exception_nmi = 2, exception_bp = 3, exception_of = 4,
