@@ -225,7 +225,8 @@ void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
     if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
     core.cpus.for_each([&](u32 sibling) {
         SchedulerEntity const* const owner = cpus_[sibling].dedicated;
-        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr)
+        if (owner != nullptr && cpus_[sibling].current == nullptr &&
+            owner->home_.load(std::memory_order_relaxed) == core.index && owner->state_ == State::Waiting)
             kicks.add(sibling);
     });
     u32 waiting = 0;
@@ -288,7 +289,7 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
     bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
-    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner))
+    if (state.current == nullptr && is_here && owner.state_ == State::Waiting && group_fits(core, owner))
         begin(cpu, owner, now);
     return {state.current, Decision::never};
 }

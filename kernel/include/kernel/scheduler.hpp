@@ -137,7 +137,7 @@ private:
         u32 core = 0;
         u32 victim = 0; // where balancing goes on
         SchedulerEntity* current = nullptr;
-        SchedulerEntity* dedicated = nullptr; // the exclusive one
+        std::atomic<SchedulerEntity*> dedicated{nullptr}; // the exclusive one
         u64 picked_at = 0;
         u64 charged_at = 0;
         u64 slice_end = 0;
@@ -199,6 +199,12 @@ private:
     void offer_waiting(Core& core);
     u32 claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core);
     u32 core_for(SchedulerEntity const& entity, u32 preferred_core);
+    struct Place {
+        Core* core;
+        u32 idle_cpu; // that the entity is for; `none`: it queues
+    };
+    Place find_place(SchedulerEntity& entity, Core& from, CpuSet& kicks);      // lock
+    void put_at(Place place, SchedulerEntity& entity, u64 now, CpuSet& kicks); // both locks
     void relocate(SchedulerEntity& entity, u64 now);
     void put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks); // both locks
     void shift_all(Core& core, u64 by);                                                       // lock
@@ -213,7 +219,7 @@ private:
     // kernel/src/scheduler_settings.cpp; with control_lock_ held
     lib::Result<void> check(ScheduleSettings const& settings) const;
     u32 find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed);
-    CpuSet shared_without(u32 cpu) const;
+    CpuSet shared_without(u32 extra, SchedulerEntity const* freed = nullptr) const;
     bool can_do_without(SchedulerEntity const& entity, CpuSet const& shared);
     void dedicate(u32 cpu, SchedulerEntity& entity);
     void undedicate(SchedulerEntity& entity);

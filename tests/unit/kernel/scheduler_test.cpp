@@ -402,3 +402,10 @@ TEST(Scheduler, ExclusiveOwnsTheWholeCore) {
     machine.wake(twin);
     EXPECT_TRUE(machine.cpus[core * 2].task != nullptr && machine.cpus[core * 2 + 1].task != nullptr);
 }
+
+TEST(Scheduler, ExclusiveCannotBeGivenUpWhereASiblingIsExclusive) {
+    SimulatedMachine machine(4, {}, 2);
+    auto& first = machine.add({.allowed = CpuSet::single(0), .is_exclusive = true}, 1);
+    machine.add({.allowed = CpuSet::single(1), .is_exclusive = true}, 1);
+    EXPECT_EQ(machine.scheduler->set_exclusive(first.entity, false, machine.now).error(), lib::Errc::Busy);
+}
