@@ -284,7 +284,7 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
     if (state.current != nullptr && state.current != &owner) {
         evicted = state.current;
         leave(cpu, State::Waiting);
-        insert_waiting(core, *evicted);
+        if (!evicted->settings_.is_exclusive) insert_waiting(core, *evicted); // an exclusive one is in no list
         wake_siblings(core, cpu, kicks);
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
