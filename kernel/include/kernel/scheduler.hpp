@@ -103,6 +103,13 @@ public:
     Decision pick(u32 cpu, u64 now);
     // What `cpu` runs has nothing to do. False: it was woken meanwhile and goes on waiting.
     bool sleep(u32 cpu, u64 now);
+    // What `cpu` runs has nothing to do, and nobody waits: true if it may keep the CPU, which halts, until it has
+    // something to do or the CPU is kicked. Then end_nap(), and to go on when the answer is not `over`, else to
+    // sleep() or to pick().
+    bool nap(u32 cpu, u64 now);
+    static constexpr u64 over = 0;
+    // When the slice ends; `over`: somebody was sent here meanwhile.
+    u64 end_nap(u32 cpu, u64 now);
     // What `cpu` runs would let others go first.
     void yield(u32 cpu);
     // What `cpu` runs will not run again; wake() on it does nothing from now on.
@@ -177,6 +184,8 @@ private:
     bool goes_on(Core& core, u32 cpu, u64 now);
     u64 deadline(Core& core, u32 cpu, u64 now);
     u64 idle_deadline(Core& core, u32 cpu);
+    bool may_nap(Core const& core, u32 cpu) const;
+    bool is_anybody_waiting() const; // no lock needed
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
     Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);

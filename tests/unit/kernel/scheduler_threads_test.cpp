@@ -24,6 +24,7 @@ struct Task {
     explicit Task(u32 group) : entity(group) {}
     SchedulerEntity entity;
     std::atomic<u32> running_on{~0U};
+    std::atomic<u32> napping_on{~0U};
     std::atomic<bool> has_work{false}; // what a vCPU's request bits are
     std::atomic<u64> turns{0};
 };
@@ -40,14 +41,14 @@ public:
             if (&task->entity == entity) return *task;
         std::abort();
     }
-    // As vm::Vcpu::post() does it.
+    // As vm::Vcpu::post() and kernel::wake() do it; who naps looks for itself.
     void post(Task& task) {
         task.has_work.store(true, std::memory_order_seq_cst);
         u32 const where = task.running_on.load(std::memory_order_seq_cst);
-        if (where == ~0U)
-            scheduler->wake(task.entity, now());
-        else
+        if (where != ~0U)
             kick(where);
+        else if (task.napping_on.load(std::memory_order_seq_cst) == ~0U)
+            scheduler->wake(task.entity, now());
     }
     void cpu_loop(u32 index) {
         fakes::Cpu const instructions;
@@ -65,11 +66,13 @@ public:
                     std::this_thread::yield();
                 continue;
             }
-            run(index, task_of(decision.entity), random);
+            while (run(index, task_of(decision.entity), random)) {
+            }
         }
         hosted_thread_cpu = nullptr;
     }
-    void run(u32 index, Task& task, u64& random) {
+    // As RunLoop::run_one() does it: true when it is to be run again at once.
+    bool run(u32 index, Task& task, u64& random) {
         if (task.running_on.exchange(index, std::memory_order_seq_cst) != ~0U) collisions++;
         task.turns++;
         bool const has_work = task.has_work.exchange(false, std::memory_order_seq_cst);
@@ -77,10 +80,25 @@ public:
         // Whoever runs gives work to another, so that there is always one more wake-up on its way.
         if (has_work) post(*tasks[(random >> 33) % task_count]);
         if (task.running_on.exchange(~0U, std::memory_order_seq_cst) != index) collisions++;
-        if ((random >> 20) % 8 == 0)
+        if ((random >> 20) % 8 == 0) {
             scheduler->yield(index);
-        else if (!task.has_work.load(std::memory_order_seq_cst))
-            scheduler->sleep(index, now());
+            return false;
+        }
+        if (scheduler->nap(index, now()) && nap(index, task)) return true;
+        if (!task.has_work.load(std::memory_order_seq_cst)) scheduler->sleep(index, now());
+        return false;
+    }
+    bool nap(u32 index, Task& task) {
+        task.napping_on.store(index, std::memory_order_seq_cst);
+        bool is_awake = false;
+        while (!pending[index].load(std::memory_order_seq_cst) && !is_over.load()) {
+            is_awake = task.has_work.load(std::memory_order_seq_cst);
+            if (is_awake) break;
+            std::this_thread::yield();
+        }
+        task.napping_on.store(~0U, std::memory_order_seq_cst);
+        naps++;
+        return scheduler->end_nap(index, now()) != Scheduler::over && is_awake;
     }
 
     std::unique_ptr<Scheduler> scheduler = std::make_unique<Scheduler>();
@@ -88,6 +106,7 @@ public:
     std::array<std::atomic<bool>, cpu_count> pending{};
     std::atomic<bool> is_over{false};
     std::atomic<u32> collisions{0};
+    std::atomic<u64> naps{0};
 };
 
 TEST_F(SchedulerThreads, NoWakeUpIsLostAndNothingRunsTwice) {
@@ -126,6 +145,7 @@ TEST_F(SchedulerThreads, NoWakeUpIsLostAndNothingRunsTwice) {
     for (auto& thread : threads)
         thread.join();
     EXPECT_EQ(collisions, 0U);
+    EXPECT_GT(naps, 0U);
     EXPECT_GE(turns, turns_per_task * task_count) << "the machine has come to a standstill";
 }
 
