@@ -57,6 +57,15 @@ TEST(Description, TheExampleIsSound) {
     EXPECT_EQ(parsed.vm().cmdline, "console=ttyS0");
 }
 
+TEST(Description, TheExampleOfSeveralIsSound) {
+    std::filesystem::path const here(__FILE__);
+    std::ifstream file(here.parent_path() / "../../../examples/two-linux.toml");
+    std::string const text((std::istreambuf_iterator<char>(file)), {});
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    EXPECT_EQ(parsed.description.count, 3U);
+}
+
 TEST(Description, EveryKey) {
     Parsed const parsed(
         "[mullion]\n[vm.web-1]\nmemory = '1 GiB'\nvcpus = 0x2\ncpus = [1,\n  2, # two\n 4,]\nexclusive = true\n"
@@ -212,5 +221,25 @@ TEST(Description, Numbers) {
 }
 
 TEST(Description, DeepNestingEnds) { EXPECT_EQ(with("cpus = " + std::string(1000, '[')).diagnostics.count, 1U); }
+
+TEST(Description, AMistakeRefusesOnlyTheVmThatItIsIn) {
+    Parsed const parsed(
+        "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[vm.b]\nmemory = 5\nkernel = \"k\"\n"
+        "[vm.c]\nmemory = \"64M\"\n[vm.a]\nmemory = \"1T\"\n[vm.d]\nmemory = \"64M\"\nkernel = \"k\"\n");
+    ASSERT_EQ(parsed.description.count, 4U);
+    EXPECT_FALSE(parsed.good);
+    EXPECT_FALSE(parsed.vm(0).is_refused) << "the second of the name is, and is not there at all";
+    EXPECT_TRUE(parsed.vm(1).is_refused);
+    EXPECT_TRUE(parsed.vm(2).is_refused);
+    EXPECT_FALSE(parsed.vm(3).is_refused);
+    EXPECT_EQ(parsed.vm(0).memory, 64 * lib::MiB);
+}
+
+TEST(Description, AMistakeOutsideOfTheTablesRefusesNobody) {
+    Parsed const parsed("x = 1\n[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[other]\ny = 2\n");
+    EXPECT_EQ(parsed.messages().size(), 2U);
+    ASSERT_EQ(parsed.description.count, 1U);
+    EXPECT_FALSE(parsed.vm().is_refused);
+}
 
 } // namespace
