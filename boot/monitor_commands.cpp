@@ -191,6 +191,11 @@ void Monitor::memory(Words const&) {
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",
                 (used > known ? used - known : 0) / lib::KiB);
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free));
+    std::array<kernel::NodeMemory, 16> nodes{};
+    u32 const count = kernel::memory_of_nodes(nodes);
+    for (u32 i = 0; count > 1 && i < count; i++)
+        lib::format(terminal_, "    of NUMA node {:<13} {:>10} MiB of {} MiB\n", nodes[i].node,
+                    mebibytes(nodes[i].free), mebibytes(nodes[i].managed));
 }
 
 void Monitor::log(Words const& arguments) {
