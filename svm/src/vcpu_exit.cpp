@@ -45,13 +45,25 @@ constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
 
 } // namespace
 
+// What waits for a window may find it open here already. It is given to the guest at once: Bochs looks for virtual
+// interrupts only behind the first instruction, which may close the window again.
+void Vcpu::check_interrupt_window() {
+    if (has_interrupt_window_) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+}
+
+[[gnu::noinline]] void Vcpu::end_shadow() {
+    vmcb_->control.interrupt_state = {};
+    check_interrupt_window();
+}
+
 // Go on behind an instruction that was carried out here.
 [[gnu::always_inline]] inline void Vcpu::step_behind(u8 length) {
     u64 next = save().rip + length;
     if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
         next &= 0xffff'ffff;
     vmcb_->save.rip = next;
-    vmcb_->control.interrupt_state = {};
+    if (control().interrupt_state.raw != 0) [[unlikely]]
+        end_shadow();
     if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
         return;
     // The step is done: its trap is what the guest expects next, or what we do.
@@ -175,6 +187,15 @@ Vcpu::After Vcpu::handle_exit() {
                                exit_code::name(code), rip()));
 }
 
+// Bochs 2.7 has changed EFER.LMA already when a write to CR0 that turns paging on or off exits before it is carried
+// out.
+void Vcpu::repair_long_mode() {
+    bool const is_long = (save().cr0 & x86::Cr0::PG::mask) != 0 && (save().efer & x86::Efer::LME::mask) != 0;
+    if (((save().efer & x86::Efer::LMA::mask) != 0) == is_long) return;
+    u64& efer = changing(clean::control_registers).save.efer;
+    efer = x86::Efer::LMA::set(efer, is_long);
+}
+
 // True when `exit` is complete.
 bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     using Kind = vm::RegisterAccess::Kind;
@@ -215,6 +236,7 @@ void Vcpu::requeue_interrupted_event() {
 
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
     requeue_interrupted_event();
+    check_interrupt_window();
     if (code == exit_code::INTR) {
         exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
         x86::take_interrupts(); // it still waits: its handler runs here
@@ -229,7 +251,7 @@ void Vcpu::requeue_interrupted_event() {
                        fault.get<NestedFault::Fetch>(), fault.get<NestedFault::TableWalk>()};
         break;
     }
-    case exit_code::CR0_SEL_WRITE:
+    case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:
         if (!describe_register_access(code, exit)) return undecodable();

@@ -100,6 +100,9 @@ private:
     After undecodable();
     After entry_failed();
     bool refuse_cr3();
+    void repair_long_mode();
+    void check_interrupt_window();
+    void end_shadow();
     void step_behind(u8 length);
     void fetch_virtual_tpr();
     void fetch_xcr0();
