@@ -234,6 +234,23 @@ void Vcpu::requeue_interrupted_event() {
     inject(event);
 }
 
+// #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
+// an instruction caused comes again when it is executed again; an interrupt or NMI would be lost. [amd/vol2] 8.2.9
+void Vcpu::put_off_event() {
+    if (!has_event_) return;
+    has_event_ = false;
+    EventInfo const event = control().event_injection;
+    if (event.get<EventInfo::Type>() == EventInfo::external) {
+        put_off_interrupt_ = event.get<EventInfo::Vector>();
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    } else if (event.get<EventInfo::Type>() == EventInfo::nmi) {
+        nmi_pending_ = true;
+        nmi_state_ = NmiState::Free;
+        set_intercept(exit_code::IRET, false);
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
+    }
+}
+
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
     requeue_interrupted_event();
     check_interrupt_window();
@@ -274,6 +291,7 @@ void Vcpu::requeue_interrupted_event() {
         return After::Enter;
     case exit_code::EXCEPTION_AC:
         exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+        put_off_event();
         inject_exception({x86::exception_ac, true, 0, 0});
         return After::Enter;
     case exit_code::EXCEPTION_MC: exit.reason = ExitReason::MachineCheck; break;
@@ -341,7 +359,7 @@ void Vcpu::debug_exit() {
             vmcb_->save.dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
         }
     }
-    if (has_event_) return; // the event that is under way comes first; DR6 keeps the cause
+    if (has_event_) return; // its delivery is repeated, and hits the breakpoint in its way again
     EventInfo info{};
     info.set<EventInfo::Vector>(x86::exception_db);
     info.set<EventInfo::Type>(EventInfo::exception);
