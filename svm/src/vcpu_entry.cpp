@@ -4,6 +4,7 @@
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
+#include <utility>
 
 // svm/src/entry.S, and what it calls
 extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, lib::u64 vmcb, lib::u64 host_area);
@@ -123,16 +124,21 @@ void Vcpu::write_virtual_tpr() {
     changing(clean::interrupt_control).control.interrupt_control.set<InterruptControl::VirtualTpr>(priority);
 }
 
-// The 8259 pair's interrupt, when LINT0 lets it through. True when it is on its way.
-bool Vcpu::inject_pic() {
-    if (id() != 0 || !vm().platform().has_pic_interrupt() || !apic().accepts_pic()) return false;
+// An interrupt that the APIC does not wait with: the one put off, else the 8259 pair's when LINT0 lets it through. True
+// when it is on its way.
+bool Vcpu::inject_beside_apic() {
+    bool const has_pic = id() == 0 && vm().platform().has_pic_interrupt() && apic().accepts_pic();
+    bool const was_put_off = put_off_interrupt_ >= 0;
+    if (!was_put_off && !has_pic) return false;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
         return false;
     }
     EventInfo info{};
-    info.set<EventInfo::Vector>(vm().platform().acknowledge_pic());
+    info.set<EventInfo::Vector>(was_put_off ? static_cast<u8>(std::exchange(put_off_interrupt_, -1))
+                                            : vm().platform().acknowledge_pic());
     inject(info);
+    if (was_put_off && has_pic) set_interrupt_window(true);
     return true;
 }
 
@@ -154,8 +160,12 @@ bool Vcpu::deliver_events() {
 
 // True when one is on its way.
 bool Vcpu::deliver_interrupt() {
-    if (inject_pic()) return true;
+    bool const is_taken = inject_beside_apic();
     int const vector = apic().highest_pending();
+    if (is_taken) {
+        if (vector >= 0) set_interrupt_window(true);
+        return true;
+    }
     if (vector < 0) return false;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);

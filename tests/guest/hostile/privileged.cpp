@@ -51,19 +51,8 @@ std::string_view describe(Fault const& fault, Outcome& out) {
     return lib::format_to(out.text, "#{}({:x})", fault.vector, fault.error);
 }
 
-// Whether a comma-separated list names it.
-bool names(std::string_view list, std::string_view name) {
-    while (!list.empty()) {
-        auto const comma = list.find(',');
-        if (list.substr(0, comma) == name) return true;
-        list = comma == list.npos ? std::string_view{} : list.substr(comma + 1);
-    }
-    return false;
-}
-
 bool is_wanted(std::string_view name) {
-    auto const only = option("only");
-    return only.empty() ? !names(option("skip"), name) : names(only, name);
+    return option("only").empty() ? !option_lists("skip", name) : option_lists("only", name);
 }
 
 } // namespace
