@@ -20,7 +20,13 @@ namespace x86 = lib::x86;
 
 // Called by the assembly loop.
 bool after_exit(Vcpu& vcpu) {
+    if (vcpu.exit_times() != nullptr) [[unlikely]]
+        return measured_after_exit(vcpu);
     return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter;
+}
+[[gnu::noinline]] bool measured_after_exit(Vcpu& vcpu) {
+    return vcpu.measured(
+        [&] { return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter; });
 }
 void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 
