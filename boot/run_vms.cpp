@@ -102,8 +102,8 @@ CpuStatus Machine::cpu_status(u32 index) {
 void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
     auto* const machine = new (std::nothrow) Machine(modules, backend, on_failure);
     if (machine == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
+    release_cpus(kernel::run_cpu); // a VM that cannot be started is taken down with their help
     machine->start();
-    release_cpus(kernel::run_cpu);
     kernel::run_cpu();
 }
 

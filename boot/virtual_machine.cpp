@@ -235,6 +235,7 @@ void VirtualMachine::vcpu_stopped() {
 }
 
 void VirtualMachine::destroy() {
+    if (!vm_) return; // a start that came to nothing
     kernel::console().detach(*this);
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
@@ -290,7 +291,7 @@ VmFigures VirtualMachine::figures() {
     figures.run_time = kernel::now() - started_at_;
     u64 nanos = 0;
     for (auto const& runner : runners_)
-        if (runner) nanos += runner->used();
+        if (runner) nanos += kernel::scheduler().used(*runner, kernel::now().value);
     figures.cpu_time = {nanos};
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         for (unsigned reason = 0; reason < vm::exit_reason_count; reason++)

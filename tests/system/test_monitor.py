@@ -17,7 +17,7 @@ def ask(console, line, seconds=60):
 
 
 def row(text, name):
-    rows = [line.split() for line in text.splitlines() if line.startswith(name)]
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] == [name]]
     assert len(rows) == 1, text
     return rows[0]
 
