@@ -258,3 +258,25 @@ def lives_and_deaths_leave_the_memory_as_it_was():
             pass
         console.send("poweroff now\r")
         check_power_off(console, status=1)
+
+
+def work_beside(habit, **options):
+    """Rounds that a VM with a CPU of its own makes in each of ten intervals while another on its own CPU does `habit`."""
+    description = small("neighbour", f"does={habit} interval=10000", cpus='"2"', exclusive="true", console='"none"') + \
+        small("worker", "does=work interval=50 quit=12", cpus='"1"', exclusive="true")
+    with boot_small(description, cpus=3, **options) as console:
+        console.expect(r"guest: done 0", 200)
+        rounds = [int(number) for number in re.findall(rb"ms, (\d+) rounds in 50 ms", bytes(console.seen))]
+        assert len(rounds) >= 10, rounds
+        open_monitor(console)
+        exits = int(row(ask(console, "exits neighbour"), "all")[1])
+        assert (exits > 10_000) == (habit == "flood"), exits
+        return rounds[1:11]  # the first one is still being built up around
+
+
+@system_test(limit=200)
+def a_flood_next_door_costs_nothing():
+    """In instruction counts, which Bochs knows: exits, port I/O, device accesses and IPIs of another VM take nothing away."""
+    quiet, flooded = work_beside("idle", kind="bochs"), work_beside("flood", kind="bochs")
+    print(quiet, flooded)
+    assert flooded == quiet, (quiet, flooded)
