@@ -5,8 +5,8 @@
 #include <boot/memory_setup.hpp>
 #include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/run_vms.hpp>
 #include <boot/screen.hpp>
-#include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>

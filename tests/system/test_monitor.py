@@ -17,7 +17,7 @@ def ask(console, line, seconds=60):
 
 
 def row(text, name):
-    rows = [line.split() for line in text.splitlines() if line.startswith(name)]
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] == [name]]
     assert len(rows) == 1, text
     return rows[0]
 
@@ -33,8 +33,8 @@ def run_seconds(console):
 
 def look_around(console):
     fields = row(ask(console, "vm list"), "linux")
-    assert fields[1:4] == ["running", "1", "256"] and fields[-1] == "console", fields
-    assert 0 < float(fields[4]) <= 100 and int(fields[5]) > 0, fields
+    assert fields[1:5] == ["running", "1", "any", "256"] and fields[-1] == "console", fields
+    assert 0 < float(fields[5]) <= 100 and int(fields[6]) > 0, fields
     memory = ask(console, "mem")
     assert re.search(r"memory of running VMs +256 MiB", memory), memory
     exits = ask(console, "exits linux")
@@ -60,7 +60,7 @@ def pause_and_resume(console):
     assert ask(console, "vm pause linux") == "linux is paused already"
     began = run_seconds(console)
     while (paused := run_seconds(console) - began) < 10:
-        assert row(ask(console, "vm list"), "linux")[4] == "0.0"
+        assert row(ask(console, "vm list"), "linux")[5] == "0.0"
     assert ask(console, "vm resume linux") == "linux goes on"
     return paused
 
@@ -116,11 +116,11 @@ def poweroff_waits_for_guests_but_not_for_ever():
         assert len(re.findall(r"linux vCPU [01]", ask(console, "cpu"))) == 2
         assert ask(console, "vm pause linux") == "linux stands still"
         ask(console, "vm list")
-        assert row(ask(console, "vm list"), "linux")[4] == "0.0"
+        assert row(ask(console, "vm list"), "linux")[5] == "0.0"
         assert ask(console, "vm stop linux") == "linux is paused: resume or kill it"
         assert ask(console, "vm resume linux") == "linux goes on"
         ask(console, "vm list")
-        assert float(row(ask(console, "vm list"), "linux")[4]) > 50
+        assert float(row(ask(console, "vm list"), "linux")[5]) > 50
         console.send(SWITCH)
         console.expect("console of linux")
         console.command("kill $!")  # idle, half a minute is soon over

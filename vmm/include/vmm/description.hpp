@@ -125,6 +125,7 @@ public:
 
     std::array<VmDescription, max_vms> vms{};
     u32 count = 0;
+    std::string_view file = "vms.toml"; // for messages
 
     void clear() {
         count = 0;
