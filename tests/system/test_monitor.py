@@ -144,7 +144,7 @@ def a_bug_is_reported():
         console.send("crash now\r")
         console.expect(r"invalid opcode")
         console.expect(r"rip [0-9a-f]{16}")
-        console.expect(r"0x[0-9a-f]+ boot::Supervisor::crash\+0x")
+        console.expect(r"0x[0-9a-f]+ boot::Machine::crash\+0x")
         console.expect(r"kernel::RunLoop::run\+0x")
         end = console.until_end(60)
         assert end.orderly, end.reason
