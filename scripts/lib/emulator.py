@@ -17,6 +17,9 @@ from .project import Failure
 BOCHS_MODEL = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine.
 BOCHS_TICKS_PER_SECOND = 100_000_000
+# How the names of Bochs' CPU models begin; QEMU has none of these.
+BOCHS_MODELS = ("bx_generic", "p2_", "p3_", "p4_", "core_duo", "core2_", "corei3_", "corei5_", "corei7_", "atom_", "athlon64_",
+                "turion64_", "phenom_", "amd_k6", "broadwell_", "tigerlake", "ryzen", "zambezi", "trinity_")
 OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE.fd")
 
 
@@ -38,6 +41,17 @@ class End:
     reason: str
     orderly: bool  # the machine was switched off, not stopped by a crash or by us
     ticks: int | None = None  # Bochs: instructions since power-on
+
+
+def choose(asked, uefi, cpu_model):
+    """Returns the kind of machine to start and why: the fastest that is known to work, unless something speaks against it."""
+    if asked:
+        return asked, "as asked for"
+    if cpu_model.startswith(BOCHS_MODELS):
+        return "bochs", f"{cpu_model} is one of its CPU models"
+    if uefi:
+        return "qemu", "Bochs has no UEFI"
+    return "qemu", "AMD-V in software, many times as fast as Bochs; --emulator bochs has Intel VT-x"
 
 
 def die_with_parent():

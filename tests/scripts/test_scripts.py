@@ -113,6 +113,14 @@ class IsoTest(unittest.TestCase):
 
 
 class EmulatorTest(unittest.TestCase):
+    def test_the_faster_one_is_the_default_and_an_intel_model_takes_bochs(self):
+        self.assertEqual(emulator.choose(None, False, "")[0], "qemu")
+        self.assertEqual(emulator.choose(None, False, "EPYC-Rome,+svm")[0], "qemu")
+        self.assertEqual(emulator.choose(None, False, emulator.BOCHS_MODEL)[0], "bochs")
+        self.assertEqual(emulator.choose(None, True, "")[0], "qemu")
+        for kind in ("bochs", "qemu", "qemu-kvm"):
+            self.assertEqual(emulator.choose(kind, False, ""), (kind, "as asked for"))
+
     def test_how_bochs_ended(self):
         frame = "(0).[2179910480] [0x1] f000:0 (unk. ctxt): hlt\n=====\nBochs is exiting with the following message:\n{}\n=====\n"
         off = emulator.bochs_end(frame.format("[ACPI  ] ACPI control: soft power off"))

@@ -1,4 +1,4 @@
-"""scripts/run as its user sees it, in a terminal. The guest boots without Mullion in QEMU: here the script is under test."""
+"""scripts/run as its user sees it, in a terminal. Mostly the guest boots without Mullion in QEMU: here the script is under test."""
 import os
 import pty
 import re
@@ -16,11 +16,11 @@ RUN = [str(ROOT / "scripts/run"), "--native", "--emulator", "qemu"]
 class Terminal:
     """scripts/run on a pseudo terminal."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, command=RUN):
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
-        self.process = subprocess.Popen([*RUN, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
+        self.process = subprocess.Popen([*command, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
 
     def __enter__(self):
         return self
@@ -106,3 +106,13 @@ def a_command_gives_its_output_and_status():
 def time_limit():
     done = subprocess.run([*RUN, "--timeout", "8", "--", "sleep 1000000"], stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 124, done
+
+
+@system_test(backend="qemu")
+def without_options_it_takes_qemu_and_says_why():
+    with Terminal(command=RUN[:1]) as terminal:
+        terminal.expect(rb"Starting the machine in qemu \(AMD-V in software, [^\r\n]*--emulator bochs has Intel VT-x\)")
+        terminal.expect(rb"AMD-V: NPT")
+        terminal.expect(rb"guest:~# ")
+        terminal.type(b"poweroff\n")
+        assert terminal.wait() == 0
