@@ -1,4 +1,5 @@
 """The guest kernels of tests/guest: what the CPU and the platform must do, and what a hostile guest must not achieve."""
+import framework
 from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
 
 # The emulators themselves do not pass these tests, but the hostile guest in QEMU; native=1 leaves out what breaks QEMU.
@@ -15,7 +16,7 @@ SPURIOUS_IN_QEMU = 64
 
 def is_obeyed_natively(instruction):
     """Whether the guest, on the emulator's bare machine, does not survive this instruction of "privileged"."""
-    with boot_guest("hostile", f"test=privileged verbose=1 only={instruction}", native=True, kind="qemu", deterministic=True) as console:
+    with boot_guest("hostile", f"test=privileged verbose=1 only={instruction}", native=True, deterministic=True) as console:
         console.expect(f"guest: privileged {instruction}", 60)
         end = console.until_end(60)
         return b"guest: done" not in console.seen or not end.orderly
@@ -23,7 +24,7 @@ def is_obeyed_natively(instruction):
 
 def run_guest(name, test, seconds=300, command_line="", **options):
     """Runs tests of a guest kernel; each must say ok, none may say FAIL."""
-    with boot_guest(name, f"test={test} {command_line}{NATIVE_OPTIONS}", **options) as console:
+    with boot_guest(name, f"test={test} {command_line}{NATIVE_OPTIONS}", deterministic=True, **options) as console:
         status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
         failures = [line for line in console.tail(10_000).splitlines() if "guest: FAIL" in line]
         assert status == 0 and not failures, "\n".join(failures) or f"status {status}"
@@ -47,46 +48,38 @@ def behaviour():
     run_guest("behave", "all")
 
 
-@system_test(backend="qemu")
-def behaviour_on_amd():
-    run_guest("behave", "all", kind="qemu", deterministic=True)
-
-
-@system_test()
+@system_test(backend="amd-v/bochs", why="it runs there as behaviour")
 def behaviour_on_ryzen():
     # Not debug and step: Bochs 2.7's AMD-V exits for #DB before it sets DR6, and a single step of the guest's that ends in
     # an exit hits the host.
-    run_guest("behave", "apic,shadow,pic,ioapic,timer,real,fpu,msr,paging,cpuid,time,uart,mmio", cpu_model="ryzen")
+    run_guest("behave", "apic,shadow,pic,ioapic,timer,real,fpu,msr,paging,cpuid,time,uart,mmio")
 
 
-@system_test()
+@system_test(backend="bochs", why="an Intel CPU without PML, TSC scaling and XSAVES")
 def behaviour_on_haswell():
     run_guest("behave", "all", cpu_model="corei7_haswell_4770")
 
 
-@system_test()
+@system_test(backend="bochs", why="an Intel CPU with the monitor trap flag and sub-page protection")
 def behaviour_on_icelake():
     run_guest("behave", "all", cpu_model="corei7_icelake_u")
 
 
-@system_test(limit=700)
+@system_test(limit=700, guest_only=("amd-v/qemu",))
 def hostility():
-    run_guest("hostile", "all", seconds=600)
+    command_line = ""
+    if framework.platform == "amd-v/qemu":
+        # Left out is what this QEMU itself does not refuse, as a run without Mullion shows.
+        skip = [] if NATIVE else [name for name in OBEYED_BY_QEMU if is_obeyed_natively(name)]
+        command_line = f"skip={','.join(skip)} spurious={SPURIOUS_IN_QEMU}"
+    run_guest("hostile", "all", seconds=600, command_line=command_line)
 
 
-@system_test(guest_only=True, backend="qemu", limit=700)
-def hostility_on_amd():
-    # Left out is what this QEMU itself does not refuse, as a run without Mullion shows.
-    skip = [] if NATIVE else [name for name in OBEYED_BY_QEMU if is_obeyed_natively(name)]
-    run_guest("hostile", "all", kind="qemu", deterministic=True, seconds=600,
-              command_line=f"skip={','.join(skip)} spurious={SPURIOUS_IN_QEMU}")
-
-
-@system_test()
+@system_test(backend="amd-v/bochs", why="it runs there as hostility")
 def hostility_on_ryzen():
     # Not storm and random: while a guest has interrupts off, Bochs 2.7's AMD-V holds back the machine's own, the serial
     # line's among them.
-    run_guest("hostile", "msrs,ports,privileged,mmio", cpu_model="ryzen")
+    run_guest("hostile", "msrs,ports,privileged,mmio")
 
 
 @system_test()
