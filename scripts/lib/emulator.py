@@ -33,6 +33,7 @@ class Options:
     screen: bool | None = None  # QEMU: a VGA; None: if there is UEFI, where a machine without one is rare
     ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
     deterministic: bool = False  # QEMU: one tick per instruction
+    tick_shift: int = 0  # and this is its length: 1 ns << tick_shift
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
 
 
@@ -218,7 +219,7 @@ def qemu_command(image, options, serial_descriptor, folder):
         command += ["-accel", "kvm", "-cpu", options.cpu_model or "host"]
     else:
         command += ["-cpu", options.cpu_model or "EPYC,+svm"]
-        command += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
+        command += ["-accel", "tcg,thread=single", "-icount", f"shift={options.tick_shift},sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
             if options.deterministic else ["-accel", "tcg,thread=multi"]
     if options.uefi if options.screen is None else options.screen:
         command += ["-vga", "std", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]

@@ -21,7 +21,8 @@ class Test:
     quick: bool = True
     alone: bool = False  # builds and the like, which use every CPU themselves and come first
     environment: dict = dataclasses.field(default_factory=dict)
-    why_not: str = ""  # it does not run on the other platforms
+    platforms: tuple = ()  # all that it is for
+    why_not: str = ""  # on the others
 
     @property
     def label(self):
@@ -89,9 +90,14 @@ def skip_reason(outcome):
 def remarks(by_backend, test, platforms):
     """Why a test was skipped, or does not run on both vendors."""
     found = [skip_reason(outcome) for outcome in by_backend.values() if outcome.result == SKIPPED]
-    vendors = {backend.split("/")[0] for backend in by_backend}
-    if "host" not in vendors and len(vendors) < len({name.split("/")[0] for name in platforms}):
-        found.append(test.why_not or "chosen so")
+    def vendors(names):
+        return {name.split("/")[0] for name in names}
+    if "host" in by_backend:
+        return "; ".join(found)
+    if vendors(test.platforms) != vendors(platforms):
+        found.append(test.why_not or "no reason was given")
+    if missing := [name for name in test.platforms if name not in by_backend]:
+        found.append(f"{', '.join(missing)}: not chosen")
     return "; ".join(found)
 
 

@@ -209,16 +209,19 @@ class TestingTest(unittest.TestCase):
         self.assertEqual(testing.summary([self.run_one("true"), self.run_one("false")]), "1 passed, 1 failed, 0 skipped")
 
     def test_the_table_says_where_each_test_ran_and_why_not_elsewhere(self):
-        def outcome(name, backend, result, why="", log=""):
-            return testing.Outcome(testing.Test(name, backend, [], 1, why_not=why), result, 2, log)
         platforms = ["vt-x/a", "amd-v/a", "amd-v/b"]
+
+        def outcome(name, backend, result, where=("vt-x/a", "amd-v/b"), why="", log=""):
+            return testing.Outcome(testing.Test(name, backend, [], 1, platforms=where, why_not=why), result, 2, log)
         table = testing.table([outcome("unit", "host", testing.PASSED), outcome("both", "vt-x/a", testing.PASSED),
                                outcome("both", "amd-v/b", testing.SKIPPED, log="x\nskipped: no disk\n"),
-                               outcome("one", "amd-v/a", testing.FAILED, why="no UEFI")], platforms, "the note").splitlines()
-        self.assertEqual([line.split() for line in table[:5]],
+                               outcome("one", "amd-v/a", testing.FAILED, ("amd-v/a",), why="no UEFI"),
+                               outcome("half", "vt-x/a", testing.PASSED)], platforms, "the note").splitlines()
+        self.assertEqual([line.split() for line in table[:6]],
                          [["name", "host", *platforms, "remarks"], ["unit", "passed", "2", "s", "-", "-", "-"],
                           ["both", "-", "passed", "2", "s", "-", "skipped", "2", "s", "amd-v/b:", "no", "disk"],
-                          ["one", "-", "-", "failed", "2", "s", "-", "no", "UEFI"], []])
+                          ["one", "-", "-", "failed", "2", "s", "-", "no", "UEFI"],
+                          ["half", "-", "passed", "2", "s", "-", "-", "amd-v/b:", "not", "chosen"], []])
         self.assertEqual(table[-1], "the note")
 
     def test_zero_tests_fail(self):
