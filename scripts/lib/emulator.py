@@ -17,6 +17,9 @@ from .project import Failure
 BOCHS_MODEL = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine.
 BOCHS_TICKS_PER_SECOND = 100_000_000
+# How the names of Bochs' CPU models begin; QEMU has none of these.
+BOCHS_MODELS = ("bx_generic", "p2_", "p3_", "p4_", "core_duo", "core2_", "corei3_", "corei5_", "corei7_", "atom_", "athlon64_",
+                "turion64_", "phenom_", "amd_k6", "broadwell_", "tigerlake", "ryzen", "zambezi", "trinity_")
 OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE.fd")
 
 
@@ -30,6 +33,7 @@ class Options:
     screen: bool | None = None  # QEMU: a VGA; None: if there is UEFI, where a machine without one is rare
     ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
     deterministic: bool = False  # QEMU: one tick per instruction
+    tick_shift: int = 0  # and this is its length: 1 ns << tick_shift
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
 
 
@@ -38,6 +42,17 @@ class End:
     reason: str
     orderly: bool  # the machine was switched off, not stopped by a crash or by us
     ticks: int | None = None  # Bochs: instructions since power-on
+
+
+def choose(asked, uefi, cpu_model):
+    """Returns the kind of machine to start and why: the fastest that is known to work, unless something speaks against it."""
+    if asked:
+        return asked, "as asked for"
+    if cpu_model.startswith(BOCHS_MODELS):
+        return "bochs", f"{cpu_model} is one of its CPU models"
+    if uefi:
+        return "qemu", "Bochs has no UEFI"
+    return "qemu", "AMD-V in software, many times as fast as Bochs; --emulator bochs has Intel VT-x"
 
 
 def die_with_parent():
@@ -204,7 +219,7 @@ def qemu_command(image, options, serial_descriptor, folder):
         command += ["-accel", "kvm", "-cpu", options.cpu_model or "host"]
     else:
         command += ["-cpu", options.cpu_model or "EPYC,+svm"]
-        command += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
+        command += ["-accel", "tcg,thread=single", "-icount", f"shift={options.tick_shift},sleep=off", "-rtc", "base=2026-01-01,clock=vm"] \
             if options.deterministic else ["-accel", "tcg,thread=multi"]
     if options.uefi if options.screen is None else options.screen:
         command += ["-vga", "std", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]

@@ -15,12 +15,18 @@ LOG_LINES = 40
 @dataclasses.dataclass
 class Test:
     name: str
-    backend: str  # what it runs on: host, bochs, qemu
+    backend: str  # what it runs on: host, or a platform of tests/system/framework.py
     command: list
     limit: int  # seconds
     quick: bool = True
     alone: bool = False  # builds and the like, which use every CPU themselves and come first
     environment: dict = dataclasses.field(default_factory=dict)
+    platforms: tuple = ()  # all that it is for
+    why_not: str = ""  # on the others
+
+    @property
+    def label(self):
+        return f"{self.name}  [{self.backend}]"
 
 
 @dataclasses.dataclass
@@ -72,12 +78,41 @@ def log_tail(outcome):
     return "\n".join("    " + line for line in lines)
 
 
-def table(outcomes):
-    width = max([len(outcome.test.name) for outcome in outcomes] + [4])
-    rows = [f"{'name':{width}}  {'backend':8}  {'result':8}  seconds"]
+def cell(outcome):
+    return f"{outcome.result} {outcome.seconds:.0f} s" if outcome else "-"
+
+
+def skip_reason(outcome):
+    found = [line for line in outcome.log.splitlines() if line.startswith("skipped: ")]
+    return f"{outcome.test.backend}: {found[-1].removeprefix('skipped: ') if found else 'it did not say'}"
+
+
+def remarks(by_backend, test, platforms):
+    """Why a test was skipped, or does not run on both vendors."""
+    found = [skip_reason(outcome) for outcome in by_backend.values() if outcome.result == SKIPPED]
+    def vendors(names):
+        return {name.split("/")[0] for name in names}
+    if "host" in by_backend:
+        return "; ".join(found)
+    if vendors(test.platforms) != vendors(platforms):
+        found.append(test.why_not or "no reason was given")
+    if missing := [name for name in test.platforms if name not in by_backend]:
+        found.append(f"{', '.join(missing)}: not chosen")
+    return "; ".join(found)
+
+
+def table(outcomes, platforms, note):
+    """One row per test: how it went on each platform, and why not on others."""
+    rows = {}
     for outcome in outcomes:
-        rows.append(f"{outcome.test.name:{width}}  {outcome.test.backend:8}  {outcome.result:8}  {outcome.seconds:7.1f}")
-    return "\n".join(rows)
+        rows.setdefault(outcome.test.name, {})[outcome.test.backend] = outcome
+    columns = ["host", *platforms]
+    width = max([len(name) for name in rows] + [4])
+    lines = [f"{'name':{width}}  " + "  ".join(f"{column:12}" for column in columns) + "  remarks"]
+    for name, by_backend in rows.items():
+        cells = "  ".join(f"{cell(by_backend.get(column)):12}" for column in columns)
+        lines.append(f"{name:{width}}  {cells}  {remarks(by_backend, next(iter(by_backend.values())).test, platforms)}".rstrip())
+    return "\n".join([*lines, "", note])
 
 
 def summary(outcomes):

@@ -20,9 +20,10 @@ struct Feature {
     u32 bit;
     std::string_view name;
 };
-constexpr u32 nested_paging = 0, next_rip = 3, clean_bits = 5, flush_by_asid = 6, decode_assists = 7;
-constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {10, "pause-filter"}, {13, "AVIC"},    {15, "VMSAVE"},
-                              {16, "VGIF"}, {18, "x2AVIC"},   {25, "VNMI"},         {30, "idle-HLT"}};
+constexpr u32 nested_paging = 0, next_rip = 3, clean_bits = 5, flush_by_asid = 6, decode_assists = 7, pause_filter = 10,
+              pause_threshold = 12;
+constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {13, "AVIC"}, {15, "VMSAVE"},
+                              {16, "VGIF"}, {18, "x2AVIC"},   {25, "VNMI"}, {30, "idle-HLT"}};
 
 struct Word {
     std::string_view name;
@@ -31,7 +32,7 @@ struct Word {
 constexpr Word words[] = {
     {"next-rip", &Disabled::next_rip},           {"decode-assists", &Disabled::decode_assists},
     {"flush-by-asid", &Disabled::flush_by_asid}, {"clean-bits", &Disabled::clean_bits},
-    {"large-pages", &Disabled::large_pages},
+    {"large-pages", &Disabled::large_pages},     {"pause-filter", &Disabled::pause_filter},
 };
 
 constexpr bool has(u32 word, u32 number) { return (word >> number & 1) != 0; }
@@ -55,7 +56,7 @@ bool Disabled::parse(std::string_view text) {
 }
 
 std::string_view Disabled::known_words() {
-    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, all";
+    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, pause-filter, all";
 }
 
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
@@ -88,6 +89,8 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
                         .has_decode_assists = has(svm.edx, decode_assists) && !disabled.decode_assists,
                         .has_flush_by_asid = has(svm.edx, flush_by_asid) && !disabled.flush_by_asid,
                         .has_clean_bits = has(svm.edx, clean_bits) && !disabled.clean_bits,
+                        .has_pause_filter = has(svm.edx, pause_filter) && !disabled.pause_filter,
+                        .has_pause_threshold = has(svm.edx, pause_threshold) && !disabled.pause_filter,
                         .has_pages_2m = !disabled.large_pages,
                         .has_pages_1g = has(extended.edx, pages_1g) && !disabled.large_pages,
                         .has_tsc_aux = has(extended.edx, rdtscp)};
@@ -102,6 +105,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(has_decode_assists, "decode-assists");
     word(has_flush_by_asid, "flush-by-ASID");
     word(has_clean_bits, "clean-bits");
+    word(has_pause_filter, "pause-filter");
     word(has_pages_2m, "2M-pages");
     word(has_pages_1g, "1G-pages");
     word(has_tsc_aux, "RDTSCP");

@@ -311,6 +311,12 @@ void Vcpu::put_off_event() {
         if (exit.length == 0) return undecodable();
         break;
     }
+    case exit_code::PAUSE: {
+        exit.reason = ExitReason::Pause;
+        exit.length = length_of(0x90f3, 2);
+        if (exit.length == 0) return undecodable();
+        break;
+    }
     case exit_code::RDPMC:
     case exit_code::RSM: exit.reason = ExitReason::Privileged; break;
     case exit_code::VMRUN:

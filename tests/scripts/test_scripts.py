@@ -113,6 +113,14 @@ class IsoTest(unittest.TestCase):
 
 
 class EmulatorTest(unittest.TestCase):
+    def test_the_faster_one_is_the_default_and_an_intel_model_takes_bochs(self):
+        self.assertEqual(emulator.choose(None, False, "")[0], "qemu")
+        self.assertEqual(emulator.choose(None, False, "EPYC-Rome,+svm")[0], "qemu")
+        self.assertEqual(emulator.choose(None, False, emulator.BOCHS_MODEL)[0], "bochs")
+        self.assertEqual(emulator.choose(None, True, "")[0], "qemu")
+        for kind in ("bochs", "qemu", "qemu-kvm"):
+            self.assertEqual(emulator.choose(kind, False, ""), (kind, "as asked for"))
+
     def test_how_bochs_ended(self):
         frame = "(0).[2179910480] [0x1] f000:0 (unk. ctxt): hlt\n=====\nBochs is exiting with the following message:\n{}\n=====\n"
         off = emulator.bochs_end(frame.format("[ACPI  ] ACPI control: soft power off"))
@@ -199,6 +207,22 @@ class TestingTest(unittest.TestCase):
 
     def test_last_line(self):
         self.assertEqual(testing.summary([self.run_one("true"), self.run_one("false")]), "1 passed, 1 failed, 0 skipped")
+
+    def test_the_table_says_where_each_test_ran_and_why_not_elsewhere(self):
+        platforms = ["vt-x/a", "amd-v/a", "amd-v/b"]
+
+        def outcome(name, backend, result, where=("vt-x/a", "amd-v/b"), why="", log=""):
+            return testing.Outcome(testing.Test(name, backend, [], 1, platforms=where, why_not=why), result, 2, log)
+        table = testing.table([outcome("unit", "host", testing.PASSED), outcome("both", "vt-x/a", testing.PASSED),
+                               outcome("both", "amd-v/b", testing.SKIPPED, log="x\nskipped: no disk\n"),
+                               outcome("one", "amd-v/a", testing.FAILED, ("amd-v/a",), why="no UEFI"),
+                               outcome("half", "vt-x/a", testing.PASSED)], platforms, "the note").splitlines()
+        self.assertEqual([line.split() for line in table[:6]],
+                         [["name", "host", *platforms, "remarks"], ["unit", "passed", "2", "s", "-", "-", "-"],
+                          ["both", "-", "passed", "2", "s", "-", "skipped", "2", "s", "amd-v/b:", "no", "disk"],
+                          ["one", "-", "-", "failed", "2", "s", "-", "no", "UEFI"],
+                          ["half", "-", "passed", "2", "s", "-", "-", "amd-v/b:", "not", "chosen"], []])
+        self.assertEqual(table[-1], "the note")
 
     def test_zero_tests_fail(self):
         done = subprocess.run([ROOT / "scripts/test", "-k", "no test has this name"], capture_output=True, text=True)

@@ -1,7 +1,8 @@
 """Whole machines under test: boot an image in an emulator, talk to its serial line, look at how it ends.
 
-A test is a function in test_*.py with the decorator @system_test; it gets no arguments and fails by an exception.
-Run one by hand:  python3 tests/system/framework.py test_shell prompt
+A test is a function in test_*.py with the decorator @system_test; it gets no arguments and fails by an exception. It runs once
+on each platform that it is for: boot() takes the emulator and the CPU from there.
+Run one by hand:  python3 tests/system/framework.py test_linux shell_and_power_off amd-v/qemu
 With MULLION_NATIVE=1, tests of the guest boot its kernel directly: that tests the test.
 """
 import contextlib
@@ -26,6 +27,14 @@ PROMPT = re.escape("guest:~# ")
 STATUS_SKIP = 77
 
 
+# Where a test can run: its options for boot(). Tests run on the first and the last unless they say otherwise.
+PLATFORMS = {"vt-x/bochs": {"kind": "bochs"}, "amd-v/bochs": {"kind": "bochs", "cpu_model": "ryzen"}, "amd-v/qemu": {"kind": "qemu"}}
+SHORT = {None: ("vt-x/bochs", "amd-v/qemu"), "bochs": ("vt-x/bochs",), "qemu": ("amd-v/qemu",)}
+# Why most tests are not on the second one.
+AMD_IN_BOCHS = "amd-v/bochs: only what fits; its AMD-V holds the machine's interrupts back while a guest has its own off (docs/CAVEATS.md)"
+platform = "vt-x/bochs"  # the one of this process
+
+
 class Skip(Exception):
     """This test cannot run here; the text says why."""
 
@@ -34,16 +43,20 @@ class Skip(Exception):
 class Case:
     file: str
     name: str
-    backend: str
+    platform: str
     limit: int
     quick: bool
+    why: str  # not on every platform
     function: object
 
 
-def system_test(backend="bochs", limit=400, quick=False, guest_only=False):
-    """guest_only: the test makes sense without Mullion, so --native runs it."""
+def system_test(backend=None, limit=400, quick=False, guest_only=False, why=""):
+    """backend: None for VT-x in Bochs and AMD-V in QEMU, "bochs" or "qemu" for one of them, or names of platforms; what is left
+    out needs a why. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
     def mark(function):
-        function.case = (backend, limit, quick, guest_only)
+        platforms = SHORT[backend] if backend in SHORT else (backend,) if isinstance(backend, str) else tuple(backend)
+        native = platforms if guest_only is True else tuple(guest_only or ())
+        function.case = (platforms, limit, quick, native, why)
         return function
     return mark
 
@@ -52,9 +65,10 @@ def cases_of(file):
     module = importlib.import_module(file)
     for name, function in vars(module).items():
         if callable(function) and hasattr(function, "case"):
-            backend, limit, quick, guest_only = function.case
-            if guest_only or not NATIVE:
-                yield Case(file, name, backend, limit, quick, function)
+            platforms, limit, quick, native, why = function.case
+            for each in platforms:
+                if each in native or not NATIVE:
+                    yield Case(file, name, each, limit, quick, why, function)
 
 
 def discover():
@@ -158,7 +172,8 @@ def image(modules, append="", native_commands=None):
 @contextlib.contextmanager
 def boot(modules, append="", native_commands=None, **options):
     """Boots modules under Mullion (or natively); yields the Console. On failure the serial line's tail is printed."""
-    options.setdefault("kind", "bochs")
+    if "kind" not in options:
+        options = {**PLATFORMS[platform], **options}
     if native_commands:
         options.setdefault("ignore_bad_msrs", True)
     with image(modules, append, native_commands) as path, emulator.Machine(path, emulator.Options(**options)) as machine:
@@ -210,12 +225,14 @@ def main():
         raise SystemExit(128 + number)
     signal.signal(signal.SIGTERM, unwind)
     file, name = sys.argv[1:3]
+    global platform
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
     # The tests import this module by its name; one copy of it must hold the exceptions.
     sys.modules["framework"] = sys.modules["__main__"]
-    chosen = [case for case in cases_of(file) if case.name == name]
+    chosen = [case for case in cases_of(file) if case.name == name and case.platform in (*sys.argv[3:], case.platform)[:1]]
     if not chosen:
-        sys.exit(f"no such test: {file} {name}")
+        sys.exit(f"no such test: {' '.join(sys.argv[1:])}")
+    platform = chosen[0].platform
     try:
         chosen[0].function()
     except Skip as skip:

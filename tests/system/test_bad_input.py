@@ -76,27 +76,27 @@ def machine_has_32_mebibytes():
     expect_message("memory", {"vms.toml": description.default(256, 1, "x", initrd=None).encode(), "vmlinuz": b"x" * 4096}, memory=32)
 
 
-@system_test()
+@system_test(backend="bochs", why="a CPU without any virtualization; the one in QEMU is amd_cpu_without_virtualization")
 def cpu_has_no_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), cpu_model="p4_prescott_celeron_336", status_known=False)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="an AMD CPU")
 def amd_cpu_without_virtualization():
     expect_message("this AMD CPU has no AMD-V", linux_modules(), remedy="use a CPU with AMD-V", kind="qemu", cpu_model="EPYC,-svm")
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="an AMD CPU")
 def amd_cpu_without_nested_paging():
     expect_message("no nested paging", linux_modules(), remedy="use a CPU with it", kind="qemu", cpu_model="EPYC,+svm,-npt")
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs has no such CPU")
 def cpu_of_an_unknown_vendor():
     expect_message("MullionTests", linux_modules(), remedy="Intel VT-x or AMD-V", kind="qemu", cpu_model="EPYC,+svm,vendor=MullionTests")
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs has no UEFI")
 def uefi_machine_without_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), kind="qemu", uefi=True, cpu_model="qemu64,-svm", status_known=False)
 

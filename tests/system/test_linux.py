@@ -48,7 +48,7 @@ def input_of_100_kilobytes_arrives():
         assert found.group(1).decode() == hashlib.md5(lines).hexdigest()
 
 
-@system_test(limit=700)
+@system_test(backend="bochs", limit=700, why="QEMU does not say how many instructions it ran")
 def sleep_takes_its_time():
     """Two runs that differ in nothing but the sleep: the difference of their ticks is its length."""
     ticks = {}
@@ -72,7 +72,7 @@ def reset_ends_the_vm():
         assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)
 
 
-@system_test()
+@system_test(backend="bochs", why="it is about VT-x")
 def without_optional_features_of_vt_x():
     """The oldest CPU that can run a guest: APIC by emulation, small pages, no VPID."""
     with boot_linux(command="grep -c processor /proc/cpuinfo", append="vmx-disable=all") as console:
@@ -81,9 +81,9 @@ def without_optional_features_of_vt_x():
         check_power_off(console)
 
 
-@system_test(guest_only=True, backend="qemu")
-def command_in_qemu():
-    with boot_linux(command="grep -c processor /proc/cpuinfo", kind="qemu") as console:
+@system_test(guest_only=True)
+def command_gives_its_output_and_status():
+    with boot_linux(command="grep -c processor /proc/cpuinfo") as console:
         console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
         check_power_off(console)
 

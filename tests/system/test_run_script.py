@@ -1,4 +1,4 @@
-"""scripts/run as its user sees it, in a terminal. The guest boots without Mullion in QEMU: here the script is under test."""
+"""scripts/run as its user sees it, in a terminal. Mostly the guest boots without Mullion in QEMU: here the script is under test."""
 import os
 import pty
 import re
@@ -16,11 +16,11 @@ RUN = [str(ROOT / "scripts/run"), "--native", "--emulator", "qemu"]
 class Terminal:
     """scripts/run on a pseudo terminal."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, command=RUN):
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
-        self.process = subprocess.Popen([*RUN, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
+        self.process = subprocess.Popen([*command, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
 
     def __enter__(self):
         return self
@@ -57,7 +57,7 @@ class Terminal:
         return self.process.returncode
 
 
-@system_test(backend="qemu", guest_only=True)
+@system_test(backend="qemu", guest_only=True, why="the script is under test")
 def keys_reach_the_guest_and_the_script():
     with Terminal() as terminal:
         terminal.expect(rb"guest:~# ")
@@ -74,7 +74,7 @@ def keys_reach_the_guest_and_the_script():
         assert terminal.wait() == 0
 
 
-@system_test(backend="qemu", guest_only=True)
+@system_test(backend="qemu", guest_only=True, why="the script is under test")
 def power_off_ends_it():
     with Terminal() as terminal:
         terminal.expect(rb"guest:~# ")
@@ -82,7 +82,7 @@ def power_off_ends_it():
         assert terminal.wait() == 0
 
 
-@system_test(backend="qemu", guest_only=True)
+@system_test(backend="qemu", guest_only=True, why="the script is under test")
 def a_signal_leaves_nothing_behind():
     with Terminal() as terminal:
         terminal.expect(rb"guest:~# ")
@@ -94,7 +94,7 @@ def a_signal_leaves_nothing_behind():
             assert not os.path.exists(f"/proc/{child}"), "the emulator runs on"
 
 
-@system_test(backend="qemu", guest_only=True)
+@system_test(backend="qemu", guest_only=True, why="the script is under test")
 def a_command_gives_its_output_and_status():
     done = subprocess.run([*RUN, "--", "seq 5; printf 'no newline\\t\\r\\377'; exit 3"], stdin=subprocess.DEVNULL, capture_output=True)
     assert done.stdout == b"1\n2\n3\n4\n5\nno newline\t\r\xff", done
@@ -102,7 +102,17 @@ def a_command_gives_its_output_and_status():
     assert done.stderr == b"", done
 
 
-@system_test(backend="qemu", guest_only=True)
+@system_test(backend="qemu", guest_only=True, why="the script is under test")
 def time_limit():
     done = subprocess.run([*RUN, "--timeout", "8", "--", "sleep 1000000"], stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 124, done
+
+
+@system_test(backend="qemu", why="the script is under test")
+def without_options_it_takes_qemu_and_says_why():
+    with Terminal(command=RUN[:1]) as terminal:
+        terminal.expect(rb"Starting the machine in qemu \(AMD-V in software, [^\r\n]*--emulator bochs has Intel VT-x\)")
+        terminal.expect(rb"AMD-V: NPT")
+        terminal.expect(rb"guest:~# ")
+        terminal.type(b"poweroff\n")
+        assert terminal.wait() == 0

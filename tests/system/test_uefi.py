@@ -46,7 +46,7 @@ def read_screen(ppm):
     return rows, width // GLYPH_WIDTH
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs has no UEFI")
 def uefi_boots_to_a_shell_and_shows_the_log():
     with boot_linux(kind="qemu", uefi=True) as console:
         console.expect(PROMPT)
@@ -60,7 +60,7 @@ def uefi_boots_to_a_shell_and_shows_the_log():
         check_power_off(console)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs has no UEFI")
 def uefi_without_a_screen():
     with boot_linux(command="uname -m", kind="qemu", uefi=True, screen=False) as console:
         console.expect(r"screen: the loader left none")
@@ -68,7 +68,7 @@ def uefi_without_a_screen():
         check_power_off(console)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs gives no picture of its screen")
 def bios_shows_the_log_as_text():
     with boot_linux(kind="qemu", screen=True) as console:
         console.expect(PROMPT)

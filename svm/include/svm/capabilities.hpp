@@ -1,6 +1,6 @@
 #pragma once
 // What this CPU's AMD-V can do. Not used although it may be there: AVIC and x2AVIC, virtual GIF and virtual
-// VMLOAD/VMSAVE (guests have no SVM of their own), virtual NMI, pause filter, LBR virtualization, TSC ratio.
+// VMLOAD/VMSAVE (guests have no SVM of their own), virtual NMI, LBR virtualization, TSC ratio.
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <vm/backend.hpp>
@@ -11,7 +11,8 @@ using Refusal = vm::Refusal;
 
 // Optional features to leave alone although the CPU has them: for tests and for finding faults.
 struct Disabled {
-    bool next_rip = false, decode_assists = false, flush_by_asid = false, clean_bits = false, large_pages = false;
+    bool next_rip = false, decode_assists = false, flush_by_asid = false, clean_bits = false, large_pages = false,
+         pause_filter = false;
     // Words of the option svm-disable=..., comma-separated. False at an unknown one.
     bool parse(std::string_view words);
     static std::string_view known_words();
@@ -25,6 +26,8 @@ struct Capabilities {
     bool has_decode_assists;
     bool has_flush_by_asid;
     bool has_clean_bits;
+    bool has_pause_filter;
+    bool has_pause_threshold; // PAUSEs far apart do not count
     bool has_pages_2m;
     bool has_pages_1g;
     bool has_tsc_aux; // RDTSCP: the guest's TSC_AUX is switched

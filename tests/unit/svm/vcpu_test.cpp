@@ -174,6 +174,17 @@ TEST_F(VcpuTest, AnInterruptBehindOneOfThePicGetsItsWindow) {
     EXPECT_EQ(injected(entries[1]), event(0x40, 0));
 }
 
+TEST_F(ZenTest, AGuestThatSpinsYields) {
+    EXPECT_TRUE(vmcb().control.intercepts.has(exit_code::PAUSE));
+    EXPECT_EQ(vmcb().control.pause_filter_count, 3000U);
+    EXPECT_EQ(vmcb().control.pause_filter_threshold, 128U);
+    EXPECT_EQ(run({{exit_code::PAUSE, 0, 0, [](svm::Vmcb& b) { b.control.next_rip = b.save.rip + 2; }}}),
+              vm::Leave::Yield);
+    EXPECT_EQ(vcpu().rip(), rip + 2);
+}
+
+TEST_F(VcpuTest, WithoutTheFilterNoPauseExits) { EXPECT_FALSE(vmcb().control.intercepts.has(exit_code::PAUSE)); }
+
 TEST_F(VcpuTest, AnInterruptWhoseDeliveryHitsADeviceStopsTheVm) {
     EXPECT_EQ(
         run({{exit_code::NPF, 2, 0xfee0'0000, [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x50, 0); }}}),
