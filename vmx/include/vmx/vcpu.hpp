@@ -155,8 +155,9 @@ private:
     vm::Leave leave_ = vm::Leave::Work;
     bool has_event_ = false; // the entry-interruption field is taken
     bool is_delivery_virtualized_ = false;
-    u32 tpr_threshold_ = 0; // as in the VMCS
-    u32 last_cpu_ = ~0U;    // where the VMCS is active
+    u32 tpr_threshold_ = 0;   // as in the VMCS
+    u32 last_cpu_ = ~0U;      // where the VMCS is active
+    u32 host_state_of_ = ~0U; // the CPU that it goes back to at an exit, where it ran last
     LoadedRegisters saved_{};
 };
 
