@@ -75,6 +75,19 @@ bool VirtualMachine::start() {
     return true;
 }
 
+bool VirtualMachine::can_have_tsc(u64 hz) {
+    u64 const host_hz = kernel::tsc_scale().hz();
+    if (hz == 0 || hz == host_hz) return true;
+    bool const is_near = vm::TscRatio::of(hz, host_hz).has_value();
+    if (is_near && backend_.has_tsc_scaling()) return true;
+    std::array<char, 240> text{};
+    return fail(lib::format_to(text, "line {}: tsc_mhz: expected {}{} MHz, found {}: {}",
+                               description_.line_of(vmm::Key::TscMhz),
+                               is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
+                                       : "a rate nearer to this machine's ",
+                               host_hz / 1'000'000, hz / 1'000'000, "correct the line or remove it"));
+}
+
 bool VirtualMachine::build() {
     u64 const free = kernel::memory_use().free;
     if (description_.memory > free) {
@@ -83,8 +96,11 @@ bool VirtualMachine::build() {
             text, "line {}: memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
             description_.line_of(vmm::Key::Memory), free / lib::MiB, description_.memory / lib::MiB));
     }
-    auto created = vm::Vm::create({.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus},
-                                  backend_, *this);
+    u64 const tsc_hz = u64{description_.tsc_mhz} * 1'000'000;
+    if (!can_have_tsc(tsc_hz)) return false;
+    auto created = vm::Vm::create(
+        {.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus, .tsc_hz = tsc_hz}, backend_,
+        *this);
     if (!created) {
         std::array<char, 160> text{};
         return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}",

@@ -93,7 +93,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     auto const cpu2 = adjust(
         CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
                            C2::ApicRegisterVirtualization, C2::VirtualInterruptDelivery, C2::EnableInvpcid,
-                           C2::EnableXsaves, C2::WbinvdExiting>()}},
+                           C2::EnableXsaves, C2::WbinvdExiting, C2::UseTscScaling>()}},
         CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
     c.cpu2 = *cpu2;
     u64 const may2 = capability(IA32_VMX_PROCBASED_CTLS2) >> 32;
@@ -134,6 +134,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
         c.cpu2.set<C2::EnableVpid>(false);
     if (disabled.xsaves) c.cpu2.set<C2::EnableXsaves>(false);
     if (disabled.invpcid) c.cpu2.set<C2::EnableInvpcid>(false);
+    if (disabled.tsc_scaling) c.cpu2.set<C2::UseTscScaling>(false);
     if (disabled.large_pages) {
         c.ept_vpid.set<EptVpidCapabilities::Pages1g>(false);
         c.ept_vpid.set<EptVpidCapabilities::Pages2m>(false);
@@ -196,6 +197,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(cpu2.get<CpuControls2::EnableXsaves>(), "XSAVES");
     word(cpu2.get<CpuControls2::EnableInvpcid>(), "INVPCID");
     word(cpu2.get<CpuControls2::EnableRdtscp>(), "RDTSCP");
+    word(has_tsc_scaling(), "TSC-scaling");
 }
 
 } // namespace vmx

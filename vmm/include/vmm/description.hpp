@@ -60,14 +60,16 @@ enum class Key : u8 {
     Console,
     Restart,
     Autostart,
+    TscMhz,
 };
-inline constexpr std::size_t key_count = 12;
+inline constexpr std::size_t key_count = 13;
 
 struct VmDescription {
     std::string_view name;
     u64 memory = 0; // bytes
     u32 vcpus = 1;
-    CpuSet cpus; // empty: any
+    u32 tsc_mhz = 0; // 0: the machine's
+    CpuSet cpus;     // empty: any
     bool exclusive = false;
     CpuShare share;
     std::string_view kernel; // names of boot modules
