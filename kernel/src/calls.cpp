@@ -29,12 +29,16 @@ void wait_for(Call const& call) {
 
 void defer(u32 index, DeferredWork& work) {
     if (work.is_queued_.exchange(true, std::memory_order_acq_rel)) return;
-    cpu(index).calls.lists.with([&](CallQueue::Lists& lists) { lists.work.push_back(work); });
+    CallQueue& queue = cpu(index).calls;
+    queue.lists.with([&](CallQueue::Lists& lists) { lists.work.push_back(work); });
+    queue.has_work.store(true, std::memory_order_release);
     request_attention(index);
 }
 
 void run_deferred_work() {
     CallQueue& queue = this_cpu().calls;
+    if (!queue.has_work.load(std::memory_order_relaxed) || !queue.has_work.exchange(false, std::memory_order_acquire))
+        return;
     // One that defers itself again has its turn next time.
     DeferredWork* last = nullptr;
     queue.lists.with([&](CallQueue::Lists& lists) { last = lists.work.back(); });

@@ -23,8 +23,9 @@ public:
             cpu_.work_pending.exchange(false, std::memory_order_seq_cst);
             run_calls();
             run_deferred_work();
-            Decision const decision = the_scheduler->pick(cpu_.index, now().value);
-            arm(decision.until, now().value);
+            u64 const at = now().value;
+            Decision const decision = the_scheduler->pick(cpu_.index, at);
+            arm(decision.until, at);
             if (decision.entity == nullptr) {
                 idle();
                 continue;

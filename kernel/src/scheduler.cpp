@@ -222,7 +222,7 @@ SchedulerEntity* Scheduler::choose(Core& core, u32 cpu, u64 now, CpuSet& kicks) 
 
 // A sibling that idles because of the groups looks again whenever another starts or stops.
 void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
-    if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
+    if (config_.share_cores || !core.has_siblings) return;
     core.cpus.for_each([&](u32 sibling) {
         SchedulerEntity const* const owner = cpus_[sibling].dedicated;
         if (owner != nullptr && cpus_[sibling].current == nullptr &&
@@ -268,7 +268,7 @@ bool Scheduler::may_nap(Core const& core, u32 cpu) const {
     SchedulerEntity const& entity = *state.current;
     if (entity.wake_pending_) return false;
     if (SchedulerEntity const* const owner = state.dedicated; owner != nullptr) return owner == &entity;
-    bool const is_alone = config_.share_cores || core.cpus == CpuSet::single(cpu);
+    bool const is_alone = config_.share_cores || !core.has_siblings;
     return is_alone && may_use(entity, cpu) && entity.settings_.cap == 0 && core.throttled.is_empty();
 }
 
@@ -317,7 +317,7 @@ void Scheduler::yield(u32 cpu) {
 }
 
 void Scheduler::kick_all(CpuSet const& cpus) {
-    cpus.for_each([&](u32 cpu) { kick_(cpu); });
+    if (!cpus.is_empty()) cpus.for_each([&](u32 cpu) { kick_(cpu); });
 }
 
 Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks) {

@@ -15,6 +15,7 @@ void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_c
         cpus_[cpu].victim = cpus_[cpu].core;
         Core& own = core_of(cpu);
         own.index = cpus_[cpu].core;
+        own.has_siblings = !own.cpus.is_empty();
         own.cpus.add(cpu);
     }
     publish_shared(CpuSet::first(cpu_count_));

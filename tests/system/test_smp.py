@@ -1,5 +1,7 @@
 """Several CPUs: of the machine, and of its guests."""
-from framework import boot_guest, boot_linux, check_power_off, system_test
+import re
+
+from framework import ROOT, boot, boot_guest, boot_linux, check_power_off, system_test, verdict
 
 LOAD_AND_HOTPLUG = r"""
 work() { i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; set -- $(cat /proc/self/stat); eval "echo ran on \${39}"; }
@@ -68,3 +70,40 @@ def linux_on_sixteen_cpus():
         console.expect(r"cpus: 16 of 16 in use, 16 cores")
         console.expect(r"<mullion-command test>\n16\n<mullion-status test 0>")
         check_power_off(console)
+
+
+def spinners(*machines, cpus=1):
+    """Boots VMs that count down and switch themselves off: (name, keys, instructions). QEMU gives each instruction 1 ns. Returns name ->
+    (seconds that it ran, its exits)."""
+    text = "".join(f'[vm.{name}]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "spin={instructions // 2}"\n{keys}\n'
+                   for name, keys, instructions in machines)
+    modules = {"vms.toml": text.encode(), "bench.elf": ROOT / "build/release/tests/guest/bench.elf"}
+    with boot(modules, kind="qemu", deterministic=True, cpus=cpus) as console:
+        check_power_off(console)
+        exits = {name.decode(): int(count) for name, count in re.findall(rb"vm (\w+): (\d+) exits:", console.seen)}
+        return {name: (seconds, exits[name]) for name, _, seconds in verdict.ended_vms(bytes(console.seen))}
+
+
+@system_test(backend="qemu")
+def weights_divide_a_cpu():
+    """Who has twice the weight has twice the work: all end together."""
+    second = 1_000_000_000
+    found = spinners(*[(name, f"share = {{ weight = {weight} }}", weight * second // 250)
+                       for name, weight in (("light", 100), ("middle", 200), ("heavy", 400))])
+    times = [seconds for seconds, _ in found.values()]
+    assert len(times) == 3 and min(times) > 2.5, found
+    assert (max(times) - min(times)) / max(times) < 0.02, found
+
+
+@system_test(backend="qemu")
+def caps_are_held():
+    found = spinners(("capped", "share = { cap = 25 }", 250_000_000))
+    assert abs(found["capped"][0] - 1) < 0.02, found
+
+
+@system_test(backend="qemu")
+def busy_guest_on_its_own_cpu_never_exits():
+    """A second more of work, not one exit more."""
+    exits = [spinners(("own", "exclusive = true\ncpus = [1]", work), cpus=2)["own"] for work in (100_000_000, 1_100_000_000)]
+    assert exits[1][0] > exits[0][0] + 0.9, exits
+    assert exits[1][1] == exits[0][1], exits

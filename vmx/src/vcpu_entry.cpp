@@ -94,9 +94,11 @@ void Vcpu::disarm_timer() {
 
 [[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
-    u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
-    handle_requests(requests);
-    u32 const now = requests | requests_.exchange(0, std::memory_order_acq_rel); // what those caused
+    u32 now = requests_.exchange(0, std::memory_order_acq_rel);
+    if ((now & request::handled) != 0) {
+        handle_requests(now);
+        now |= requests_.exchange(0, std::memory_order_acq_rel); // what those caused
+    }
     if ((now & request::apic_mode) != 0) apply_apic_mode();
     if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
     if ((now & request::flush_tlb) != 0) flush_translations();
@@ -291,6 +293,7 @@ bool Vcpu::deliver_virtualized() {
     }
     set_interrupt_window(false);
     bool const is_taken = inject_beside_apic();
+    if (activity_ == vm::Activity::Running) return is_taken; // nobody to be woken
     // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR,
     // which here is the hardware's: from the page.
     int const priority = std::max(apic().highest_isr(), int{apic().task_priority()});

@@ -50,8 +50,9 @@ void Vcpu::make_current() {
     if (current_vmcs[here] != nullptr) current_vmcs[here]->is_current_ = false;
     current_vmcs[here] = this;
     is_current_ = true;
-    if (last_cpu_ != here) {
-        last_cpu_ = here;
+    last_cpu_ = here;
+    if (host_state_of_ != here) {
+        host_state_of_ = here;
         write_host_state_of_cpu();
         requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
     }

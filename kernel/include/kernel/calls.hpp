@@ -52,6 +52,7 @@ struct CallQueue {
     };
     Guarded<Lists, LockRank::Calls> lists;
     std::atomic<bool> has_calls{false};
+    std::atomic<bool> has_work{false};
 };
 
 } // namespace kernel

@@ -25,7 +25,12 @@ public:
     constexpr void add(lib::u32 cpu) { words_[cpu / 64] |= lib::u64{1} << cpu % 64; }
     constexpr void remove(lib::u32 cpu) { words_[cpu / 64] &= ~(lib::u64{1} << cpu % 64); }
     constexpr bool has(lib::u32 cpu) const { return cpu < max_cpus && (words_[cpu / 64] >> cpu % 64 & 1) != 0; }
-    constexpr bool is_empty() const { return *this == CpuSet{}; }
+    constexpr bool is_empty() const {
+        lib::u64 any = 0;
+        for (auto const word : words_)
+            any |= word;
+        return any == 0;
+    }
     constexpr lib::u32 count() const {
         lib::u32 sum = 0;
         for (auto const word : words_)
@@ -55,7 +60,13 @@ public:
             a.words_[i] |= b.words_[i];
         return a;
     }
-    friend constexpr bool operator==(CpuSet const&, CpuSet const&) = default;
+    // Not the default one, which is memcmp(): byte by byte.
+    friend constexpr bool operator==(CpuSet const& a, CpuSet const& b) {
+        lib::u64 difference = 0;
+        for (std::size_t i = 0; i < a.words_.size(); i++)
+            difference |= a.words_[i] ^ b.words_[i];
+        return difference == 0;
+    }
 
 private:
     std::array<lib::u64, max_cpus / 64> words_{};

@@ -133,6 +133,7 @@ private:
         Spinlock lock;
         u32 index = 0;
         CpuSet cpus;
+        bool has_siblings = false;
         Queue waiting;   // by virtual time
         Queue throttled; // by resume time
         u64 virtual_time = 0;

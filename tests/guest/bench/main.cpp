@@ -21,6 +21,12 @@ void report_absent(std::string_view name) { guest::print("bench: {} n/a\n", name
 
 void guest_main() {
     using namespace bench;
+    // Work of so many instructions, for tests that see who gets how much of a CPU.
+    if (guest::u64 count = guest::option_number("spin", 0); count != 0) {
+        x86::sti();
+        asm volatile("1: dec %0; jnz 1b" : "+r"(count));
+        return;
+    }
     auto const nothing = [] {};
     take_samples(warm_ups, max_samples, nothing);
     report("empty_pair", max_samples, 0);

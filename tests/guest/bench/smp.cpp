@@ -34,7 +34,13 @@ void spin(u32 length) {
     }
 }
 
-void send_to(u32 cpu) { smp::send(cpu, smp::icr_assert | ipi_vector); }
+// smp::send() asks for the APIC's mode first, which exits.
+[[gnu::always_inline]] inline void send_to(u32 cpu) {
+    if (uses_x2apic)
+        x86::wrmsr(0x830, u64{cpu} << 32 | smp::icr_assert | ipi_vector);
+    else
+        smp::send(cpu, smp::icr_assert | ipi_vector);
+}
 
 void be_busy() {
     u32 last = ticks();

@@ -159,8 +159,9 @@ private:
     bool has_event_ = false;     // the entry-interruption field is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
     bool is_delivery_virtualized_ = false;
-    u32 tpr_threshold_ = 0; // as in the VMCS
-    u32 last_cpu_ = ~0U;    // where the VMCS is active
+    u32 tpr_threshold_ = 0;   // as in the VMCS
+    u32 last_cpu_ = ~0U;      // where the VMCS is active
+    u32 host_state_of_ = ~0U; // the CPU that it goes back to at an exit, where it ran last
     LoadedRegisters saved_{};
 };
 

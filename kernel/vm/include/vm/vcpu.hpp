@@ -72,6 +72,7 @@ inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
 inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
 inline constexpr u32 tsc_held = 1U << 10;  // the TSC has to leave out a pause
+inline constexpr u32 handled = nmi | timer | init | sipi | tsc_held; // by Vcpu::handle_requests()
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
 
