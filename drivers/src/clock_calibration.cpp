@@ -141,7 +141,8 @@ template <typename Clock> lib::Result<Measured> measure_once(Clock& clock) {
     u64 const ticks = (end[0].count - start[0].count) & mask;
     u64 const tsc = end[0].before - start[0].before;
     // Counts that jump are no clock.
-    if (ticks < target || ticks > u64{8} * target || tsc == 0 || tsc > u64{1} << 48) return lib::fail(Errc::Io);
+    if (ticks == 0 || ticks < target || ticks > u64{8} * target || tsc == 0 || tsc > u64{1} << 48)
+        return lib::fail(Errc::Io);
     u64 const period_256 = tsc * 256 / ticks;
     Edge const first = locate(start, mask, period_256);
     Edge const last = locate(end, mask, period_256);

@@ -181,14 +181,14 @@ def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, cpus=1
 
 
 @contextlib.contextmanager
-def boot_guest(name, command_line="", guest_memory=64, native=NATIVE, append="", **options):
-    """Boots a guest kernel of tests/guest."""
+def boot_guest(name, command_line="", guest_memory=64, native=NATIVE, append="", keys="", **options):
+    """Boots a guest kernel of tests/guest; keys: more lines for its description."""
     elf = ROOT / f"build/release/tests/guest/{name}.elf"
     if not elf.is_file():
         raise Skip(f"there is no {elf.relative_to(ROOT)}")
     modules = {f"{name}.elf": elf}
     if not native:
-        text = description.default(guest_memory, 1, command_line, kernel=f"{name}.elf", initrd=None, name=name)
+        text = description.default(guest_memory, 1, command_line, kernel=f"{name}.elf", initrd=None, name=name) + keys
         modules = {"vms.toml": text.encode(), **modules}
     with boot(modules, append, iso.multiboot_config(f"{name}.elf", command_line) if native else None, **options) as console:
         yield console

@@ -82,3 +82,10 @@ def cpu_has_no_virtualization():
 @system_test(backend="qemu")
 def uefi_machine_without_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), kind="qemu", uefi=True, cpu_model="qemu64,-svm", status_known=False)
+
+
+@system_test(backend="qemu")
+def cpu_has_no_64_bit_mode():
+    """Nothing is set up yet that could switch the machine off: the message is the end."""
+    with boot(linux_modules(), kind="qemu", cpu_model="pentium3") as console:
+        console.expect(r"mullion: cannot start: this CPU has no 64-bit mode", 60)

@@ -5,14 +5,19 @@ from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
 NATIVE_OPTIONS = " native=1" if NATIVE else ""
 
 
+def finish_guest(console, seconds=300):
+    """Each test must say ok, none may say FAIL."""
+    status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
+    failures = [line for line in console.tail(10_000).splitlines() if "guest: FAIL" in line]
+    assert status == 0 and not failures, "\n".join(failures) or f"status {status}"
+    assert b"guest: ok " in console.seen, "it tested nothing"
+    check_power_off(console)
+
+
 def run_guest(name, test, seconds=300, **options):
-    """Runs tests of a guest kernel; each must say ok, none may say FAIL."""
+    """Runs tests of a guest kernel."""
     with boot_guest(name, f"test={test}{NATIVE_OPTIONS}", **options) as console:
-        status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
-        failures = [line for line in console.tail(10_000).splitlines() if "guest: FAIL" in line]
-        assert status == 0 and not failures, "\n".join(failures) or f"status {status}"
-        assert b"guest: ok " in console.seen, "it tested nothing"
-        check_power_off(console)
+        finish_guest(console, seconds)
 
 
 def run_ending(test, expected):
@@ -44,6 +49,59 @@ def behaviour_on_haswell():
 @system_test()
 def behaviour_on_icelake():
     run_guest("behave", "all", cpu_model="corei7_icelake_u")
+
+
+# Optional features of VT-x, by the words of the option vmx-disable=. No emulator has posted interrupts.
+VMX_FEATURES = {"vpid": "VPID", "tpr-shadow": "TPR-shadow", "apic-registers": "APIC-registers", "virtual-interrupts": "virtual-interrupts",
+                "x2apic": "x2APIC-mode", "preemption-timer": "preemption-timer", "large-pages": "2M-pages", "xsaves": "XSAVES",
+                "invpcid": "INVPCID", "tsc-scaling": "TSC-scaling"}
+
+
+def optional_features(console):
+    """The words that Mullion's log has for the optional features in use."""
+    return console.expect(rb"optional:([^\r\n]*)\r").group(1).decode().split()
+
+
+def behaviour_without(word):
+    def test():
+        with boot_guest("behave", "test=all", append=f"vmx-disable={word}") as console:
+            used = optional_features(console)
+            wanted = set(VMX_FEATURES.values()) if word == "all" else {VMX_FEATURES[word]}
+            assert not wanted & set(used), used
+            finish_guest(console)
+    return test
+
+
+for chosen in (*VMX_FEATURES, "all"):
+    globals()["behaviour_without_" + chosen.replace("-", "_")] = system_test()(behaviour_without(chosen))
+
+
+@system_test()
+def every_optional_feature_is_used():
+    """Else the tests without one of them show nothing."""
+    with boot_guest("behave", "test=time") as console:
+        used = optional_features(console)
+        missing = set(VMX_FEATURES.values()) - set(used)
+        assert not missing, missing
+        finish_guest(console)
+
+
+@system_test()
+def a_tsc_rate_of_its_own():
+    """The emulated CPU's TSC has 100 MHz, the guest's another rate: PIT, RTC, PM timer and APIC timer must agree with it."""
+    for mhz, test in ((37, "time"), (2894, "time"), (2894, "timer")):
+        with boot_guest("behave", f"test={test}", keys=f"tsc_mhz = {mhz}\n") as console:
+            if test == "time":
+                told = int(console.expect(r"guest: tsc (\d+) Hz by the PM timer").group(1))
+                assert abs(told / 1e6 / mhz - 1) < 0.01, told
+            finish_guest(console)
+
+
+@system_test()
+def a_tsc_rate_without_scaling():
+    with boot_guest("behave", "test=time", keys="tsc_mhz = 200\n", append="vmx-disable=tsc-scaling") as console:
+        console.expect(r"vms.toml:6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
+        check_power_off(console, status=1)
 
 
 @system_test(limit=700)

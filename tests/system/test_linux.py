@@ -72,6 +72,15 @@ def reset_ends_the_vm():
         assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)
 
 
+@system_test()
+def without_optional_features_of_vt_x():
+    """The oldest CPU that can run a guest: APIC by emulation, small pages, no VPID."""
+    with boot_linux(command="grep -c processor /proc/cpuinfo", append="vmx-disable=all") as console:
+        console.expect(r"EPT, unrestricted guest; optional:( RDTSCP)?\r")
+        console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
+        check_power_off(console)
+
+
 @system_test(guest_only=True, backend="qemu")
 def command_in_qemu():
     with boot_linux(command="grep -c processor /proc/cpuinfo", kind="qemu") as console:

@@ -11,9 +11,9 @@ constexpr u64 least_memory = 16 * lib::MiB;
 constexpr u64 most_memory = 16 * 1024 * lib::GiB;
 constexpr u64 memory_step = 2 * lib::MiB; // what one large page maps
 
-constexpr std::array<std::string_view, key_count> key_names = {"memory", "vcpus",   "cpus",    "exclusive",
-                                                               "share",  "kernel",  "initrd",  "cmdline",
-                                                               "boot",   "console", "restart", "autostart"};
+constexpr std::array<std::string_view, key_count> key_names = {
+    "memory",  "vcpus", "cpus",    "exclusive", "share",     "kernel", "initrd",
+    "cmdline", "boot",  "console", "restart",   "autostart", "tsc_mhz"};
 constexpr std::array<std::string_view, 6> boot_names = {"auto", "linux", "pvh", "elf", "multiboot1", "multiboot2"};
 constexpr std::array<std::string_view, 2> console_names = {"com1", "none"};
 constexpr std::array<std::string_view, 3> restart_names = {"never", "on-failure", "always"};
@@ -244,6 +244,7 @@ void DescriptionParser::set(Key key, Value const& value) {
     case Key::Console: return set_choice(key, value, console_names, vm_->console);
     case Key::Restart: return set_choice(key, value, restart_names, vm_->restart);
     case Key::Autostart: return set_boolean(key, value, vm_->autostart);
+    case Key::TscMhz: return set_number("tsc_mhz", value, 1, 64'000, vm_->tsc_mhz);
     }
 }
 

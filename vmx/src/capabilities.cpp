@@ -94,7 +94,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     auto const cpu2 = adjust(
         CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
                            C2::ApicRegisterVirtualization, C2::VirtualInterruptDelivery, C2::EnableInvpcid,
-                           C2::EnableXsaves, C2::WbinvdExiting, C2::PauseLoopExiting>()}},
+                           C2::EnableXsaves, C2::WbinvdExiting, C2::UseTscScaling, C2::PauseLoopExiting>()}},
         CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
     c.cpu2 = *cpu2;
     u64 const may2 = capability(IA32_VMX_PROCBASED_CTLS2) >> 32;
@@ -136,6 +136,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     if (disabled.xsaves) c.cpu2.set<C2::EnableXsaves>(false);
     if (disabled.pause_loop) c.cpu2.set<C2::PauseLoopExiting>(false);
     if (disabled.invpcid) c.cpu2.set<C2::EnableInvpcid>(false);
+    if (disabled.tsc_scaling) c.cpu2.set<C2::UseTscScaling>(false);
     if (disabled.large_pages) {
         c.ept_vpid.set<EptVpidCapabilities::Pages1g>(false);
         c.ept_vpid.set<EptVpidCapabilities::Pages2m>(false);
@@ -199,6 +200,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(cpu2.get<CpuControls2::EnableInvpcid>(), "INVPCID");
     word(cpu2.get<CpuControls2::EnableRdtscp>(), "RDTSCP");
     word(has_pause_loop_exiting(), "PAUSE-loops");
+    word(has_tsc_scaling(), "TSC-scaling");
 }
 
 } // namespace vmx

@@ -82,6 +82,7 @@ void Vcpu::write_controls() {
     cpu2_controls_.raw &= ~(C2::VirtualizeApicAccesses::mask | C2::VirtualizeX2apicMode::mask |
                             C2::ApicRegisterVirtualization::mask | C2::VirtualInterruptDelivery::mask);
     if (c.has_vpid()) vpid_ = backend_.next_vpid();
+    cpu2_controls_.set<C2::UseTscScaling>(!vm().tsc_ratio().is_one());
     if (vpid_ == 0) cpu2_controls_.set<C2::EnableVpid>(false);
 
     pin_controls_.raw = c.pin.raw & ~u32{PinControls::ProcessPostedInterrupts::mask};
@@ -99,6 +100,7 @@ void Vcpu::write_controls() {
     vmcs().write(field::MSR_BITMAP, kernel::virt_to_phys(msr_bitmap_).value);
     vmcs().write(field::EXCEPTION_BITMAP, intercepted_exceptions);
     if (c.has_tpr_shadow()) vmcs().write(field::VIRTUAL_APIC_ADDRESS, kernel::virt_to_phys(&apic_page_).value);
+    if (cpu2_controls_.get<C2::UseTscScaling>()) vmcs().write(field::TSC_MULTIPLIER, vm().tsc_ratio().multiplier());
     if (c.cpu2.get<C2::EnableXsaves>()) vmcs().write(field::XSS_EXITING_BITMAP, u64{0});
     if (c.has_pause_loop_exiting()) {
         vmcs().write(field::PLE_GAP, pause_loop_gap);

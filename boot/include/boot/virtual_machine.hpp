@@ -115,6 +115,8 @@ private:
     // The same with FILE:LINE in front.
     bool fail_at(vmm::Key key, std::string_view what);
     bool find_modules();
+    // Says so and fails when this machine cannot give the guest such a TSC. 0: the machine's own rate.
+    bool can_have_tsc(u64 hz);
     bool build();
     bool load();
     void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }

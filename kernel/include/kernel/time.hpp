@@ -3,6 +3,7 @@
 #include <atomic>
 #include <kernel/spinlock.hpp>
 #include <lib/delegate.hpp>
+#include <lib/fixed_point.hpp>
 #include <lib/intrusive_list.hpp>
 #include <lib/types.hpp>
 
@@ -19,8 +20,8 @@ class TscScale {
 public:
     constexpr TscScale() = default;
     explicit constexpr TscScale(u64 tsc_hz)
-        : hz_(tsc_hz), nanos_per_tick_(ratio(lib::nanos_per_second, tsc_hz)),
-          ticks_per_nano_(ratio(tsc_hz, lib::nanos_per_second)) {}
+        : hz_(tsc_hz), nanos_per_tick_(lib::fixed_ratio_up(lib::nanos_per_second, tsc_hz, shift)),
+          ticks_per_nano_(lib::fixed_ratio_up(tsc_hz, lib::nanos_per_second, shift)) {}
     constexpr u64 to_nanos(u64 ticks) const { return static_cast<u64>((lib::u128{ticks} * nanos_per_tick_) >> shift); }
     constexpr u64 to_ticks(u64 nanos) const {
         return static_cast<u64>((lib::u128{nanos} * ticks_per_nano_ + ((u64{1} << shift) - 1)) >> shift);
@@ -29,17 +30,6 @@ public:
 
 private:
     static constexpr unsigned shift = 56;
-    // a / b in 8.56 fixed point, rounded up; bit by bit, because the image has no 128-bit division.
-    static constexpr u64 ratio(u64 a, u64 b) {
-        u64 quotient = a / b;
-        u64 rest = a % b;
-        for (unsigned i = 0; i < shift; i++) {
-            rest <<= 1;
-            quotient = quotient << 1 | (rest >= b ? 1 : 0);
-            if (rest >= b) rest -= b;
-        }
-        return quotient + (rest != 0 ? 1 : 0);
-    }
     u64 hz_ = 0;
     u64 nanos_per_tick_ = 0; // 8.56 fixed point
     u64 ticks_per_nano_ = 0; // 8.56 fixed point

@@ -14,20 +14,19 @@ namespace {
 constexpr u64 minimum_timer_period_ns = 20'000;
 
 LocalApicConfig apic_config(Vm const& vm, CpuidPolicy const& cpuid, u32 id) {
-    (void)vm;
     return {.id = id,
             .is_bootstrap = id == 0,
             .has_x2apic = cpuid.has_x2apic(),
             .has_tsc_deadline = cpuid.has_tsc_deadline(),
             .physical_bits = cpuid.rules().physical_bits,
             .crystal = cpuid.crystal(),
-            .minimum_timer_period = kernel::tsc_scale().to_ticks(minimum_timer_period_ns)};
+            .minimum_timer_period = vm.tsc_ratio().to_guest(kernel::tsc_scale().to_ticks(minimum_timer_period_ns))};
 }
 
 } // namespace
 
 Vcpu::Vcpu(Vm& vm, u32 id, ApicPage& apic_page)
-    : vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this),
+    : tsc_ratio_(vm.tsc_ratio()), vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this),
       apic_(apic_config(vm, vm.cpuid(), id), apic_page, *this),
       apic_timer_(kernel::Timer::Callback::to<&Vcpu::apic_timer_expired>(*this)) {}
 
@@ -87,7 +86,7 @@ void Vcpu::set_xcr0(u64 value) {
     if (running_on_.load(std::memory_order_relaxed) == kernel::this_cpu().index) lib::x86::xsetbv(0, value);
 }
 
-u64 Vcpu::guest_tsc() { return lib::x86::rdtsc() + tsc_offset_; }
+u64 Vcpu::guest_tsc() { return tsc_ratio_.to_guest(lib::x86::rdtsc()) + tsc_offset_; }
 
 void Vcpu::shift_tsc(u64 delta) {
     set_tsc_offset(tsc_offset_ + delta);
@@ -96,9 +95,9 @@ void Vcpu::shift_tsc(u64 delta) {
 
 u64 Vcpu::host_deadline(u64 deadline_guest_tsc) {
     // A deadline before the guest's time 0 wraps around; it has passed, so it fires now.
-    u64 const now = guest_tsc();
-    u64 const ahead = deadline_guest_tsc > now ? deadline_guest_tsc - now : 0;
-    u64 const host_now = now - tsc_offset_;
+    u64 const host_now = lib::x86::rdtsc();
+    u64 const now = tsc_ratio_.to_guest(host_now) + tsc_offset_;
+    u64 const ahead = deadline_guest_tsc > now ? tsc_ratio_.to_host_ticks(deadline_guest_tsc - now) : 0;
     return ahead > ~host_now - 1 ? ~u64{0} - 1 : host_now + ahead;
 }
 
@@ -153,7 +152,7 @@ bool Vcpu::has_wake_event() {
 void Vcpu::handle_requests(u32 requests) {
     // Before the timer is asked whether it is due.
     if ((requests & request::tsc_held) != 0)
-        set_tsc_offset(tsc_offset_ - held_ticks_.exchange(0, std::memory_order_relaxed));
+        set_tsc_offset(tsc_offset_ - tsc_ratio_.to_guest(held_ticks_.exchange(0, std::memory_order_relaxed)));
     if ((requests & request::timer) != 0) apic_.timer_expired();
     if ((requests & request::init) != 0) {
         apic_.init_signal();

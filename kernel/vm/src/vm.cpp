@@ -67,7 +67,13 @@ lib::Result<kernel::Own<Vm>> Vm::create(VmConfig const& config, Backend& backend
 }
 
 lib::Result<void> Vm::build() {
-    PlatformFacts facts{.tsc_hz = kernel::tsc_scale().hz(), .vcpu_count = config_.vcpu_count};
+    u64 const host_hz = kernel::tsc_scale().hz();
+    u64 const tsc_hz = config_.tsc_hz != 0 ? config_.tsc_hz : host_hz;
+    auto const ratio = TscRatio::of(tsc_hz, host_hz);
+    if (!ratio) return lib::fail(lib::Errc::OutOfRange);
+    if (!ratio->is_one() && !backend_.has_tsc_scaling()) return lib::fail(lib::Errc::Unsupported);
+    tsc_ratio_ = *ratio;
+    PlatformFacts facts{.tsc_hz = tsc_hz, .vcpu_count = config_.vcpu_count};
     // A TSC that does not stop and is calibrated is a clock; emulators without the bit have one too.
     facts.invariant_tsc = true;
     backend_.constrain(facts);
@@ -78,7 +84,7 @@ lib::Result<void> Vm::build() {
         TRY(space_->map(block.base, block.host, block.size, MemoryRights::All));
     for (u32 i = 0; i < config_.vcpu_count; i++)
         vcpus_[i] = TRY(backend_.create_vcpu(*this, i));
-    u64 const offset = u64{0} - lib::x86::rdtsc(); // one origin: the TSCs of all vCPUs are in step
+    u64 const offset = u64{0} - tsc_ratio_.to_guest(lib::x86::rdtsc()); // one origin: the TSCs of all vCPUs are in step
     for (u32 i = 0; i < config_.vcpu_count; i++) {
         vcpus_[i]->set_tsc_offset(offset);
         vcpus_[i]->reset();

@@ -79,6 +79,8 @@ public:
     void describe(lib::TextSink&) const override {}
     lib::Result<void> enable_on_this_cpu() override { return {}; }
     void disable_on_this_cpu() override {}
+    bool has_tsc_scaling() const override { return tsc_scaling; }
+    bool tsc_scaling = true;
     void constrain(vm::PlatformFacts&) const override {}
     lib::Result<kernel::Own<vm::AddressSpace>> create_address_space() override {
         return kernel::Own<vm::AddressSpace>(new Space);

@@ -83,8 +83,9 @@ enum class Key : u8 {
     Console,
     Restart,
     Autostart,
+    TscMhz,
 };
-inline constexpr std::size_t key_count = 12;
+inline constexpr std::size_t key_count = 13;
 
 // Where a VM's vCPUs run; the operator can change it while they do.
 struct CpuPlacement {
@@ -97,6 +98,7 @@ struct VmDescription : CpuPlacement {
     std::string_view name;
     u64 memory = 0; // bytes
     u32 vcpus = 1;
+    u32 tsc_mhz = 0;         // 0: the machine's
     std::string_view kernel; // names of boot modules
     std::string_view initrd;
     std::string_view cmdline;

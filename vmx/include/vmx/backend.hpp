@@ -15,6 +15,7 @@ public:
     lib::Result<void> enable_on_this_cpu() override;
     void disable_on_this_cpu() override;
     void constrain(vm::PlatformFacts& facts) const override;
+    bool has_tsc_scaling() const override { return capabilities_.has_tsc_scaling(); }
     lib::Result<kernel::Own<vm::AddressSpace>> create_address_space() override;
     lib::Result<kernel::Own<vm::Vcpu>> create_vcpu(vm::Vm& vm, lib::u32 id) override;
 

@@ -39,6 +39,7 @@ struct Capabilities {
     bool has_interrupt_delivery() const { return cpu2.get<CpuControls2::VirtualInterruptDelivery>(); }
     bool has_posted_interrupts() const { return pin.get<PinControls::ProcessPostedInterrupts>(); }
     bool has_preemption_timer() const { return has_preemption_timer_; }
+    bool has_tsc_scaling() const { return cpu2.get<CpuControls2::UseTscScaling>(); }
     bool has_pages_1g() const { return ept_vpid.get<EptVpidCapabilities::Pages1g>(); }
 
     void describe(lib::TextSink& sink) const;

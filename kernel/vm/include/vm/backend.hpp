@@ -30,6 +30,8 @@ public:
     virtual void disable_on_this_cpu() = 0;
     // What CPUID may offer beyond the allow-list because this backend switches or intercepts it.
     virtual void constrain(PlatformFacts& facts) const = 0;
+    // Whether a VM's TSC may have another rate than the machine's.
+    virtual bool has_tsc_scaling() const = 0;
     virtual lib::Result<kernel::Own<AddressSpace>> create_address_space() = 0;
     virtual lib::Result<kernel::Own<Vcpu>> create_vcpu(Vm& vm, lib::u32 id) = 0;
 };

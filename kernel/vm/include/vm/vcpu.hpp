@@ -12,6 +12,7 @@
 #include <vm/exit_times.hpp>
 #include <vm/local_apic.hpp>
 #include <vm/msr_policy.hpp>
+#include <vm/tsc_ratio.hpp>
 
 namespace vm {
 
@@ -142,11 +143,11 @@ public:
     Activity activity() const { return activity_; }
     void set_activity(Activity activity) { activity_ = activity; }
 
-    // Guest TSC = host TSC + offset.
+    // Guest TSC = host TSC times the VM's ratio + offset.
     u64 tsc_offset() const { return tsc_offset_; }
     virtual void set_tsc_offset(u64 offset) = 0;
-    // The guest's TSC shall not show that so many ticks have passed in which it did not run; from any CPU. Timers that
-    // fire too early for that are armed again.
+    // The guest's TSC shall not show that so many of the machine's ticks have passed in which it did not run; from any
+    // CPU. Timers that fire too early for that are armed again.
     void hold_tsc(u64 ticks) {
         held_ticks_.fetch_add(ticks, std::memory_order_relaxed);
         post(request::tsc_held);
@@ -214,6 +215,7 @@ protected:
     bool nmi_pending_ = false;
     Activity activity_ = Activity::Running;
     Exception pending_exception_{};
+    TscRatio tsc_ratio_;
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
     CpuidRegs features_{};

@@ -4,6 +4,7 @@
 #include <kernel/spinlock.hpp>
 #include <vm/backend.hpp>
 #include <vm/guest_ram.hpp>
+#include <vm/tsc_ratio.hpp>
 #include <vm/vcpu.hpp>
 
 namespace vm {
@@ -39,6 +40,7 @@ struct VmConfig {
     std::string_view name; // must outlive the VM
     u64 memory;            // bytes, a multiple of GuestRam::granule
     u32 vcpu_count;
+    u64 tsc_hz = 0; // 0: the machine's; another needs Backend::has_tsc_scaling()
     u32 node = kernel::FrameAllocator::any_node;
 };
 
@@ -55,6 +57,7 @@ public:
     CpuidPolicy const& cpuid() const { return cpuid_; }
     VirtualPlatform& platform() { return platform_; }
     Backend& backend() { return backend_; }
+    TscRatio const& tsc_ratio() const { return tsc_ratio_; }
     u32 vcpu_count() const { return config_.vcpu_count; }
     Vcpu& vcpu(u32 index) { return *vcpus_[index]; } // all exist once create() has returned
 
@@ -88,6 +91,7 @@ private:
     VirtualPlatform& platform_;
     GuestRam ram_;
     kernel::Own<AddressSpace> space_;
+    TscRatio tsc_ratio_;
     CpuidPolicy cpuid_{};
     std::array<kernel::Own<Vcpu>, max_vcpus> vcpus_{};
     Waker waker_{};
