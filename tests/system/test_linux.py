@@ -86,3 +86,12 @@ def command_gives_its_output_and_status():
     with boot_linux(command="grep -c processor /proc/cpuinfo") as console:
         console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
         check_power_off(console)
+
+
+@system_test(backend="qemu", why="zeroing so much takes Bochs minutes")
+def a_guest_with_memory_above_4_gibibytes():
+    with boot_linux(command="free -m", memory=4224, machine_memory=5120) as console:
+        mebibytes = int(console.expect(r"Mem: +(\d+) ", 300).group(1))
+        assert 4000 < mebibytes <= 4224, mebibytes
+        console.expect(r"<mullion-status test 0>")
+        check_power_off(console)
