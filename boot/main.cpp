@@ -5,8 +5,8 @@
 #include <boot/memory_setup.hpp>
 #include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/run_vms.hpp>
 #include <boot/screen.hpp>
-#include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
@@ -89,6 +89,9 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::enable_cpu_protections();
     if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);
+    if (!add_high_memory(*information, HostPhys{information_at}, *size, acpi_info()))
+        kernel::refuse_to_start("there is too little memory below 4 GiB for page tables",
+                                "check the loader's memory map");
     report_memory(*summary);
 
     auto backend = choose_backend(options);

@@ -74,7 +74,7 @@ def behaviour_on_icelake():
 # Optional features of VT-x, by the words of the option vmx-disable=. No emulator has posted interrupts.
 VMX_FEATURES = {"vpid": "VPID", "tpr-shadow": "TPR-shadow", "apic-registers": "APIC-registers", "virtual-interrupts": "virtual-interrupts",
                 "x2apic": "x2APIC-mode", "preemption-timer": "preemption-timer", "large-pages": "2M-pages", "xsaves": "XSAVES",
-                "invpcid": "INVPCID", "tsc-scaling": "TSC-scaling"}
+                "invpcid": "INVPCID", "tsc-scaling": "TSC-scaling", "pause-loop": "PAUSE-loops"}
 
 
 def optional_features(console):
@@ -120,7 +120,7 @@ def a_tsc_rate_of_its_own():
 @system_test(backend="bochs", why="it is about VT-x")
 def a_tsc_rate_without_scaling():
     with boot_guest("behave", "test=time", keys="tsc_mhz = 200\n", append="vmx-disable=tsc-scaling") as console:
-        console.expect(r"line 6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
+        console.expect(r"vms.toml:6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
         check_power_off(console, status=1)
 
 

@@ -95,3 +95,13 @@ def a_guest_with_memory_above_4_gibibytes():
         assert 4000 < mebibytes <= 4224, mebibytes
         console.expect(r"<mullion-status test 0>")
         check_power_off(console)
+
+
+@system_test()
+def a_guest_panic_is_no_success():
+    with boot_linux(command="echo c > /proc/sysrq-trigger") as console:
+        end = console.until_end()
+        assert end.orderly, end.reason
+        ended = verdict.ended_vms(bytes(console.seen))
+        assert len(ended) == 1 and ended[0][1] == "reset", ended
+        assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)

@@ -93,6 +93,7 @@ private:
         return leave(vm::Leave::Stopped);
     }
     friend bool after_exit(Vcpu& vcpu);
+    friend bool measured_after_exit(Vcpu& vcpu);
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);

@@ -10,6 +10,7 @@ using lib::HostPhys;
 
 class Vcpu;
 bool after_exit(Vcpu& vcpu);
+bool measured_after_exit(Vcpu& vcpu);
 void entry_instruction_failed(Vcpu& vcpu);
 
 class Vcpu final : public vm::Vcpu {
@@ -101,6 +102,7 @@ private:
         return After::Leave;
     }
     friend bool after_exit(Vcpu& vcpu);
+    friend bool measured_after_exit(Vcpu& vcpu);
     friend void entry_instruction_failed(Vcpu& vcpu);
     After before_entry();
     After handle_exit();
