@@ -186,13 +186,13 @@ def boot(modules, append="", native_commands=None, **options):
 
 
 @contextlib.contextmanager
-def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", **options):
+def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, **options):
     """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's."""
     initrd = guest.initramfs() + (guest.command_archive(command, "test") if command else b"")
     modules = {"vmlinuz": guest.debian_kernel(), "initrd.img": initrd}
     if not NATIVE:
         modules = {"vms.toml": description.default(memory, vcpus, command_line).encode(), **modules}
-    with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, **options) as console:
+    with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, memory=machine_memory, **options) as console:
         yield console
 
 

@@ -101,7 +101,7 @@ def uefi_machine_without_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), kind="qemu", uefi=True, cpu_model="qemu64,-svm", status_known=False)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="on such a CPU in Bochs GRUB shows nothing on the serial line")
 def cpu_has_no_64_bit_mode():
     """Nothing is set up yet that could switch the machine off: the message is the end."""
     with boot(linux_modules(), kind="qemu", cpu_model="pentium3") as console:

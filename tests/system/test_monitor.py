@@ -133,10 +133,10 @@ def poweroff_waits_for_guests_but_not_for_ever():
         assert how == "killed: did not switch itself off in time", how
 
 
-@system_test(backend="qemu")
+@system_test()
 def a_bug_is_reported():
     """The report of an exception in Mullion itself: registers, the way there by name, and an end that is not taken for success."""
-    with boot_linux(kind="qemu") as console:
+    with boot_linux() as console:
         console.expect(PROMPT)
         console.send(SWITCH)
         console.expect(MONITOR)

@@ -83,12 +83,12 @@ def example(seconds, **options):
         check_power_off(console, seconds)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="on VT-x it is two_linuxes_and_a_ticker_on_vmx")
 def two_linuxes_and_a_ticker():
     example(120, kind="qemu")
 
 
-@system_test(limit=900)
+@system_test(backend="bochs", limit=900, why="on AMD-V it is two_linuxes_and_a_ticker")
 def two_linuxes_and_a_ticker_on_vmx():
     example(500)
 
@@ -123,7 +123,7 @@ def tell(console, line):
 tell.count = 0
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def mistakes_refuse_only_the_vms_that_make_them():
     description = (small("good", "interval=200") + small("missing_cpu", cpus='"2,4"') + small("own", cpus='"1-2"', vcpus="2", exclusive="true")
                    + small("overlaps", cpus='"2-3"', exclusive="true") + small("mullions", cpus='"0"', exclusive="true")
@@ -151,7 +151,7 @@ def mistakes_refuse_only_the_vms_that_make_them():
         check_power_off(console, status=1)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def a_crash_stops_that_vm_alone():
     description = small("steady", "interval=100") + small("once", "crash=1 interval=100") + \
         small("again", "crash=0", restart='"always"', console='"none"')
@@ -179,7 +179,7 @@ def exits_of(console, name, reason):
     return int(row(ask(console, f"exits {name}").split("measured")[0], reason)[1])
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def vms_move_between_cpus_while_they_run():
     quiet = {"console": '"none"'}  # what they print would stand in the middle of the monitor's lines
     description = small("a", "does=work interval=100", cpus='"1"', **quiet) + small("b", "does=work interval=100", cpus='"1"', **quiet) + \
@@ -213,7 +213,7 @@ def vms_move_between_cpus_while_they_run():
         check_power_off(console, status=1)
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def lives_and_deaths_leave_the_memory_as_it_was():
     """Starts, kills, resets, pauses and stops of two VMs in a random order while a third runs: at the end nothing is lost."""
     description = small("witness", "interval=100", console='"none"') + small("a", autostart="false", console='"none"') + \
@@ -274,7 +274,7 @@ def work_beside(habit, **options):
         return rounds[1:11]  # the first one is still being built up around
 
 
-@system_test(limit=200)
+@system_test(backend="bochs", limit=200, why="QEMU does not say how many instructions it ran")
 def a_flood_next_door_costs_nothing():
     """In instruction counts, which Bochs knows: exits, port I/O, device accesses and IPIs of another VM take nothing away."""
     quiet, flooded = work_beside("idle", kind="bochs"), work_beside("flood", kind="bochs")
@@ -291,7 +291,7 @@ def free_of_nodes(console):
     return {int(node): int(free) for node, free in re.findall(r"of NUMA node (\d+) +(\d+) MiB", ask(console, "mem"))}
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="Bochs has no NUMA nodes")
 def memory_is_of_the_node_of_the_cores():
     """The nodes meet above 4 GiB in the middle of a range of RAM."""
     names = {"near": "1", "far": "2-3", "both": "1-2"}
