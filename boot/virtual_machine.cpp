@@ -2,7 +2,6 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
-#include <lib/x86/instructions.hpp>
 #include <vmm/acpi_tables.hpp>
 #include <vmm/e820.hpp>
 #include <vmm/image.hpp>
@@ -179,7 +178,6 @@ void VirtualMachine::destroy() {
     timer_count_ = 0;
     is_held_.store(false, std::memory_order_relaxed);
     is_paused_ = false;
-    lost_ = {};
     for (auto& runner : runners_) {
         if (!runner) continue;
         auto const removed = kernel::remove_runnable(*runner);
@@ -346,7 +344,6 @@ void VirtualMachine::pause() {
         vm_->vcpu(i).post(vm::request::leave);
     kernel::wait_for_other_cpus();
     with_platform([&](vmm::Platform&) {
-        paused_tsc_ = lib::x86::rdtsc();
         paused_at_ = kernel::now();
         is_paused_ = true;
         for (u32 i = 0; i < timer_count_; i++)
@@ -357,11 +354,7 @@ void VirtualMachine::pause() {
 void VirtualMachine::resume() {
     if (!is_paused_) return;
     with_platform([&](vmm::Platform&) {
-        u64 const ticks = lib::x86::rdtsc() - paused_tsc_;
-        lost_ = lost_ + (kernel::now() - paused_at_);
         is_paused_ = false;
-        for (u32 i = 0; i < vm_->vcpu_count(); i++)
-            vm_->vcpu(i).hold_tsc(ticks);
         for (u32 i = 0; i < timer_count_; i++)
             if (timers_[i].is_armed) start_timer(timers_[i]);
     });

@@ -45,7 +45,8 @@ public:
     void power_button();
     // From outside, and even when it is paused: has_ended() follows.
     void end(vm::EndReason reason, std::string_view why);
-    // No vCPU runs between them, and guest-visible time stands still. In CPU 0's run loop.
+    // No vCPU runs between them and no device has a turn; afterwards the guest's clocks show the time that has passed.
+    // In CPU 0's run loop.
     void pause();
     void resume();
     bool is_paused() const { return is_paused_; }
@@ -67,7 +68,7 @@ public:
     void vm_stopped() override;
 
     // vmm::Host, called by the platform, that is, with its lock held
-    Nanos now() override { return (is_paused_ ? paused_at_ : kernel::now()) - lost_; }
+    Nanos now() override { return is_paused_ ? paused_at_ : kernel::now(); }
     void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
     void cancel_timer(u16 device, u32 id) override;
     void set_irq_line(u32, bool) override {} // the platform routes lines itself
@@ -90,7 +91,7 @@ private:
         u16 device = 0;
         u32 id = 0;
         u64 generation = 0;
-        Nanos deadline{}; // in the guest's time
+        Nanos deadline{};
         bool is_armed = false;
         void expired() { owner->timer_expired(*this); }
     };
@@ -114,7 +115,7 @@ private:
     bool can_have_tsc(u64 hz);
     bool build();
     bool load();
-    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }
+    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline)); }
     bool schedule();
     void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
     void vcpu_stopped();
@@ -141,11 +142,9 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
-    std::atomic<bool> is_held_{false}; // vCPUs may not run
-    bool is_paused_ = false;           // time stands still
-    u64 paused_tsc_ = 0;
+    std::atomic<bool> is_held_{false};       // vCPUs may not run
+    bool is_paused_ = false;                 // devices stand still
     Nanos paused_at_{};                      // machine time
-    Nanos lost_{};                           // how far the guest's time is behind the machine's
     bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};
