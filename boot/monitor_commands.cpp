@@ -43,7 +43,7 @@ std::span<Monitor::Command const> Monitor::commands() {
         {"vm start", "NAME", "start a VM that is off", 1, 1, &Monitor::vm_start},
         {"vm stop", "NAME", "press its power button; after 30 s it is killed", 1, 1, &Monitor::vm_stop},
         {"vm reset", "NAME", "start it anew, without asking the guest", 1, 1, &Monitor::vm_reset},
-        {"vm pause", "NAME", "let it stand still; its time stands still too", 1, 1, &Monitor::vm_pause},
+        {"vm pause", "NAME", "let it stand still; its clocks are right when it goes on", 1, 1, &Monitor::vm_pause},
         {"vm resume", "NAME", "let it go on", 1, 1, &Monitor::vm_resume},
         {"vm kill", "NAME", "end it at once", 1, 1, &Monitor::vm_kill},
         {"vm set", "NAME WORDS", "other CPUs: cpus=1-2 exclusive=true|false weight=N cap=N", 2, 6, &Monitor::vm_set},

@@ -40,7 +40,6 @@ void VirtualMachine::destroy() {
     timer_count_ = 0;
     is_held_.store(false, std::memory_order_relaxed);
     is_paused_ = false;
-    lost_ = {};
     for (auto& runner : runners_) {
         if (!runner) continue;
         auto const removed = kernel::remove_runnable(*runner);
@@ -240,7 +239,6 @@ void VirtualMachine::pause() {
         vm_->vcpu(i).post(vm::request::leave);
     kernel::wait_for_other_cpus();
     with_platform([&](vmm::Platform&) {
-        paused_tsc_ = lib::x86::rdtsc();
         paused_at_ = kernel::now();
         is_paused_ = true;
         for (u32 i = 0; i < timer_count_; i++)
@@ -251,11 +249,7 @@ void VirtualMachine::pause() {
 void VirtualMachine::resume() {
     if (!is_paused_) return;
     with_platform([&](vmm::Platform&) {
-        u64 const ticks = lib::x86::rdtsc() - paused_tsc_;
-        lost_ = lost_ + (kernel::now() - paused_at_);
         is_paused_ = false;
-        for (u32 i = 0; i < vm_->vcpu_count(); i++)
-            vm_->vcpu(i).hold_tsc(ticks);
         for (u32 i = 0; i < timer_count_; i++)
             if (timers_[i].is_armed) start_timer(timers_[i]);
     });

@@ -90,7 +90,7 @@ def whole_tour():
         console.send(SWITCH)
         console.expect(MONITOR)
         passed = run_seconds(console) - began
-        assert 1 <= took <= passed - paused + 3, (took, passed, paused)
+        assert paused + 1 <= took <= passed + 3, (took, passed, paused)  # the guest's clock has gone on
         console.send("vm reset linux\r")
         console.expect("vm linux: started")
         console.send("vm kill linux\r")

@@ -1,7 +1,8 @@
 """Several CPUs: of the machine, and of its guests."""
 import re
 
-from framework import ROOT, boot, boot_guest, boot_linux, check_power_off, system_test, verdict
+from framework import PROMPT, ROOT, boot, boot_guest, boot_linux, check_power_off, description, guest, system_test, verdict
+from test_monitor import MONITOR, SWITCH, ask, run_seconds
 
 LOAD_AND_HOTPLUG = r"""
 work() { i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; set -- $(cat /proc/self/stat); eval "echo ran on \${39}"; }
@@ -102,3 +103,37 @@ def busy_guest_on_its_own_cpu_never_exits():
     exits = [spinners(("own", "exclusive = true\ncpus = [1]", work), cpus=2)["own"] for work in (100_000_000, 1_100_000_000)]
     assert exits[1][0] > exits[0][0] + 0.9, exits
     assert exits[1][1] == exits[0][1], exits
+
+
+@system_test(backend="qemu")
+def clock_is_right_after_a_pause():
+    """A minute of the machine's time; a second VM whose timer ticks makes it pass, as an idle machine's clock jumps from event to event."""
+    text = description.default(256, 2, guest.COMMAND_LINE) + \
+        '[vm.ticker]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "idle=10000000"\nconsole = "none"\n'
+    modules = {"vms.toml": text.encode(), "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(),
+               "bench.elf": ROOT / "build/release/tests/guest/bench.elf"}
+    with boot(modules, kind="qemu", deterministic=True, cpus=2) as console:
+        def now():
+            return int(console.command("date +%s"))
+
+        def switch(to):
+            console.send(SWITCH)
+            console.expect(to)
+        console.expect(PROMPT)
+        before = now()
+        switch(MONITOR)
+        began = run_seconds(console)
+        assert ask(console, "vm pause linux") == "linux stands still"
+        while run_seconds(console) < began + 60:
+            pass
+        assert ask(console, "vm resume linux") == "linux goes on"
+        switch("console of linux")
+        after = now()
+        assert "backwards" not in console.command("dmesg | grep -i backwards")
+        switch(MONITOR)
+        passed = run_seconds(console) - began
+        assert passed >= 60 and abs(after - before - passed) <= 3, (before, after, passed)
+        ask(console, "vm kill ticker")
+        ask(console, "vm kill linux")
+        console.send(SWITCH)
+        console.until_end()

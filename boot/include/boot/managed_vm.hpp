@@ -37,7 +37,7 @@ public:
     // The rest while it exists, and has started.
     virtual void power_button() = 0;
     virtual void end(vm::EndReason reason, std::string_view why) = 0; // has_ended() follows
-    virtual void pause() = 0;                                         // time stands still for the guest
+    virtual void pause() = 0; // nothing of it runs; its clocks are right when it goes on
     virtual void resume() = 0;
     virtual VmFigures figures() = 0;
     virtual vm::EndReason end_reason() const = 0;

@@ -69,7 +69,7 @@ public:
     void vm_stopped() override;
 
     // vmm::Host, called by the platform, that is, with its lock held
-    Nanos now() override { return (is_paused_ ? paused_at_ : kernel::now()) - lost_; }
+    Nanos now() override { return is_paused_ ? paused_at_ : kernel::now(); }
     void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
     void cancel_timer(u16 device, u32 id) override;
     void set_irq_line(u32, bool) override {} // the platform routes lines itself
@@ -92,7 +92,7 @@ private:
         u16 device = 0;
         u32 id = 0;
         u64 generation = 0;
-        Nanos deadline{}; // in the guest's time
+        Nanos deadline{};
         bool is_armed = false;
         void expired() { owner->timer_expired(*this); }
     };
@@ -119,7 +119,7 @@ private:
     bool can_have_tsc(u64 hz);
     bool build();
     bool load();
-    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline + lost_)); }
+    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline)); }
     bool schedule();
     kernel::ScheduleSettings settings_for(vmm::CpuPlacement const& wanted) const;
     lib::Result<void> place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted);
@@ -154,11 +154,9 @@ private:
     u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
     u64 free_before_ = 0;                        // of the machine's memory
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
-    std::atomic<bool> is_held_{false}; // vCPUs may not run
-    bool is_paused_ = false;           // time stands still
-    u64 paused_tsc_ = 0;
+    std::atomic<bool> is_held_{false};       // vCPUs may not run
+    bool is_paused_ = false;                 // devices stand still
     Nanos paused_at_{};                      // machine time
-    Nanos lost_{};                           // how far the guest's time is behind the machine's
     bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};

@@ -150,9 +150,6 @@ bool Vcpu::has_wake_event() {
 }
 
 void Vcpu::handle_requests(u32 requests) {
-    // Before the timer is asked whether it is due.
-    if ((requests & request::tsc_held) != 0)
-        set_tsc_offset(tsc_offset_ - tsc_ratio_.to_guest(held_ticks_.exchange(0, std::memory_order_relaxed)));
     if ((requests & request::timer) != 0) apic_.timer_expired();
     if ((requests & request::init) != 0) {
         apic_.init_signal();

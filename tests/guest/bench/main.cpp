@@ -27,6 +27,13 @@ void guest_main() {
         asm volatile("1: dec %0; jnz 1b" : "+r"(count));
         return;
     }
+    // Sleeps for ever, a timer interrupt of its own every so many ticks of its APIC timer apart.
+    if (guest::u64 const period = guest::option_number("idle", 0); period != 0) {
+        guest::apic::write(guest::apic::LvtTimer, guest::apic::lvt_periodic | 0x40);
+        guest::apic::write(guest::apic::Tmict, static_cast<u32>(period));
+        for (;;)
+            x86::sti_hlt();
+    }
     auto const nothing = [] {};
     take_samples(warm_ups, max_samples, nothing);
     report("empty_pair", max_samples, 0);

@@ -71,8 +71,7 @@ inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
 inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
-inline constexpr u32 tsc_held = 1U << 10;  // the TSC has to leave out a pause
-inline constexpr u32 handled = nmi | timer | init | sipi | tsc_held; // by Vcpu::handle_requests()
+inline constexpr u32 handled = nmi | timer | init | sipi; // by Vcpu::handle_requests()
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
 
@@ -147,12 +146,6 @@ public:
     // Guest TSC = host TSC times the VM's ratio + offset.
     u64 tsc_offset() const { return tsc_offset_; }
     virtual void set_tsc_offset(u64 offset) = 0;
-    // The guest's TSC shall not show that so many of the machine's ticks have passed in which it did not run; from any
-    // CPU. Timers that fire too early for that are armed again.
-    void hold_tsc(u64 ticks) {
-        held_ticks_.fetch_add(ticks, std::memory_order_relaxed);
-        post(request::tsc_held);
-    }
 
     // Sets requests and sees to it that they are looked up soon; from any CPU.
     void post(u32 requests);
@@ -231,7 +224,6 @@ protected:
     LocalApic apic_;
     kernel::Timer apic_timer_;
     std::atomic<u8> startup_vector_{0};
-    std::atomic<u64> held_ticks_{0}; // not yet in the offset
     CodeWindow code_window_;
 
 private:
