@@ -142,8 +142,11 @@ void answer_probe() {
     }
     step(State::Preparing, State::Running);
     void (*main_loop)() = nullptr;
-    while ((main_loop = main_loop_of_all.load(std::memory_order_acquire)) == nullptr)
-        x86::pause();
+    // Halted meanwhile: where a host shares its CPUs among these, one that spins holds up CPU 0.
+    while ((main_loop = main_loop_of_all.load(std::memory_order_acquire)) == nullptr) {
+        x86::sti_hlt();
+        x86::cli();
+    }
     x86::invlpg(trampoline_page.value); // prefetched meanwhile, for all we know
     main_loop();
     park();
@@ -349,6 +352,10 @@ void bring_up_cpus(BringUp const& request) {
     CpuStarter(request).run();
 }
 
-void release_cpus(void (*main_loop)()) { main_loop_of_all.store(main_loop, std::memory_order_release); }
+void release_cpus(void (*main_loop)()) {
+    main_loop_of_all.store(main_loop, std::memory_order_release);
+    for (u32 index = 0; index < kernel::cpu_count(); index++)
+        kernel::kick(index);
+}
 
 } // namespace boot

@@ -206,8 +206,6 @@ void start_machine(Multiboot2 const& information, Options const& options) {
     kernel::this_cpu().apic_id = kernel::local_apic().id();
     kernel::set_interrupt_handler(kernel::vectors::timer, kernel::InterruptHandler::to_function<kernel::run_timers>());
     kernel::set_interrupt_handler(kernel::vectors::kick, kernel::InterruptHandler::to_function<ignore_interrupt>());
-    kernel::set_interrupt_handler(kernel::vectors::stop,
-                                  kernel::InterruptHandler::to_function<kernel::stop_for_panic>());
     kernel::set_interrupt_handler(kernel::vectors::notify, kernel::InterruptHandler::to_function<ignore_interrupt>());
     route_serial_interrupt();
     auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);

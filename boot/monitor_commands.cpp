@@ -57,6 +57,7 @@ std::span<Monitor::Command const> Monitor::commands() {
         {"version", "", "what this is and what it uses", 0, 0, &Monitor::show_version},
         {"poweroff", "[now]", "stop every VM, then the machine", 0, 1, &Monitor::power_off},
         {"reboot", "[now]", "stop every VM, then start the machine again", 0, 1, &Monitor::reboot},
+        {"crash", "now", "fail as a bug would, to see report and onfailure=; every VM is lost", 1, 1, &Monitor::crash},
     };
     return table;
 }
@@ -285,6 +286,11 @@ void Monitor::memory(Words const&) {
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",
                 (used > known ? used - known : 0) / lib::KiB);
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free));
+    std::array<kernel::NodeMemory, 16> nodes{};
+    u32 const count = kernel::memory_of_nodes(nodes);
+    for (u32 i = 0; count > 1 && i < count; i++)
+        lib::format(terminal_, "    of NUMA node {:<13} {:>10} MiB of {} MiB\n", nodes[i].node,
+                    mebibytes(nodes[i].free), mebibytes(nodes[i].managed));
 }
 
 void Monitor::log(Words const& arguments) {
@@ -323,6 +329,11 @@ void Monitor::show_version(Words const&) {
     vms_.describe(terminal_);
     lib::format(terminal_, "\nTSC {}.{:03} MHz\n", kernel::tsc_scale().hz() / 1'000'000,
                 kernel::tsc_scale().hz() / 1000 % 1000);
+}
+
+void Monitor::crash(Words const& arguments) {
+    if (arguments[0] != "now") return lib::format(terminal_, "expected crash now, found {}\n", arguments[0]);
+    vms_.crash();
 }
 
 void Monitor::end_machine(MachineEnd end, Words const& arguments) {

@@ -55,6 +55,7 @@ public:
     bool is_monitor_open() const override { return monitor_.is_open(); }
     void power_off(u32 status) override { boot::power_off(status); }
     void restart() override { boot::restart(); }
+    void crash() override { asm volatile("ud2"); }
 
 private:
     static constexpr Nanos never{~u64{0}};

@@ -90,15 +90,11 @@ ManagedVm::Progress VirtualMachine::go_on() {
 
 // The node of the CPUs it may run on, if they are all of one.
 u32 VirtualMachine::node_of_cpus() const {
-    auto const cpus = vmm::processors_for(all_, index_, description_, kernel::cpu_count());
-    u32 node = kernel::FrameAllocator::any_node;
-    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++) {
-        if (!cpus.has(cpu)) continue;
-        u32 const here = kernel::machine_topology().place(cpu).node;
-        if (node != kernel::FrameAllocator::any_node && node != here) return kernel::FrameAllocator::any_node;
-        node = here;
-    }
-    return node;
+    auto const named = vmm::processors_for(all_, index_, description_, kernel::cpu_count());
+    kernel::CpuSet cpus;
+    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
+        if (named.has(cpu)) cpus.add(cpu);
+    return kernel::machine_topology().domain_of(cpus).value_or(kernel::FrameAllocator::any_node);
 }
 
 bool VirtualMachine::can_have_tsc(u64 hz) {

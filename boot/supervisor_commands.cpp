@@ -181,4 +181,6 @@ void Supervisor::end_machine(MachineEnd end, bool at_once) {
     host_.call_soon();
 }
 
+void Supervisor::crash() { host_.crash(); }
+
 } // namespace boot

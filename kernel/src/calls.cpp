@@ -18,6 +18,7 @@ void send(u32 index, Call& call, lib::Delegate<void()> body) {
 }
 
 void wait_for(Call const& call) {
+    ASSERT(this_cpu().held_lock_ranks == 0); // whom we wait for may wait for that lock
     while (!call.is_done.load(std::memory_order_acquire)) {
         run_calls();
         lib::x86::pause();

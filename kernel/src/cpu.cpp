@@ -97,6 +97,7 @@ void lock_order_leave(LockRank rank) { this_cpu().held_lock_ranks &= ~(1U << sta
 
 #if __STDC_HOSTED__
 constinit Cpu hosted_cpu{};
+constinit thread_local Cpu* hosted_thread_cpu = nullptr;
 #endif
 
 } // namespace kernel

@@ -61,17 +61,19 @@ void cancel_timer(Timer& timer) {
 
 void run_timers() {
     TimerQueue& queue = this_cpu().timers;
-    for (unsigned i = 0; i < max_callbacks_per_interrupt; i++) {
+    for (unsigned i = 0;; i++) {
         Timer* due = nullptr;
         {
             Locked const locked(queue);
-            due = queue.pop_due(lib::x86::rdtsc());
+            if (i < max_callbacks_per_interrupt) due = queue.pop_due(lib::x86::rdtsc());
+            if (due == nullptr) {
+                // The one that fired is over; nothing needs to be stopped.
+                if (queue.next_deadline() != TimerQueue::never) local_apic().arm_timer(queue.next_deadline());
+                return;
+            }
         }
-        if (due == nullptr) break;
         TimerQueue::call(*due);
     }
-    Locked const locked(queue);
-    local_apic().arm_timer(queue.next_deadline());
 }
 
 } // namespace kernel

@@ -15,7 +15,8 @@ namespace x86 = lib::x86;
 
 constinit lib::TextSink* panic_sink = nullptr;
 constinit void (*panic_end)() = nullptr;
-constinit std::atomic<bool> in_panic{false};
+constexpr lib::u32 nobody = ~lib::u32{0};
+constinit std::atomic<lib::u32> panicking_cpu{nobody};
 
 class NullSink final : public lib::TextSink {
 public:
@@ -36,19 +37,27 @@ extern "C" SymbolTable const symbol_table;
 extern "C" char const text_start[];
 extern "C" char const text_end[];
 
-[[noreturn]] void stop() {
-    // Taken away first: if it fails itself, the machine stops here.
-    if (auto* const end = std::exchange(panic_end, nullptr)) end();
+[[noreturn]] void halt() {
     for (;;) {
         x86::cli();
         x86::hlt();
     }
 }
 
+[[noreturn]] void stop() {
+    // Taken away first: if it fails itself, the machine stops here.
+    if (auto* const end = std::exchange(panic_end, nullptr)) end();
+    halt();
+}
+
 void begin_panic(std::string_view what) {
     x86::cli();
-    if (in_panic.exchange(true)) stop(); // a panic within a panic, or on a second CPU
-    if (cpu_count() > 1) local_apic().send_to_others(vectors::stop);
+    lib::u32 before = nobody;
+    if (!panicking_cpu.compare_exchange_strong(before, this_cpu().index)) {
+        if (before == this_cpu().index) stop(); // a panic within a panic
+        halt();
+    }
+    if (cpu_count() > 1) local_apic().send_nmi_to_others();
     lib::format(sink(), "\n\nmullion: PANIC on CPU {}: {}\n", this_cpu().index, what);
 }
 
@@ -65,12 +74,6 @@ void print_registers(TrapFrame const& f) {
 } // namespace
 
 void set_panic_sink(lib::TextSink* to) { panic_sink = to; }
-void stop_for_panic() {
-    for (;;) {
-        x86::cli();
-        x86::hlt();
-    }
-}
 void set_panic_end(void (*end)()) { panic_end = end; }
 
 Symbol symbol_at(u64 address) {
@@ -109,6 +112,11 @@ void print_backtrace(lib::TextSink& to, u64 rip, u64 rbp) {
         rbp = frame[0];
         rip = frame[1];
     }
+}
+
+void stop_if_panic_elsewhere() {
+    lib::u32 const who = panicking_cpu.load(std::memory_order_acquire);
+    if (who != nobody && who != this_cpu().index) halt();
 }
 
 void panic(std::string_view what) {

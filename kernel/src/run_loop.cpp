@@ -10,14 +10,12 @@ namespace kernel {
 namespace {
 constinit Scheduler* the_scheduler = nullptr;
 constexpr u32 nowhere = ~u32{0};
-
-void slice_ended() { this_cpu().work_pending.store(true, std::memory_order_relaxed); }
 } // namespace
 
 // The run loop of one CPU.
 class RunLoop {
 public:
-    explicit RunLoop(Cpu& cpu) : cpu_(cpu), slice_timer_(Timer::Callback::to_function<slice_ended>()) {}
+    explicit RunLoop(Cpu& cpu) : cpu_(cpu), slice_timer_(Timer::Callback::to<&RunLoop::slice_ended>(*this)) {}
 
     [[noreturn]] void run() {
         for (;;) {
@@ -26,11 +24,13 @@ public:
             run_calls();
             run_deferred_work();
             Decision const decision = the_scheduler->pick(cpu_.index, now().value);
-            arm(decision.until);
-            if (decision.entity != nullptr)
-                run_one(static_cast<Runnable&>(*decision.entity));
-            else
+            arm(decision.until, now().value);
+            if (decision.entity == nullptr) {
                 idle();
+                continue;
+            }
+            while (run_one(static_cast<Runnable&>(*decision.entity))) {
+            }
         }
     }
 
@@ -65,13 +65,15 @@ private:
         next.loaded_on_.store(cpu_.index, std::memory_order_release);
     }
 
-    void run_one(Runnable& runnable) {
+    // True when it is to be run again at once.
+    bool run_one(Runnable& runnable) {
         load(runnable);
         RunResult const result = runnable.run();
         switch (result) {
         case RunResult::Work: break;
         case RunResult::Yield: the_scheduler->yield(cpu_.index); break;
         case RunResult::Sleep:
+            if (the_scheduler->nap(cpu_.index, now().value) && nap(runnable)) return true;
             // What came before run() ended is seen here; what comes later finds it outside run() and calls wake(),
             // which voids the sleep() if it is first.
             if (!runnable.has_wake_event()) the_scheduler->sleep(cpu_.index, now().value);
@@ -82,22 +84,58 @@ private:
             runnable.stopped();
             break;
         }
+        return false;
+    }
+
+    // HLT with the runnable in place. A wake() from now on only ends the HLT, or comes before the first look.
+    bool nap(Runnable& runnable) {
+        u64 const begin = begin_idling();
+        runnable.napping_on_.store(cpu_.index, std::memory_order_seq_cst);
+        is_napping_.store(true, std::memory_order_relaxed);
+        bool is_awake = false;
+        while (!cpu_.work_pending.load(std::memory_order_seq_cst)) {
+            is_awake = runnable.has_wake_event();
+            if (is_awake) break;
+            lib::x86::sti_hlt();
+            lib::x86::cli();
+        }
+        is_napping_.store(false, std::memory_order_relaxed);
+        runnable.napping_on_.store(nowhere, std::memory_order_seq_cst);
+        u64 const end = end_idling(begin);
+        u64 const until = the_scheduler->end_nap(cpu_.index, end);
+        if (!is_awake || until == Scheduler::over) return false;
+        arm(until, end);
+        return true;
     }
 
     void idle() {
         // Interrupts are off from this look to HLT, so no wake-up slips in between.
         if (cpu_.work_pending.load(std::memory_order_seq_cst)) return;
-        u64 const begin = now().value;
-        cpu_.idle_since.store(begin, std::memory_order_relaxed);
+        u64 const begin = begin_idling();
         lib::x86::sti_hlt();
         lib::x86::cli();
-        cpu_.idle_since.store(0, std::memory_order_relaxed);
-        cpu_.idle_nanos.store(cpu_.idle_nanos.load(std::memory_order_relaxed) + now().value - begin,
-                              std::memory_order_relaxed);
+        end_idling(begin);
     }
 
-    void arm(u64 until) {
-        if (until == armed_until_ && until > now().value) return;
+    u64 begin_idling() {
+        u64 const begin = now().value;
+        cpu_.idle_since.store(begin, std::memory_order_relaxed);
+        return begin;
+    }
+    u64 end_idling(u64 begin) {
+        u64 const end = now().value;
+        cpu_.idle_since.store(0, std::memory_order_relaxed);
+        cpu_.idle_nanos.store(cpu_.idle_nanos.load(std::memory_order_relaxed) + end - begin, std::memory_order_relaxed);
+        return end;
+    }
+
+    // A slice that ends while the CPU halts in its owner's favour is as good as a new one.
+    void slice_ended() {
+        if (!is_napping_.load(std::memory_order_relaxed)) cpu_.work_pending.store(true, std::memory_order_relaxed);
+    }
+
+    void arm(u64 until, u64 at) {
+        if (until == armed_until_ && until > at) return;
         armed_until_ = until;
         if (until == Decision::never)
             cancel_timer(slice_timer_);
@@ -108,6 +146,7 @@ private:
     Cpu& cpu_;
     Timer slice_timer_;
     u64 armed_until_ = Decision::never;
+    std::atomic<bool> is_napping_{false}; // read by this CPU's interrupts
 };
 
 lib::Result<void> start_scheduler(Scheduler::Config const& config) {
@@ -131,7 +170,11 @@ void run_cpu() {
 
 void wake(Runnable& runnable) {
     InterruptGuard const no_interrupts;
-    the_scheduler->wake(runnable, now().value);
+    // It looks for itself: an interrupt that ends the HLT is all it takes, which this CPU has had.
+    if (u32 const where = runnable.napping_on_.load(std::memory_order_seq_cst); where != nowhere)
+        kick(where);
+    else
+        the_scheduler->wake(runnable, now().value);
 }
 
 lib::Result<void> remove_runnable(Runnable& runnable) {

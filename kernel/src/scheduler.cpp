@@ -225,7 +225,8 @@ void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
     if (config_.share_cores || core.cpus == CpuSet::single(cpu)) return;
     core.cpus.for_each([&](u32 sibling) {
         SchedulerEntity const* const owner = cpus_[sibling].dedicated;
-        if (owner != nullptr && owner->state_ == State::Waiting && cpus_[sibling].current == nullptr)
+        if (owner != nullptr && cpus_[sibling].current == nullptr &&
+            owner->home_.load(std::memory_order_relaxed) == core.index && owner->state_ == State::Waiting)
             kicks.add(sibling);
     });
     u32 waiting = 0;
@@ -253,6 +254,49 @@ bool Scheduler::sleep(u32 cpu, u64 now) {
     }
     kick_all(kicks);
     return true;
+}
+
+bool Scheduler::is_anybody_waiting() const {
+    for (u32 i = 0; i < core_count_; i++)
+        if (cores_[i].waiting_count.load(std::memory_order_seq_cst) != 0) return true;
+    return false;
+}
+
+// Siblings that wait for this group to leave, caps and throttled ones need what sleep() and pick() do.
+bool Scheduler::may_nap(Core const& core, u32 cpu) const {
+    CpuState const& state = cpus_[cpu];
+    SchedulerEntity const& entity = *state.current;
+    if (entity.wake_pending_) return false;
+    if (SchedulerEntity const* const owner = state.dedicated; owner != nullptr) return owner == &entity;
+    bool const is_alone = config_.share_cores || core.cpus == CpuSet::single(cpu);
+    return is_alone && may_use(entity, cpu) && entity.settings_.cap == 0 && core.throttled.is_empty();
+}
+
+bool Scheduler::nap(u32 cpu, u64 now) {
+    Core& core = core_of(cpu);
+    {
+        CoreLock const locked(core);
+        if (!may_nap(core, cpu)) return false;
+        charge(cpu, now);
+        if (cpus_[cpu].dedicated != nullptr) return true;
+        set_idle(cpu); // before the queues are looked at: who queues after that look sees it
+    }
+    if (!is_anybody_waiting()) return true;
+    (void)end_nap(cpu, now);
+    return false;
+}
+
+u64 Scheduler::end_nap(u32 cpu, u64 now) {
+    CoreLock const locked(core_of(cpu));
+    CpuState& state = cpus_[cpu];
+    state.charged_at = now;
+    if (state.dedicated == state.current) return Decision::never;
+    if (!take_idle(cpu)) return over;
+    if (now >= state.slice_end) {
+        state.picked_at = now;
+        state.slice_end = now + slice_of(*state.current);
+    }
+    return state.slice_end;
 }
 
 void Scheduler::stop(u32 cpu, u64 now) {
@@ -283,12 +327,12 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
     if (state.current != nullptr && state.current != &owner) {
         evicted = state.current;
         leave(cpu, State::Waiting);
-        insert_waiting(core, *evicted);
+        if (!evicted->settings_.is_exclusive) insert_waiting(core, *evicted); // an exclusive one is in no list
         wake_siblings(core, cpu, kicks);
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
     bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
-    if (state.current == nullptr && owner.state_ == State::Waiting && is_here && group_fits(core, owner))
+    if (state.current == nullptr && is_here && owner.state_ == State::Waiting && group_fits(core, owner))
         begin(cpu, owner, now);
     return {state.current, Decision::never};
 }

@@ -3,12 +3,6 @@
 #include <algorithm>
 
 namespace kernel {
-namespace {
-
-constexpr unsigned settling_attempts = 16;
-
-}
-
 void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_cpus> const& core_numbers, Kick kick) {
     config_ = config;
     kick_ = kick;
@@ -154,28 +148,53 @@ void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_
     if (victim != none) kicks.add(victim);
 }
 
+// Where an entity that sleeps or is queued in `from`, whose lock is held, should go. An idle CPU found is in `kicks`.
+Scheduler::Place Scheduler::find_place(SchedulerEntity& entity, Core& from, CpuSet& kicks) {
+    if (entity.settings_.is_exclusive) {
+        for (u32 cpu = 0; cpu < cpu_count_; cpu++)
+            if (cpus_[cpu].dedicated == &entity) return {&core_of(cpu), none};
+        return {&from, none};
+    }
+    u32 const idle_cpu = claim_idle_cpu(entity, from.index);
+    if (idle_cpu == none) return {&cores_[core_for(entity, from.index)], none};
+    kicks.add(idle_cpu); // whatever comes of this: it is no longer marked idle
+    return {&core_of(idle_cpu), idle_cpu};
+}
+
+// Queues it there; it is in no list. The lock of that core is held, and the one of its home.
+void Scheduler::put_at(Place place, SchedulerEntity& entity, u64 now, CpuSet& kicks) {
+    if (!entity.settings_.is_exclusive) {
+        put_into(*place.core, entity, now, place.idle_cpu, kicks);
+        return;
+    }
+    entity.home_.store(place.core->index, std::memory_order_relaxed);
+    entity.state_ = State::Waiting;
+    place.core->cpus.for_each([&](u32 cpu) {
+        if (cpus_[cpu].dedicated == &entity) kicks.add(cpu);
+    });
+}
+
 void Scheduler::wake(SchedulerEntity& entity, u64 now) {
     CpuSet kicks;
-    for (unsigned attempt = 0;; attempt++) {
-        u32 const home = entity.home_.load(std::memory_order_relaxed);
-        u32 const idle_cpu = claim_idle_cpu(entity, home);
-        u32 const target = idle_cpu != none ? cpus_[idle_cpu].core : core_for(entity, home);
-        if (idle_cpu != none) kicks.add(idle_cpu); // whatever comes of this: it is no longer marked idle
-        PairLock const locked(cores_[home], cores_[target]);
-        if (entity.home_.load(std::memory_order_relaxed) != home) continue;
-        if (entity.state_ == State::Running) entity.wake_pending_ = true;
-        if (entity.state_ != State::Asleep) break;
-        if (entity.settings_.is_exclusive) {
-            entity.state_ = State::Waiting;
-            cores_[home].cpus.for_each([&](u32 cpu) {
-                if (cpus_[cpu].dedicated == &entity) kicks.add(cpu);
-            });
-        } else {
-            // Found without the lock; its settings may have changed since.
-            if (attempt < settling_attempts && !may_use_core(entity, cores_[target])) continue;
-            put_into(cores_[target], entity, now, idle_cpu, kicks);
+    for (bool is_done = false; !is_done;) {
+        Core* from = nullptr;
+        Place place{};
+        {
+            HomeLock home(*this, entity);
+            if (entity.state_ == State::Running) entity.wake_pending_ = true;
+            if (entity.state_ != State::Asleep) break;
+            from = &home.core();
+            place = find_place(entity, *from, kicks);
+            is_done = place.core == from;
+            if (is_done) put_at(place, entity, now, kicks);
         }
-        break;
+        if (is_done) break;
+        PairLock const locked(*from, *place.core);
+        bool const is_still_there = entity.home_.load(std::memory_order_relaxed) == from->index;
+        if (!is_still_there || entity.state_ != State::Asleep || !may_use_core(entity, *place.core))
+            continue; // changed meanwhile
+        put_at(place, entity, now, kicks);
+        is_done = true;
     }
     kick_all(kicks);
     offer_waiting(cores_[entity.home_.load(std::memory_order_relaxed)]);
@@ -184,33 +203,25 @@ void Scheduler::wake(SchedulerEntity& entity, u64 now) {
 // Moves one that waits, or will when its cap allows, to where it may run.
 void Scheduler::relocate(SchedulerEntity& entity, u64 now) {
     CpuSet kicks;
-    for (unsigned attempt = 0;; attempt++) {
-        u32 const home = entity.home_.load(std::memory_order_relaxed);
-        bool const is_exclusive = entity.settings_.is_exclusive;
-        u32 idle_cpu = none;
-        u32 target = home;
-        if (is_exclusive) {
-            for (u32 cpu = 0; cpu < cpu_count_; cpu++)
-                if (cpus_[cpu].dedicated == &entity) target = cpus_[cpu].core;
-        } else {
-            idle_cpu = claim_idle_cpu(entity, home);
-            if (idle_cpu != none) kicks.add(idle_cpu);
-            target = idle_cpu != none ? cpus_[idle_cpu].core : core_for(entity, home);
+    auto const is_queued = [&] { return entity.state_ == State::Waiting || entity.state_ == State::Throttled; };
+    for (bool is_done = false; !is_done;) {
+        Core* from = nullptr;
+        Place place{};
+        {
+            HomeLock home(*this, entity);
+            if (!is_queued()) break;
+            from = &home.core();
+            place = find_place(entity, *from, kicks);
+            is_done = place.core == from;
+            if (is_done && entity.settings_.is_exclusive) put_at(place, entity, now, kicks);
         }
-        PairLock const locked(cores_[home], cores_[target]);
-        if (entity.home_.load(std::memory_order_relaxed) != home) continue;
-        if (entity.state_ != State::Waiting && entity.state_ != State::Throttled) break;
-        if (is_exclusive) {
-            entity.home_.store(target, std::memory_order_relaxed);
-            cores_[target].cpus.for_each([&](u32 cpu) {
-                if (cpus_[cpu].dedicated == &entity) kicks.add(cpu);
-            });
-        } else {
-            if (attempt < settling_attempts && !may_use_core(entity, cores_[target])) continue;
-            take_out(cores_[home], entity);
-            put_into(cores_[target], entity, now, idle_cpu, kicks);
-        }
-        break;
+        if (is_done) break; // a shared one is queued there already
+        PairLock const locked(*from, *place.core);
+        if (entity.home_.load(std::memory_order_relaxed) != from->index || !is_queued()) continue;
+        if (!may_use_core(entity, *place.core)) continue;
+        if (!entity.settings_.is_exclusive) take_out(*from, entity); // an exclusive one is in no list
+        put_at(place, entity, now, kicks);
+        is_done = true;
     }
     kick_all(kicks);
 }

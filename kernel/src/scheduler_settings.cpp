@@ -34,14 +34,15 @@ void Scheduler::publish_shared(CpuSet const& shared) {
     }
 }
 
-// The CPUs for the others if `extra` is given away as well (`none`: as it is).
-CpuSet Scheduler::shared_without(u32 extra) const {
+// The CPUs for the others if `extra` is given away as well (`none`: as it is) and `freed` has none any more.
+CpuSet Scheduler::shared_without(u32 extra, SchedulerEntity const* freed) const {
     CpuSet shared;
     for (u32 cpu = 0; cpu < cpu_count_; cpu++) {
         bool is_taken = false;
         for (u32 other = 0; other < cpu_count_; other++) {
             bool const is_near = other == cpu || (!config_.share_cores && cpus_[other].core == cpus_[cpu].core);
-            is_taken |= is_near && (other == extra || cpus_[other].dedicated != nullptr);
+            is_taken |=
+                is_near && (other == extra || (cpus_[other].dedicated != nullptr && cpus_[other].dedicated != freed));
         }
         if (!is_taken) shared.add(cpu);
     }
@@ -81,6 +82,7 @@ u32 Scheduler::find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed
                 fits = false;
         });
         if (!fits || !can_do_without(entity, shared_without(cpu))) continue;
+        CoreLock const locked(core_of(cpu));
         u32 const cost =
             has_friend ? 0 : 1 + core_of(cpu).waiting_count.load(std::memory_order_relaxed) + core_of(cpu).running;
         if (cost >= best_cost) continue;
@@ -264,6 +266,8 @@ lib::Result<void> Scheduler::set_exclusive(SchedulerEntity& entity, bool is_excl
         }
         settle_exclusive(entity, now);
     } else {
+        // Its CPU need not become a shared one: a sibling may be exclusive too.
+        if ((entity.settings_.allowed & shared_without(none, &entity)).is_empty()) return lib::fail(lib::Errc::Busy);
         undedicate(entity); // which makes its CPU one of the shared ones
         CpuSet kicks;
         HomeLock home(*this, entity);

@@ -77,6 +77,7 @@ extern "C" void trap_dispatch(TrapFrame& frame) {
         dispatch_interrupt(vector);
         return;
     }
+    if (vector == lib::x86::exception_nmi) stop_if_panic_elsewhere();
     // An NMI that strikes while we handle an exit belongs to nobody here: platform errors are not ours to repair.
     if (vector == lib::x86::exception_nmi && handlers[vector]) {
         handlers[vector]();

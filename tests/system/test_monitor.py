@@ -131,3 +131,21 @@ def poweroff_waits_for_guests_but_not_for_ever():
         check_power_off(console, 500, status=1)
         (_, how, _), = verdict.ended_vms(bytes(console.seen))
         assert how == "killed: did not switch itself off in time", how
+
+
+@system_test(backend="qemu")
+def a_bug_is_reported():
+    """The report of an exception in Mullion itself: registers, the way there by name, and an end that is not taken for success."""
+    with boot_linux(kind="qemu") as console:
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        console.may_panic = True
+        console.send("crash now\r")
+        console.expect(r"invalid opcode")
+        console.expect(r"rip [0-9a-f]{16}")
+        console.expect(r"0x[0-9a-f]+ boot::Machine::crash\+0x")
+        console.expect(r"kernel::RunLoop::run\+0x")
+        end = console.until_end(60)
+        assert end.orderly, end.reason
+        assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)

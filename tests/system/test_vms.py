@@ -280,3 +280,35 @@ def a_flood_next_door_costs_nothing():
     quiet, flooded = work_beside("idle", kind="bochs"), work_beside("flood", kind="bochs")
     print(quiet, flooded)
     assert flooded == quiet, (quiet, flooded)
+
+
+NUMA = ("-object", "memory-backend-ram,id=m0,size=3G", "-object", "memory-backend-ram,id=m1,size=3G",
+        "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1")
+
+
+def free_of_nodes(console):
+    """Node -> MiB that are free there."""
+    return {int(node): int(free) for node, free in re.findall(r"of NUMA node (\d+) +(\d+) MiB", ask(console, "mem"))}
+
+
+@system_test(backend="qemu")
+def memory_is_of_the_node_of_the_cores():
+    """The nodes meet above 4 GiB in the middle of a range of RAM."""
+    names = {"near": "1", "far": "2-3", "both": "1-2"}
+    text = "".join(small(name, memory='"128M"', cpus=f'"{cpus}"', autostart="false", console='"none"') for name, cpus in names.items())
+    with boot_small(text, memory=6144, extra=NUMA) as console:
+        console.expect(r"cpus: 4 of 4 in use, .* 2 NUMA nodes")
+        open_monitor(console)
+        before = free_of_nodes(console)
+        assert set(before) == {0, 1} and min(before.values()) > 2500, before
+        for name, node in (("far", 1), ("near", 0)):
+            console.send(f"vm start {name}\r")
+            console.expect(f"vm {name}: started")
+            console.expect(MONITOR)
+            after = free_of_nodes(console)
+            assert 128 <= before[node] - after[node] <= 130 and abs(before[1 - node] - after[1 - node]) <= 2, (name, before, after)
+            before = after
+        ask(console, "vm kill far")
+        console.expect("vm far ended")
+        console.send("poweroff now\r")
+        console.until_end(60)

@@ -94,7 +94,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     auto const cpu2 = adjust(
         CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
                            C2::ApicRegisterVirtualization, C2::VirtualInterruptDelivery, C2::EnableInvpcid,
-                           C2::EnableXsaves, C2::WbinvdExiting, C2::UseTscScaling, C2::PauseLoopExiting>()}},
+                           C2::EnableXsaves, C2::WbinvdExiting, C2::PauseLoopExiting, C2::UseTscScaling>()}},
         CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
     c.cpu2 = *cpu2;
     u64 const may2 = capability(IA32_VMX_PROCBASED_CTLS2) >> 32;
@@ -199,8 +199,8 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(cpu2.get<CpuControls2::EnableXsaves>(), "XSAVES");
     word(cpu2.get<CpuControls2::EnableInvpcid>(), "INVPCID");
     word(cpu2.get<CpuControls2::EnableRdtscp>(), "RDTSCP");
-    word(has_pause_loop_exiting(), "PAUSE-loops");
     word(has_tsc_scaling(), "TSC-scaling");
+    word(has_pause_loop_exiting(), "PAUSE-loops");
 }
 
 } // namespace vmx

@@ -3,6 +3,7 @@
 #include <kernel/cpus.hpp>
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
+#include <utility>
 #include <vmx/ept_space.hpp>
 #include <vmx/vcpu.hpp>
 
@@ -217,16 +218,21 @@ void Vcpu::set_nmi_window(bool on) {
     vmcs().write(field::CPU_CONTROLS, cpu_controls_);
 }
 
-// The 8259 pair's interrupt, when LINT0 lets it through. True when it is on its way or waits for the window.
-bool Vcpu::inject_pic() {
-    if (id() != 0 || !vm().platform().has_pic_interrupt() || !apic().accepts_pic()) return false;
+// An interrupt that the APIC does not wait with: the one put off, else the 8259 pair's when LINT0 lets it through. True
+// when it is on its way.
+bool Vcpu::inject_beside_apic() {
+    bool const has_pic = id() == 0 && vm().platform().has_pic_interrupt() && apic().accepts_pic();
+    bool const was_put_off = put_off_interrupt_ >= 0;
+    if (!was_put_off && !has_pic) return false;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
         return false;
     }
     InterruptionInfo info{};
-    info.set<InterruptionInfo::Vector>(vm().platform().acknowledge_pic());
+    info.set<InterruptionInfo::Vector>(was_put_off ? static_cast<u8>(std::exchange(put_off_interrupt_, -1))
+                                                   : vm().platform().acknowledge_pic());
     inject(info, 0, 0);
+    if (was_put_off && has_pic) set_interrupt_window(true);
     return true;
 }
 
@@ -257,7 +263,10 @@ bool Vcpu::deliver_events() {
     int const waiting = vector < 0 ? apic().highest_irr() : -1;
     bool const is_held_back = waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0);
     set_tpr_threshold(is_held_back ? static_cast<u32>(waiting) >> 4 : 0);
-    if (inject_pic()) return true;
+    if (inject_beside_apic()) {
+        if (vector >= 0) set_interrupt_window(true);
+        return true;
+    }
     if (vector < 0) return woken;
     if (has_event_ || !can_take_interrupt()) {
         set_interrupt_window(true);
@@ -281,13 +290,13 @@ bool Vcpu::deliver_virtualized() {
         vmcs().write(field::GUEST_INTERRUPT_STATUS, status);
     }
     set_interrupt_window(false);
-    bool const from_pic = inject_pic();
+    bool const is_taken = inject_beside_apic();
     // HLT ends when the interrupt can be taken: IF is on (we only sleep then or for ever) and the class beats the PPR,
     // which here is the hardware's: from the page.
     int const priority = std::max(apic().highest_isr(), int{apic().task_priority()});
     bool const deliverable =
         (requesting & 0xf0) > (priority & 0xf0) && (vmcs().read(field::GUEST_RFLAGS) & x86::Rflags::IF::mask) != 0;
-    return from_pic || deliverable;
+    return is_taken || deliverable;
 }
 
 } // namespace vmx

@@ -107,6 +107,7 @@ private:
     void show_version(Words const&);
     void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
     void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }
+    void crash(Words const& arguments);
     void end_machine(MachineEnd end, Words const& arguments);
 
     VmControl& vms_;

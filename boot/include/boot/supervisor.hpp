@@ -25,6 +25,7 @@ public:
     // These do not return, but in tests.
     virtual void power_off(u32 status) = 0;
     virtual void restart() = 0;
+    virtual void crash() = 0; // as a bug of ours would
 
 protected:
     ~SupervisorHost() = default;
@@ -63,6 +64,7 @@ public:
     ControlResult measure_exits(u32 vm, bool on) override;
     vm::ExitTimes const* exit_times(u32 vm) override;
     void end_machine(MachineEnd end, bool at_once) override;
+    void crash() override;
 
 private:
     static constexpr Nanos never{~u64{0}};

@@ -83,6 +83,8 @@ public:
     virtual vm::ExitTimes const* exit_times(u32 vm) = 0;
     // After stop() of every VM, or at once.
     virtual void end_machine(MachineEnd end, bool at_once) = 0;
+    // Fails as a bug of ours would: the report, then what the option onfailure= says.
+    virtual void crash() = 0;
 
 protected:
     ~VmControl() = default;

@@ -41,7 +41,8 @@ inline Cpu& this_cpu() {
     Cpu* cpu;
 #if __STDC_HOSTED__
     extern Cpu hosted_cpu;
-    cpu = &hosted_cpu;
+    extern thread_local Cpu* hosted_thread_cpu; // of tests with threads
+    cpu = hosted_thread_cpu != nullptr ? hosted_thread_cpu : &hosted_cpu;
 #else
     asm("movq %%gs:0, %0" : "=r"(cpu));
 #endif

@@ -8,13 +8,14 @@ namespace kernel {
 [[noreturn]] void panic(std::string_view what);
 [[noreturn]] void panic_trap(TrapFrame const& frame, std::string_view what);
 
+// By the NMI handler: a panic sends NMIs to all other CPUs, which halt here.
+void stop_if_panic_elsewhere();
+
 // Start-up cannot go on: the machine lacks something or is set up wrongly. `what` says it, `remedy` what to do.
 [[noreturn]] void refuse_to_start(std::string_view what, std::string_view remedy);
 
 // Polled output for panics; must work without locks, interrupts or memory.
 void set_panic_sink(lib::TextSink* sink);
-// The handler of vectors::stop: another CPU has panicked.
-void stop_for_panic();
 // Called once at the very end, of a panic and of refuse_to_start(): may switch the machine off, or returns and it
 // halts.
 void set_panic_end(void (*end)());

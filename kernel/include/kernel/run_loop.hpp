@@ -28,7 +28,9 @@ protected:
 private:
     friend class RunLoop;
     friend lib::Result<void> remove_runnable(Runnable& runnable);
-    std::atomic<u32> loaded_on_{~u32{0}}; // the CPU whose registers hold its state
+    friend void wake(Runnable& runnable);
+    std::atomic<u32> loaded_on_{~u32{0}};  // the CPU whose registers hold its state
+    std::atomic<u32> napping_on_{~u32{0}}; // the CPU that halts in its favour: Scheduler::nap()
 };
 
 // Once all CPUs are registered, before any of them enters the loop.

@@ -103,6 +103,13 @@ public:
     Decision pick(u32 cpu, u64 now);
     // What `cpu` runs has nothing to do. False: it was woken meanwhile and goes on waiting.
     bool sleep(u32 cpu, u64 now);
+    // What `cpu` runs has nothing to do, and nobody waits: true if it may keep the CPU, which halts, until it has
+    // something to do or the CPU is kicked. Then end_nap(), and to go on when the answer is not `over`, else to
+    // sleep() or to pick().
+    bool nap(u32 cpu, u64 now);
+    static constexpr u64 over = 0;
+    // When the slice ends; `over`: somebody was sent here meanwhile.
+    u64 end_nap(u32 cpu, u64 now);
     // What `cpu` runs would let others go first.
     void yield(u32 cpu);
     // CPU time an entity has had up to now, what it runs at this moment among it.
@@ -139,7 +146,7 @@ private:
         u32 core = 0;
         u32 victim = 0; // where balancing goes on
         SchedulerEntity* current = nullptr;
-        SchedulerEntity* dedicated = nullptr; // the exclusive one
+        std::atomic<SchedulerEntity*> dedicated{nullptr}; // the exclusive one
         u64 picked_at = 0;
         u64 charged_at = 0;
         u64 slice_end = 0;
@@ -179,6 +186,8 @@ private:
     bool goes_on(Core& core, u32 cpu, u64 now);
     u64 deadline(Core& core, u32 cpu, u64 now);
     u64 idle_deadline(Core& core, u32 cpu);
+    bool may_nap(Core const& core, u32 cpu) const;
+    bool is_anybody_waiting() const; // no lock needed
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
     Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
@@ -201,6 +210,12 @@ private:
     void offer_waiting(Core& core);
     u32 claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core);
     u32 core_for(SchedulerEntity const& entity, u32 preferred_core);
+    struct Place {
+        Core* core;
+        u32 idle_cpu; // that the entity is for; `none`: it queues
+    };
+    Place find_place(SchedulerEntity& entity, Core& from, CpuSet& kicks);      // lock
+    void put_at(Place place, SchedulerEntity& entity, u64 now, CpuSet& kicks); // both locks
     void relocate(SchedulerEntity& entity, u64 now);
     void put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks); // both locks
     void shift_all(Core& core, u64 by);                                                       // lock
@@ -215,7 +230,7 @@ private:
     // kernel/src/scheduler_settings.cpp; with control_lock_ held
     lib::Result<void> check(ScheduleSettings const& settings) const;
     u32 find_cpu_for(SchedulerEntity const& entity, CpuSet const& allowed);
-    CpuSet shared_without(u32 cpu) const;
+    CpuSet shared_without(u32 extra, SchedulerEntity const* freed = nullptr) const;
     bool can_do_without(SchedulerEntity const& entity, CpuSet const& shared);
     void dedicate(u32 cpu, SchedulerEntity& entity);
     void undedicate(SchedulerEntity& entity);

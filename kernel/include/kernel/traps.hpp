@@ -24,7 +24,6 @@ inline constexpr u8 serial = 0x34;
 inline constexpr u8 timer = 0xe0;
 inline constexpr u8 kick = 0xe1;   // leave the guest and look at the requests
 inline constexpr u8 notify = 0xe2; // posted-interrupt notification
-inline constexpr u8 stop = 0xe3;   // a panic elsewhere
 inline constexpr u8 spurious = 0xff;
 } // namespace vectors
 

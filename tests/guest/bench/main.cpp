@@ -25,6 +25,7 @@ void guest_main() {
     take_samples(warm_ups, max_samples, nothing);
     report("empty_pair", max_samples, 0);
     empty_pair = samples[max_samples / 2];
+    if (guest::option_number("cpus", 1) > 1) return two_cpus();
     instructions();
     devices();
     xapic();

@@ -63,5 +63,6 @@ void xapic();
 void x2apic();
 void timers();
 void memory();
+void two_cpus(); // alone, when there are two
 
 } // namespace bench

@@ -402,3 +402,25 @@ TEST(Scheduler, ExclusiveOwnsTheWholeCore) {
     machine.wake(twin);
     EXPECT_TRUE(machine.cpus[core * 2].task != nullptr && machine.cpus[core * 2 + 1].task != nullptr);
 }
+
+TEST(Scheduler, ExclusiveCannotBeGivenUpWhereASiblingIsExclusive) {
+    SimulatedMachine machine(4, {}, 2);
+    auto& first = machine.add({.allowed = CpuSet::single(0), .is_exclusive = true}, 1);
+    machine.add({.allowed = CpuSet::single(1), .is_exclusive = true}, 1);
+    EXPECT_EQ(machine.scheduler->set_exclusive(first.entity, false, machine.now).error(), lib::Errc::Busy);
+}
+
+TEST(Scheduler, ExclusiveThatMovesAwayMeetsTheNextOwnerOfItsCpu) {
+    SimulatedMachine machine(3);
+    auto& first = machine.add({.allowed = CpuSet::single(0), .is_exclusive = true});
+    machine.wake(first);
+    machine.run_for(10 * ms);
+    // Both before CPU 0 has looked again: it still runs the first.
+    ASSERT_TRUE(machine.scheduler->set_affinity(first.entity, CpuSet::single(1), machine.now));
+    auto& second_owner = machine.add({.allowed = CpuSet::single(0), .is_exclusive = true});
+    machine.wake(second_owner);
+    machine.run_for(10 * ms);
+    EXPECT_EQ(machine.cpus[0].task, &second_owner);
+    EXPECT_EQ(machine.cpus[1].task, &first);
+    EXPECT_EQ(SchedulerProbe::waiting_count(*machine.scheduler, 0), 0U);
+}

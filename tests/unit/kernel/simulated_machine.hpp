@@ -51,6 +51,7 @@ struct SimulatedMachine {
     };
     struct Cpu {
         Task* task = nullptr;
+        Task* napping = nullptr; // has the CPU, which halts
         u64 until = 0;
         u64 ran_from = 0;
         bool kicked = true;
@@ -81,8 +82,24 @@ struct SimulatedMachine {
         task.wakes_at = never;
         task.work_left = task.busy_max == never ? never : between(task.busy_min, task.busy_max);
         task.waiting_since = now;
-        scheduler->wake(task.entity, now);
+        if (!wake_in_place(task)) scheduler->wake(task.entity, now);
         settle();
+    }
+    bool wake_in_place(Task& task) {
+        for (u32 i = 0; i < cpus.size(); i++) {
+            Cpu& cpu = cpus[i];
+            if (cpu.napping != &task) continue;
+            u64 const until = scheduler->end_nap(i, now);
+            naps++;
+            cpu.napping = nullptr;
+            cpu.task = &task;
+            cpu.ran_from = now;
+            cpu.until = until;
+            cpu.kicked |= until == Scheduler::over;
+            task.waiting_since = never;
+            return true;
+        }
+        return false;
     }
     void wake_all() {
         for (auto& task : tasks)
@@ -112,6 +129,11 @@ struct SimulatedMachine {
         Cpu& cpu = cpus[index];
         cpu.kicked = false;
         account(cpu);
+        if (cpu.napping != nullptr) {
+            (void)scheduler->end_nap(index, now);
+            ASSERT_TRUE(scheduler->sleep(index, now));
+            cpu.napping = nullptr;
+        }
         Task* const before = cpu.task;
         auto const decision = scheduler->pick(index, now);
         picks++;
@@ -171,11 +193,16 @@ struct SimulatedMachine {
         Task& task = *cpus[index].task;
         task.wants_to_run = false;
         u64 const pause = between(task.sleep_min, task.sleep_max);
-        bool const slept = scheduler->sleep(index, now);
+        task.wakes_at = now + pause;
         cpus[index].task = nullptr;
+        if (!cpus[index].kicked && scheduler->nap(index, now)) {
+            cpus[index].napping = &task;
+            cpus[index].until = never;
+            return;
+        }
+        bool const slept = scheduler->sleep(index, now);
         cpus[index].kicked = true;
         ASSERT_TRUE(slept);
-        task.wakes_at = now + pause;
     }
     u64 between(u64 low, u64 high) { return std::uniform_int_distribution<u64>(low, high)(random); }
 
@@ -183,8 +210,9 @@ struct SimulatedMachine {
     void check() {
         for (u32 i = 0; i < cpus.size(); i++) {
             SchedulerEntity* const entity = SchedulerProbe::current(*scheduler, i);
-            ASSERT_EQ(entity, cpus[i].task == nullptr ? nullptr : &cpus[i].task->entity);
-            if (entity == nullptr) continue;
+            Task const* const has_it = cpus[i].napping != nullptr ? cpus[i].napping : cpus[i].task;
+            ASSERT_EQ(entity, has_it == nullptr ? nullptr : &has_it->entity);
+            if (entity == nullptr || cpus[i].napping != nullptr) continue;
             ASSERT_TRUE(SchedulerProbe::may_use(*scheduler, *entity, i)) << "CPU " << i << " runs what it may not";
             ASSERT_EQ(SchedulerProbe::state(*entity), State::Running);
             for (u32 other = 0; other < cpus.size(); other++) {
@@ -201,7 +229,9 @@ struct SimulatedMachine {
             auto const state = SchedulerProbe::state(task->entity);
             if (!task->is_added) continue;
             if (!task->wants_to_run) {
-                ASSERT_EQ(state, State::Asleep);
+                bool const naps_here =
+                    std::ranges::any_of(cpus, [&](Cpu const& cpu) { return cpu.napping == task.get(); });
+                ASSERT_EQ(state, naps_here ? State::Running : State::Asleep);
                 continue;
             }
             ASSERT_NE(state, State::Asleep) << "lost wake-up";
@@ -225,6 +255,7 @@ struct SimulatedMachine {
     u64 now = 1'000;
     u64 steps = 0;
     u64 picks = 0;
+    u64 naps = 0;
     bool check_always = true;
     bool shares_cores = false;
 };

@@ -72,6 +72,7 @@ public:
         calls.push_back(std::string(end == boot::MachineEnd::PowerOff ? "poweroff" : "reboot") +
                         (at_once ? " now" : ""));
     }
+    void crash() override { calls.push_back("crash"); }
 
 private:
     boot::ControlResult note(std::string const& what, u32 vm) {
@@ -155,8 +156,15 @@ TEST_F(MonitorTest, CallsWhatTheCommandNames) {
         ask(std::string("vm ") + what + " db");
     ask("poweroff");
     ask("reboot now");
+    ask("crash now");
     EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
-                                                   "kill db", "poweroff", "reboot now"}));
+                                                   "kill db", "poweroff", "reboot now", "crash"}));
+}
+
+TEST_F(MonitorTest, CrashesOnlyWhenItIsMeant) {
+    ask("crash");
+    ask("crash test");
+    EXPECT_TRUE(vms.calls.empty());
 }
 
 TEST_F(MonitorTest, SaysWhyNot) {

@@ -108,6 +108,7 @@ public:
         end = "power-off " + std::to_string(status);
     }
     void restart() override { end = "restart"; }
+    void crash() override { end = "crash"; }
 
     Nanos time{};
     Nanos alarm{~u64{0}};

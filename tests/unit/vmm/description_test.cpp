@@ -1,6 +1,5 @@
 #include <vmm/description.hpp>
 
-#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <iterator>
@@ -43,8 +42,7 @@ struct Parsed {
 Parsed with(std::string const& line) { return Parsed("[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n" + line + "\n"); }
 
 TEST(Description, TheExampleIsSound) {
-    std::filesystem::path const here(__FILE__);
-    std::ifstream file(here.parent_path() / "../../../examples/linux.toml");
+    std::ifstream file(EXAMPLES "/linux.toml");
     std::string const text((std::istreambuf_iterator<char>(file)), {});
     ASSERT_FALSE(text.empty());
     Parsed const parsed(text);
@@ -58,8 +56,7 @@ TEST(Description, TheExampleIsSound) {
 }
 
 TEST(Description, TheExampleOfSeveralIsSound) {
-    std::filesystem::path const here(__FILE__);
-    std::ifstream file(here.parent_path() / "../../../examples/two-linux.toml");
+    std::ifstream file(EXAMPLES "/two-linux.toml");
     std::string const text((std::istreambuf_iterator<char>(file)), {});
     Parsed const parsed(text);
     EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
