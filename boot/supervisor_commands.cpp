@@ -163,7 +163,7 @@ vm::ExitTimes const* Supervisor::exit_times(u32 vm) {
     if (!slot.is_measured) return nullptr;
     if (!times_) times_ = kernel::Own<vm::ExitTimes>(new (std::nothrow) vm::ExitTimes);
     if (!times_) return nullptr;
-    *times_ = {};
+    times_->clear();
     slot.machine->add_exit_times(*times_);
     return times_.get();
 }

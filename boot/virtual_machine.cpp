@@ -32,12 +32,27 @@ void VirtualMachine::vcpu_stopped() {
     if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel::defer(0, on_end_);
 }
 
+// No callback of a timer runs any more, nor will. The vCPUs have stopped, so only a callback could arm one again: it
+// finds that it may not.
+void VirtualMachine::stop_timers() {
+    if (platform_)
+        with_platform([&](vmm::Platform&) {
+            are_timers_off_ = true;
+            for (u32 i = 0; i < timer_count_; i++) {
+                timers_[i].is_armed = false;
+                kernel::cancel_timer(timers_[i].timer);
+            }
+        });
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).disarm_timer();
+    // One that runs elsewhere at this moment comes to its end before that CPU answers.
+    kernel::wait_for_other_cpus();
+}
+
 void VirtualMachine::destroy() {
     if (!vm_) return; // a start that came to nothing
     kernel::console().detach(*this);
-    for (u32 i = 0; i < timer_count_; i++)
-        kernel::cancel_timer(timers_[i].timer);
-    timer_count_ = 0;
+    stop_timers();
     is_held_.store(false, std::memory_order_relaxed);
     is_paused_ = false;
     for (auto& runner : runners_) {
@@ -47,10 +62,10 @@ void VirtualMachine::destroy() {
         runner = {};
     }
     measure_exits(false);
-    // A timer's callback that runs elsewhere at this moment comes to its end before that CPU answers.
-    kernel::wait_for_other_cpus();
     vm_ = {};
     platform_.reset();
+    timer_count_ = 0;
+    are_timers_off_ = false;
     ::operator delete(pieces_, piece_count_ * sizeof(vmm::RamPiece));
     pieces_ = nullptr;
     piece_count_ = 0;
@@ -165,6 +180,7 @@ void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadlin
         timer->id = id;
         timer->timer.set_callback(kernel::Timer::Callback::to<&DeviceTimer::expired>(*timer));
     }
+    if (are_timers_off_) return;
     timer->generation = generation;
     timer->deadline = deadline;
     timer->is_armed = true;

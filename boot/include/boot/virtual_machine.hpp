@@ -127,6 +127,7 @@ private:
     void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
     void vcpu_stopped();
     void let_go();
+    void stop_timers();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
     void tell_changed_eoi_vectors() {
@@ -148,6 +149,7 @@ private:
     kernel::Spinlock platform_lock_; // one thread at a time enters the platform; taken before every other lock
     std::array<DeviceTimer, max_timers> timers_{};
     u32 timer_count_ = 0;
+    bool are_timers_off_ = false; // the VM is being taken down
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};

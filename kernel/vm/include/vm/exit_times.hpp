@@ -22,6 +22,10 @@ struct ExitTimes {
             ticks < 2 ? 0 : 64 - static_cast<unsigned>(std::countl_zero(ticks - 1)); // 2^bits >= ticks
         return bits <= smallest ? 0 : bits - smallest < buckets ? bits - smallest : buckets - 1;
     }
+    void clear() { // one by one: all of it is too much for a stack
+        for (Reason& reason : reasons)
+            reason = {};
+    }
     void add(ExitReason reason, u64 ticks) {
         Reason& here = reasons.data()[static_cast<unsigned>(reason)];
         here.count++;
