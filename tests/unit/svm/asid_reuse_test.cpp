@@ -37,6 +37,7 @@ protected:
                 vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = 1}, *backend, platform);
             ASSERT_TRUE(created);
             one = std::move(*created);
+            EXPECT_TRUE(one->ram().scrub(~u64{0}));
             one->start();
         }
         on_entry = [this] { enter(); };
