@@ -5,8 +5,8 @@
 #include <boot/memory_setup.hpp>
 #include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/run_vms.hpp>
 #include <boot/screen.hpp>
-#include <boot/supervisor.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
@@ -50,7 +50,13 @@ kernel::Own<vm::Backend> choose_backend(Options const& options) {
         return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
     if (kernel::cpu_features().is_intel)
         return create_backend<vmx::Backend, vmx::Disabled>("vmx-disable", options.vmx_disable);
-    kernel::refuse_to_start("this CPU is neither Intel with VT-x nor AMD with AMD-V", "use a supported CPU");
+    auto const vendor = lib::x86::cpuid(0);
+    std::array<lib::u32, 3> const name{vendor.ebx, vendor.edx, vendor.ecx};
+    std::array<char, 160> text{};
+    kernel::refuse_to_start(
+        lib::format_to(text, "this CPU is made by \"{}\": neither Intel with VT-x nor AMD (or Hygon) with AMD-V",
+                       std::string_view(reinterpret_cast<char const*>(name.data()), sizeof(name))),
+        "use a machine whose CPU has Intel VT-x or AMD-V; in a virtual machine choose such a CPU model");
 }
 
 } // namespace
@@ -83,6 +89,9 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::enable_cpu_protections();
     if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);
+    if (!add_high_memory(*information, HostPhys{information_at}, *size, acpi_info()))
+        kernel::refuse_to_start("there is too little memory below 4 GiB for page tables",
+                                "check the loader's memory map");
     report_memory(*summary);
 
     auto backend = choose_backend(options);

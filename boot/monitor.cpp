@@ -150,13 +150,19 @@ void Monitor::complete(std::string_view before, kernel::Completions& completions
     for (Command const& command : commands()) {
         if (before.empty() && command.verb() != last) completions.offer(last = command.verb());
         if (!command.object().empty() && command.verb() == before) completions.offer(command.object());
-        if (!is_help && command.name == before && command.arguments == "NAME") offer_vms(completions);
+        if (!is_help && command.name == before && command.arguments.starts_with("NAME")) offer_vms(completions);
+        if (!is_help && command.name == "vm set" && before.starts_with("vm set ")) offer_settings(completions);
     }
 }
 
 void Monitor::offer_vms(kernel::Completions& completions) {
     for (u32 i = 0; i < vms_.vm_count(); i++)
         completions.offer(vms_.vm_status(i).name);
+}
+
+void Monitor::offer_settings(kernel::Completions& completions) {
+    for (auto const* const word : {"cpus=", "exclusive=true", "exclusive=false", "weight=", "cap="})
+        completions.offer(word);
 }
 
 // As much as the line takes now; the rest when it has room again.

@@ -3,6 +3,7 @@
 #include <boot/version.hpp>
 #include <charconv>
 #include <kernel/heap.hpp>
+#include <vmm/cpu_placement.hpp>
 
 namespace boot {
 namespace {
@@ -38,21 +39,25 @@ std::span<Monitor::Command const> Monitor::commands() {
     static constexpr Command table[] = {
         {"help", "[COMMAND]", "this list, or how one command is used", 0, 2, &Monitor::help},
         {"vm list", "", "every VM: state, size, and what it did since the last list", 0, 0, &Monitor::vm_list},
+        {"vm show", "NAME", "one VM: settings, and how it ended last", 1, 1, &Monitor::vm_show},
         {"vm start", "NAME", "start a VM that is off", 1, 1, &Monitor::vm_start},
         {"vm stop", "NAME", "press its power button; after 30 s it is killed", 1, 1, &Monitor::vm_stop},
         {"vm reset", "NAME", "start it anew, without asking the guest", 1, 1, &Monitor::vm_reset},
-        {"vm pause", "NAME", "let it stand still; its time stands still too", 1, 1, &Monitor::vm_pause},
+        {"vm pause", "NAME", "let it stand still; its clocks are right when it goes on", 1, 1, &Monitor::vm_pause},
         {"vm resume", "NAME", "let it go on", 1, 1, &Monitor::vm_resume},
         {"vm kill", "NAME", "end it at once", 1, 1, &Monitor::vm_kill},
+        {"vm set", "NAME WORDS", "other CPUs: cpus=1-2 exclusive=true|false weight=N cap=N", 2, 6, &Monitor::vm_set},
         {"vm console", "NAME", "leave the monitor for the console of this VM", 1, 1, &Monitor::vm_console},
         {"top", "", "VMs and CPUs every second, until a key is pressed", 0, 0, &Monitor::top},
-        {"exits", "NAME", "why the VM came out of guest mode, and how often", 1, 1, &Monitor::exits},
+        {"exits", "NAME [on|off]", "why it came out of guest mode; on: from now on also for how long", 1, 2,
+         &Monitor::exits},
         {"mem", "", "where the machine's memory is", 0, 0, &Monitor::memory},
         {"log", "[LINES|all]", "the last lines of the log (20)", 0, 1, &Monitor::log},
         {"cpu", "", "the machine's CPUs and what they run", 0, 0, &Monitor::cpu},
         {"version", "", "what this is and what it uses", 0, 0, &Monitor::show_version},
         {"poweroff", "[now]", "stop every VM, then the machine", 0, 1, &Monitor::power_off},
         {"reboot", "[now]", "stop every VM, then start the machine again", 0, 1, &Monitor::reboot},
+        {"crash", "now", "fail as a bug would, to see report and onfailure=; every VM is lost", 1, 1, &Monitor::crash},
     };
     return table;
 }
@@ -112,8 +117,8 @@ void Monitor::vm_console(Words const& arguments) {
 }
 
 void Monitor::print_vms() {
-    lib::format(terminal_, "{:<16} {:<13} {:>5} {:>10} {:>6} {:>8} {:>10}\n", "name", "state", "vCPUs", "memory MiB",
-                "CPU %", "exits/s", "run time");
+    lib::format(terminal_, "{:<16} {:<13} {:>5} {:<16} {:>10} {:>6} {:>8} {:>10}\n", "name", "state", "vCPUs", "cores",
+                "memory MiB", "CPU %", "exits/s", "run time");
     Nanos const now = kernel::now();
     for (u32 i = 0; i < std::min(vms_.vm_count(), max_vms); i++) {
         VmStatus const vm = vms_.vm_status(i);
@@ -124,9 +129,10 @@ void Monitor::print_vms() {
             last = {now - std::min(vm.run_time, now), 0, {}};
         u64 const nanos = (now - last.at).value;
         u64 const millis = nanos / 1'000'000;
-        lib::format(terminal_, "{:<16} {:<13} {:>5} {:>10} ", vm.name, name_of(vm.phase), vm.vcpus,
-                    mebibytes(vm.memory));
-        if (vm.phase == VmPhase::Off) {
+        lib::format(terminal_, "{:<16} {:<13} {:>5} ", vm.name, name_of(vm.phase), vm.vcpus);
+        print_placement(vm.placement);
+        lib::format(terminal_, " {:>10} ", mebibytes(vm.memory));
+        if (vm.run_time == Nanos{}) {
             lib::format(terminal_, "{:>6} {:>8} {:>10}\n", "-", "-", "-");
         } else {
             print_right(terminal_, 6, {(vm.cpu_time - last.cpu_time).value, nanos});
@@ -137,6 +143,57 @@ void Monitor::print_vms() {
         }
         last = {now, exits, vm.cpu_time};
     }
+}
+
+// "1-2 own", "3 w200 c50".
+void Monitor::print_placement(vmm::CpuPlacement const& placement) {
+    std::array<char, 40> text{};
+    lib::BufferSink sink(text);
+    vmm::format_cpus(sink, placement.cpus);
+    if (placement.exclusive) sink.write(" own");
+    if (placement.share.weight != vmm::CpuShare{}.weight) lib::format(sink, " w{}", placement.share.weight);
+    if (placement.share.cap != 0) lib::format(sink, " c{}", placement.share.cap);
+    lib::format(terminal_, "{:<16}", sink.view());
+}
+
+void Monitor::vm_set(Words const& arguments) {
+    u32 vm = 0;
+    if (!find_vm(arguments[0], vm)) return;
+    vmm::CpuPlacement wanted = vms_.vm_status(vm).placement;
+    for (u32 i = 1; i < arguments.size(); i++) {
+        std::array<char, 160> text{};
+        lib::BufferSink error(text);
+        if (!vmm::change_placement(arguments[i], wanted, error))
+            return lib::format(terminal_, "{}; nothing was changed\n", error.view());
+    }
+    if (auto const result = vms_.place(vm, wanted); !result)
+        return lib::format(terminal_, "{}: {}\n", arguments[0], result.error());
+    lib::format(terminal_, "{}: ", arguments[0]);
+    print_placement(wanted);
+    terminal_.write("\n");
+}
+
+void Monitor::vm_show(Words const& arguments) {
+    u32 index = 0;
+    if (!find_vm(arguments[0], index)) return;
+    VmStatus const vm = vms_.vm_status(index);
+    lib::format(terminal_, "{}: {}, {} MiB, {} vCPU{}, started {} time{}\n", vm.name, name_of(vm.phase),
+                mebibytes(vm.memory), vm.vcpus, vm.vcpus == 1 ? "" : "s", vm.starts, vm.starts == 1 ? "" : "s");
+    std::array<char, 48> text{};
+    lib::BufferSink cpus(text);
+    vmm::format_cpus(cpus, vm.placement.cpus);
+    lib::format(terminal_, "cpus {}, {}, weight {}, ", cpus.view(), vm.placement.exclusive ? "exclusive" : "shared",
+                vm.placement.share.weight);
+    if (vm.placement.share.cap == 0)
+        terminal_.write("no cap\n");
+    else
+        lib::format(terminal_, "cap {} %\n", vm.placement.share.cap);
+    if (vm.last_end.empty()) return terminal_.write("it has not ended yet\n");
+    lib::format(terminal_, "ended last: {}\n", vm.last_end);
+    if (vm.crash_dump.empty()) return;
+    terminal_.write("the last crash:\n");
+    terminal_.write(vm.crash_dump);
+    if (!vm.crash_dump.ends_with('\n')) terminal_.write("\n");
 }
 
 void Monitor::print_cpus() {
@@ -158,8 +215,18 @@ void Monitor::print_cpus() {
 void Monitor::exits(Words const& arguments) {
     u32 vm = 0;
     if (!find_vm(arguments[0], vm)) return;
+    if (arguments.size() > 1) {
+        if (arguments[1] != "on" && arguments[1] != "off")
+            return lib::format(terminal_, "exits: expected on, off or nothing behind the name, found {}\n",
+                               arguments[1]);
+        bool const on = arguments[1] == "on";
+        if (auto const result = vms_.measure_exits(vm, on); !result)
+            return lib::format(terminal_, "{} {}\n", arguments[0], result.error());
+        return lib::format(terminal_, "how long exits of {} take is {}\n", arguments[0],
+                           on ? "measured from now on" : "not measured any more");
+    }
     VmStatus status = vms_.vm_status(vm);
-    if (status.phase == VmPhase::Off) return lib::format(terminal_, "{} is off\n", status.name);
+    if (total(status.exits) == 0) return lib::format(terminal_, "{} is {}\n", status.name, name_of(status.phase));
     u64 const sum = total(status.exits);
     lib::format(terminal_, "{:<20} {:>14} {:>8}\n", "reason", "exits", "share %");
     for (;;) { // the most frequent first
@@ -172,6 +239,33 @@ void Monitor::exits(Words const& arguments) {
         *most = 0;
     }
     lib::format(terminal_, "{:<20} {:>14}\n", "all", sum);
+    if (auto const* const times = vms_.exit_times(vm)) print_exit_times(*times);
+}
+
+// In TSC ticks, since "exits NAME on"; of the histogram, the columns that anybody is in.
+void Monitor::print_exit_times(vm::ExitTimes const& times) {
+    unsigned first = vm::ExitTimes::buckets, last = 0;
+    for (auto const& reason : times.reasons)
+        for (unsigned i = 0; i < vm::ExitTimes::buckets; i++)
+            if (reason.histogram[i] != 0) {
+                first = std::min(first, i);
+                last = std::max(last, i);
+            }
+    if (first > last) return terminal_.write("no exit since the measuring began\n");
+    lib::format(terminal_, "\n{:<20} {:>9} {:>9} {:>9}  exits of up to so many ticks\n{:<20} {:>9} {:>9} {:>9}",
+                "measured", "exits", "mean", "longest", "", "", "ticks", "ticks");
+    for (unsigned i = first; i <= last; i++)
+        lib::format(terminal_, " {:>8}", u64{1} << (i + vm::ExitTimes::smallest));
+    terminal_.write("\n");
+    for (unsigned r = 0; r < vm::exit_reason_count; r++) {
+        auto const& reason = times.reasons[r];
+        if (reason.count == 0) continue;
+        lib::format(terminal_, "{:<20} {:>9} {:>9} {:>9}", vm::name_of(static_cast<vm::ExitReason>(r)), reason.count,
+                    reason.ticks / reason.count, reason.longest);
+        for (unsigned i = first; i <= last; i++)
+            lib::format(terminal_, " {:>8}", reason.histogram[i]);
+        terminal_.write("\n");
+    }
 }
 
 void Monitor::memory(Words const&) {
@@ -179,7 +273,9 @@ void Monitor::memory(Words const&) {
     u64 guests = 0;
     for (u32 i = 0; i < vms_.vm_count(); i++) {
         auto const status = vms_.vm_status(i);
-        if (status.phase != VmPhase::Off) guests += status.memory;
+        // Whoever exists has its memory.
+        if (status.phase != VmPhase::Off && status.phase != VmPhase::Waiting && status.phase != VmPhase::Refused)
+            guests += status.memory;
     }
     u64 const used = use.managed - use.free;
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "managed by Mullion", mebibytes(use.managed));
@@ -190,6 +286,11 @@ void Monitor::memory(Words const&) {
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",
                 (used > known ? used - known : 0) / lib::KiB);
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free));
+    std::array<kernel::NodeMemory, 16> nodes{};
+    u32 const count = kernel::memory_of_nodes(nodes);
+    for (u32 i = 0; count > 1 && i < count; i++)
+        lib::format(terminal_, "    of NUMA node {:<13} {:>10} MiB of {} MiB\n", nodes[i].node,
+                    mebibytes(nodes[i].free), mebibytes(nodes[i].managed));
 }
 
 void Monitor::log(Words const& arguments) {
@@ -228,6 +329,11 @@ void Monitor::show_version(Words const&) {
     vms_.describe(terminal_);
     lib::format(terminal_, "\nTSC {}.{:03} MHz\n", kernel::tsc_scale().hz() / 1'000'000,
                 kernel::tsc_scale().hz() / 1000 % 1000);
+}
+
+void Monitor::crash(Words const& arguments) {
+    if (arguments[0] != "now") return lib::format(terminal_, "expected crash now, found {}\n", arguments[0]);
+    vms_.crash();
 }
 
 void Monitor::end_machine(MachineEnd end, Words const& arguments) {

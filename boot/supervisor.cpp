@@ -1,112 +1,124 @@
 #include <algorithm>
-#include <boot/bring_up.hpp>
-#include <boot/machine.hpp>
 #include <boot/supervisor.hpp>
-#include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
-#include <kernel/panic.hpp>
+#include <utility>
 
 namespace boot {
 namespace {
 
-constexpr auto is_off = std::unexpected<std::string_view>("is off: start it first");
-constexpr auto is_ending = std::unexpected<std::string_view>("is ending: wait a moment");
+constexpr Nanos seconds(u64 count) { return {count * lib::nanos_per_second}; }
 
 } // namespace
 
 VmPhase Supervisor::Slot::phase() const {
-    if (!is_alive()) return VmPhase::Off;
+    if (is_refused) return VmPhase::Refused;
+    if (again_at != never) return VmPhase::Waiting;
+    if (!exists()) return VmPhase::Off;
+    if (is_starting) return VmPhase::Starting;
     if (!machine->is_running()) return VmPhase::Ending;
     if (machine->is_paused()) return VmPhase::Paused;
     return is_switching_off ? VmPhase::SwitchingOff : VmPhase::Running;
 }
 
-void Supervisor::Slot::patience_ends() {
-    patience_is_over.store(true, std::memory_order_relaxed);
-    owner->request_attention();
-}
-
 // --- Start
 
-// False when there is nothing to run; the log says why.
-bool Supervisor::read_description() {
-    auto const* const file = modules_.description();
-    if (file == nullptr) {
-        std::array<char, 300> names{};
-        lib::BufferSink sink(names);
-        modules_.list(sink);
-        kernel::log_error("no VM description: expected a boot module called vms.toml, found: {}; add \"module2 FILE "
-                          "vms.toml\" in grub.cfg",
-                          sink.view());
-        return false;
-    }
-    std::string_view const text(reinterpret_cast<char const*>(file->bytes.data()), file->bytes.size());
-    if (vmm::parse_description(text, description_, diagnostics_)) {
-        if (description_.count > 0) return true;
-        kernel::log_error("{}: describes no VM; add a table [vm.NAME]", file->name);
-        return false;
-    }
+void Supervisor::read_description(std::string_view file, std::string_view text) {
+    description_is_bad_ = true;
+    if (file.empty()) return;
+    vmm::parse_description(text, description_, diagnostics_);
+    description_.file = file;
+    vmm::check_placements(description_, host_.cpu_count(), diagnostics_);
     for (u32 i = 0; i < diagnostics_.count; i++) {
         std::array<char, 300> line{};
         lib::BufferSink sink(line);
-        vmm::format_diagnostic(sink, file->name, diagnostics_.entries[i]);
+        vmm::format_diagnostic(sink, file, diagnostics_.entries[i]);
         kernel::log_error("{}", sink.view());
     }
-    if (diagnostics_.dropped > 0) kernel::log_error("{}: {} more mistakes", file->name, diagnostics_.dropped);
-    return false;
+    if (diagnostics_.dropped > 0) kernel::log_error("{}: {} more mistakes", file, diagnostics_.dropped);
+    description_is_bad_ = !diagnostics_.is_empty();
 }
 
-void Supervisor::start_all() {
-    kernel::console().set_monitor(monitor_);
-    description_is_bad_ = !read_description();
-    bool has_failure = description_is_bad_;
-    count_ = description_is_bad_ ? 0 : description_.count;
+void Supervisor::start_all(std::string_view file, std::string_view text) {
+    read_description(file, text);
+    count_ = file.empty() ? 0 : description_.count;
     for (u32 i = 0; i < count_; i++) {
         Slot& slot = slots_[i];
-        slot.owner = this;
-        slot.patience.set_callback(kernel::Timer::Callback::to<&Slot::patience_ends>(slot));
-        slot.machine =
-            kernel::Own<VirtualMachine>(new (std::nothrow) VirtualMachine(description_.vms[i], modules_, backend_));
-        if (slot.machine)
-            slot.machine->set_on_end(work_);
-        else
-            kernel::log_error("vm {}: too little memory", description_.vms[i].name);
-        if (description_.vms[i].autostart) has_failure |= !start_machine(slot);
+        auto const& description = description_.vms[i];
+        slot.is_refused = description.is_refused;
+        if (slot.is_refused) {
+            kernel::log_error("vm {}: is not started: its description has a mistake, see above", description.name);
+            continue;
+        }
+        slot.machine = host_.create(description_, i);
+        if (!slot.machine) kernel::log_error("vm {}: too little memory", description.name);
+        if (description.autostart) begin_start(slot);
     }
-    if (anything_ran_) return;
-    if (has_failure && on_failure_ == FailureAction::PowerOff) power_off(1);
-    if (has_failure && on_failure_ == FailureAction::Reboot) restart();
-    kernel::log_info("mullion: nothing runs; Ctrl-A c opens the monitor");
+    host_.call_soon();
 }
 
-bool Supervisor::start_machine(Slot& slot) {
-    slot.has_failed = !slot.machine || !slot.machine->start();
+bool Supervisor::begin_start(Slot& slot) {
+    slot.again_at = never;
+    slot.has_failed = !slot.machine || !slot.machine->begin();
     if (slot.has_failed) return false;
-    anything_ran_ = true;
+    slot.is_starting = true;
     told_to_leave_ = false;
+    host_.call_soon();
     return true;
 }
 
+void Supervisor::go_on(u32 vm) {
+    Slot& slot = slots_[vm];
+    switch (slot.machine->go_on()) {
+    case ManagedVm::Progress::More: host_.call_soon(); return;
+    case ManagedVm::Progress::Started:
+        slot.starts++;
+        anything_ran_ = true;
+        break;
+    case ManagedVm::Progress::Failed:
+        slot.has_failed = true;
+        console_.detach(slot.machine->console());
+        break;
+    }
+    slot.is_starting = false;
+}
+
 void Supervisor::manage() {
-    monitor_.run_pending();
+    if (is_over_) return;
     for (u32 i = 0; i < count_; i++) {
         Slot& slot = slots_[i];
-        if (!slot.is_alive()) continue;
-        if (slot.patience_is_over.exchange(false, std::memory_order_relaxed) && slot.is_switching_off)
-            slot.machine->end(vm::EndReason::Killed, "did not switch itself off in time");
-        if (slot.machine->has_ended()) retire(slot);
+        if (slot.again_at <= host_.now() && slot.again_at != never) begin_start(slot);
+        if (slot.is_starting) {
+            go_on(i);
+        } else if (slot.exists()) {
+            if (slot.patience_until <= host_.now()) {
+                slot.patience_until = never;
+                slot.machine->end(vm::EndReason::Killed, "did not switch itself off in time");
+            }
+            if (slot.machine->has_ended()) retire(i);
+        }
     }
+    give_console();
+    set_alarm();
     consider_the_end();
-    monitor_.run_pending(); // its prompt stands below what was logged
+}
+
+void Supervisor::set_alarm() {
+    Nanos next = never;
+    for (u32 i = 0; i < count_; i++) {
+        next = std::min(next, slots_[i].again_at);
+        next = std::min(next, slots_[i].patience_until);
+    }
+    host_.call_at(next);
 }
 
 // --- The end of a VM
 
-bool Supervisor::wants_restart(Slot const& slot) const {
-    auto const reason = slot.machine->vm()->end_reason();
+bool Supervisor::wants_restart(u32 vm) const {
+    Slot const& slot = slots_[vm];
+    auto const reason = slot.machine->end_reason();
     if (is_ending_ || reason == vm::EndReason::Killed) return false;
     if (slot.starts_again) return true;
-    switch (slot.machine->description().restart) {
+    switch (description_.vms[vm].restart) {
     case vmm::RestartPolicy::Never: return false;
     case vmm::RestartPolicy::OnFailure: return reason != vm::EndReason::PowerOff;
     case vmm::RestartPolicy::Always: return true;
@@ -114,179 +126,120 @@ bool Supervisor::wants_restart(Slot const& slot) const {
     return false;
 }
 
-void Supervisor::retire(Slot& slot) {
-    kernel::cancel_timer(slot.patience);
-    VirtualMachine& machine = *slot.machine;
-    machine.vm()->set_stopped();
-    machine.report_end();
-    bool const starts_again = wants_restart(slot);
-    slot.has_failed = machine.vm()->end_reason() != vm::EndReason::PowerOff;
-    slot.is_switching_off = false;
-    slot.patience_is_over.store(false, std::memory_order_relaxed);
-    slot.starts_again = false;
-    machine.destroy();
-    if (starts_again) start_machine(slot);
+void Supervisor::note_end(u32 vm) {
+    Slot& slot = slots_[vm];
+    lib::BufferSink summary(slot.last_end);
+    std::span<char> room;
+    if (slot.machine->end_reason() == vm::EndReason::Crash) {
+        if (!slot.dump) slot.dump = kernel::Own<Dump>(new (std::nothrow) Dump);
+        if (slot.dump) room = *slot.dump;
+    }
+    lib::BufferSink dump(room);
+    slot.machine->report_end(summary, dump);
+    slot.last_end_size = summary.view().size();
+    if (!room.empty()) slot.dump_size = dump.view().size();
 }
 
-bool Supervisor::is_any_alive() const {
+void Supervisor::retire(u32 vm) {
+    Slot& slot = slots_[vm];
+    note_end(vm);
+    Nanos const ran = slot.machine->figures().run_time;
+    bool const is_restarted = wants_restart(vm);
+    bool const at_once = slot.starts_again;
+    slot.has_failed = slot.machine->end_reason() != vm::EndReason::PowerOff;
+    slot.had_console = is_restarted && console_.is_attached(slot.machine->console());
+    slot.is_switching_off = slot.starts_again = slot.is_measured = false;
+    slot.patience_until = never;
+    console_.detach(slot.machine->console());
+    slot.machine->destroy();
+    if (!is_restarted) {
+        slot.quick_ends = 0;
+    } else if (at_once) {
+        begin_start(slot);
+    } else {
+        start_again(vm, ran);
+    }
+}
+
+// One that cannot live shall not keep the machine busy with its births.
+void Supervisor::start_again(u32 vm, Nanos ran) {
+    Slot& slot = slots_[vm];
+    if (ran >= seconds(quick_end_seconds)) {
+        slot.quick_ends = 0;
+        begin_start(slot);
+        return;
+    }
+    u64 const wait = std::min(u64{1} << std::min(slot.quick_ends, 8U), longest_wait_seconds);
+    slot.quick_ends++;
+    slot.again_at = host_.now() + seconds(wait);
+    kernel::log_warning("vm {}: ended within {} s of its start; is started again in {} s", description_.vms[vm].name,
+                        quick_end_seconds, wait);
+}
+
+// --- Console
+
+// The line belongs to the first VM that wants it and runs, or will in a moment.
+bool Supervisor::give_console_to(u32 vm) {
+    Slot& slot = slots_[vm];
+    if (description_.vms[vm].console != vmm::ConsoleKind::Com1) return false;
+    if (slot.is_starting) return true;
+    if (!slot.exists() || !slot.machine->is_running()) return slot.had_console && slot.is_alive();
+    slot.had_console = false;
+    console_.attach(slot.machine->console());
+    // Nobody has to be told of the first one.
+    if (std::exchange(anything_had_console_, true))
+        kernel::log_info("mullion: console of {}", description_.vms[vm].name);
+    return true;
+}
+
+void Supervisor::give_console() {
+    if (console_.has_owner()) return;
     for (u32 i = 0; i < count_; i++)
-        if (slots_[i].is_alive()) return true;
-    return false;
+        if (slots_[i].had_console && give_console_to(i)) return;
+    for (u32 i = 0; i < count_; i++)
+        if (give_console_to(i)) return;
+}
+
+// --- The end of the machine
+
+bool Supervisor::is_any_alive() const {
+    return std::any_of(slots_.begin(), slots_.begin() + count_, [](Slot const& slot) { return slot.is_alive(); });
 }
 
 void Supervisor::consider_the_end() {
     if (is_any_alive()) return;
-    if (is_ending_) end_now();
-    if (!anything_ran_) return;
-    if (!monitor_.is_open()) end_now();
+    if (is_ending_) return end_now();
+    if (!anything_ran_) return nothing_runs();
+    if (!host_.is_monitor_open()) return end_now();
     if (told_to_leave_) return;
     told_to_leave_ = true;
     kernel::log_info("mullion: every VM has ended; the machine switches itself off when you leave the monitor");
 }
 
+void Supervisor::nothing_runs() {
+    if (told_that_nothing_runs_) return;
+    told_that_nothing_runs_ = true;
+    bool has_failure = description_is_bad_;
+    for (u32 i = 0; i < count_; i++)
+        has_failure = has_failure || slots_[i].has_failed;
+    if (has_failure && on_failure_ == FailureAction::PowerOff) {
+        is_over_ = true;
+        return host_.power_off(1);
+    }
+    if (has_failure && on_failure_ == FailureAction::Reboot) {
+        is_over_ = true;
+        return host_.restart();
+    }
+    kernel::log_info("mullion: nothing runs; Ctrl-A c opens the monitor");
+}
+
 void Supervisor::end_now() {
-    if (end_ == MachineEnd::Restart) restart();
+    is_over_ = true;
+    if (end_ == MachineEnd::Restart) return host_.restart();
     bool is_orderly = !description_is_bad_;
     for (u32 i = 0; i < count_; i++)
         is_orderly = is_orderly && !slots_[i].has_failed && !slots_[i].is_alive();
-    power_off(is_orderly ? 0 : 1);
-}
-
-// --- VmControl
-
-VmStatus Supervisor::vm_status(u32 vm) {
-    Slot const& slot = slots_[vm];
-    auto const& description = description_.vms[vm];
-    VmStatus status;
-    status.name = description.name;
-    status.phase = slot.phase();
-    status.vcpus = description.vcpus;
-    status.memory = description.memory;
-    if (!slot.is_alive()) return status;
-    status.run_time = kernel::now() - slot.machine->started_at();
-    status.cpu_time = slot.machine->cpu_time();
-    status.has_console = kernel::console().is_attached(*slot.machine);
-    vm::Vm& machine = *slot.machine->vm();
-    for (u32 i = 0; i < machine.vcpu_count(); i++)
-        for (unsigned reason = 0; reason < vm::exit_reason_count; reason++)
-            status.exits[reason] += machine.vcpu(i).exit_counts()[reason];
-    return status;
-}
-
-u32 Supervisor::cpu_count() const { return kernel::cpu_count(); }
-
-CpuStatus Supervisor::cpu_status(u32 index) {
-    kernel::Cpu& cpu = kernel::cpu(index);
-    CpuStatus status;
-    status.index = index;
-    status.apic_id = cpu.apic_id;
-    u64 const now = kernel::now().value;
-    u64 idle = cpu.idle_nanos.load(std::memory_order_relaxed);
-    // The CPU goes on meanwhile, so this may be off by one nap.
-    if (u64 const since = cpu.idle_since.load(std::memory_order_relaxed); since != 0 && since < now)
-        idle += now - since;
-    status.busy = {now - std::min(idle, now)};
-    // Runners are only taken away here, on CPU 0.
-    if (auto* const loaded = static_cast<VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
-        status.vm = loaded->vcpu().vm().name();
-        status.vcpu = loaded->vcpu().id();
-    }
-    return status;
-}
-
-void Supervisor::describe(lib::TextSink& sink) const {
-    lib::format(sink, "{}: ", backend_.name());
-    backend_.describe(sink);
-}
-
-ControlResult Supervisor::start(u32 vm) {
-    Slot& slot = slots_[vm];
-    if (slot.is_alive()) return std::unexpected("runs already");
-    if (is_ending_) return std::unexpected("is not started while the machine is switched off");
-    if (!start_machine(slot)) return std::unexpected("cannot be started; the log says why");
-    return {};
-}
-
-ControlResult Supervisor::stop(u32 vm) {
-    Slot& slot = slots_[vm];
-    switch (slot.phase()) {
-    case VmPhase::Off: return is_off;
-    case VmPhase::Ending: return is_ending;
-    case VmPhase::Paused: return std::unexpected("is paused: resume or kill it");
-    case VmPhase::SwitchingOff: return std::unexpected("is switching itself off; kill does not wait");
-    case VmPhase::Running: break;
-    }
-    slot.is_switching_off = true;
-    slot.patience_is_over.store(false, std::memory_order_relaxed);
-    kernel::arm_timer(slot.patience,
-                      kernel::tsc_of(kernel::now() + Nanos{seconds_to_switch_off * lib::nanos_per_second}));
-    slot.machine->power_button();
-    return {};
-}
-
-ControlResult Supervisor::reset(u32 vm) {
-    Slot& slot = slots_[vm];
-    if (!slot.is_alive()) return is_off;
-    if (!slot.machine->is_running()) return is_ending;
-    slot.starts_again = true;
-    slot.machine->end(vm::EndReason::Reset, "by the monitor");
-    return {};
-}
-
-ControlResult Supervisor::pause(u32 vm) {
-    Slot& slot = slots_[vm];
-    switch (slot.phase()) {
-    case VmPhase::Off: return is_off;
-    case VmPhase::Ending: return is_ending;
-    case VmPhase::Paused: return std::unexpected("is paused already");
-    case VmPhase::SwitchingOff: return std::unexpected("is switching itself off: wait, or kill it");
-    case VmPhase::Running: break;
-    }
-    slot.machine->pause();
-    return {};
-}
-
-ControlResult Supervisor::resume(u32 vm) {
-    Slot& slot = slots_[vm];
-    if (slot.phase() == VmPhase::Off) return is_off;
-    if (slot.phase() != VmPhase::Paused) return std::unexpected("is not paused");
-    slot.machine->resume();
-    return {};
-}
-
-ControlResult Supervisor::kill(u32 vm) {
-    Slot& slot = slots_[vm];
-    if (!slot.is_alive()) return is_off;
-    if (!slot.machine->is_running()) return is_ending;
-    slot.machine->end(vm::EndReason::Killed, "by the monitor");
-    return {};
-}
-
-ControlResult Supervisor::attach_console(u32 vm) {
-    Slot& slot = slots_[vm];
-    if (slot.machine && slot.machine->description().console == vmm::ConsoleKind::None)
-        return std::unexpected("has no console: its description says console = \"none\"");
-    if (!slot.is_alive()) return is_off;
-    kernel::console().attach(*slot.machine);
-    return {};
-}
-
-void Supervisor::end_machine(MachineEnd end, bool at_once) {
-    end_ = end;
-    is_ending_ = true;
-    if (at_once) end_now();
-    for (u32 i = 0; i < count_; i++) {
-        if (slots_[i].phase() == VmPhase::Paused) (void)resume(i);
-        (void)stop(i);
-    }
-}
-
-void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
-    auto* const supervisor = new (std::nothrow) Supervisor(modules, backend, on_failure);
-    if (supervisor == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
-    supervisor->start_all();
-    release_cpus(kernel::run_cpu);
-    kernel::run_cpu();
+    host_.power_off(is_orderly ? 0 : 1);
 }
 
 } // namespace boot

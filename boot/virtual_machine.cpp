@@ -2,7 +2,10 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
+#include <kernel/topology.hpp>
+#include <lib/x86/instructions.hpp>
 #include <vmm/acpi_tables.hpp>
+#include <vmm/cpu_placement.hpp>
 #include <vmm/e820.hpp>
 #include <vmm/image.hpp>
 
@@ -10,6 +13,8 @@ namespace boot {
 namespace {
 
 constinit u64 wall_clock_at_zero = 0;
+// Zeroed at once: some milliseconds on a slow machine, far more work than what is around it.
+constexpr u64 scrub_slice = 4 * lib::MiB;
 
 void enter(vm::Vcpu& vcpu, vmm::EntryState const& entry) {
     using vm::SegmentName;
@@ -49,29 +54,64 @@ bool VirtualMachine::fail(std::string_view what) {
     return false;
 }
 
-bool VirtualMachine::start() {
+bool VirtualMachine::fail_at(vmm::Key key, std::string_view what) {
+    kernel::log_error("vm {}: {}:{}: {}", name(), all_.file, description_.line_of(key), what);
+    destroy();
+    return false;
+}
+
+bool VirtualMachine::find_modules() {
     for (auto const key : {vmm::Key::Kernel, vmm::Key::Initrd}) {
         auto const& wanted = key == vmm::Key::Kernel ? description_.kernel : description_.initrd;
         if (wanted.empty() || modules_.find(wanted) != nullptr) continue;
         std::array<char, 400> text{};
         lib::BufferSink sink(text);
-        lib::format(sink,
-                    "line {}: {} = \"{}\": expected the name of a boot module, found only: ", description_.line_of(key),
-                    vmm::name_of(key), wanted);
+        lib::format(sink, "{} = \"{}\": expected the name of a boot module, found only: ", vmm::name_of(key), wanted);
         modules_.list(sink);
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
-        return fail(sink.view());
+        return fail_at(key, sink.view());
     }
-    if (!build() || !load() || !schedule()) return false;
+    return true;
+}
+
+bool VirtualMachine::begin() {
+    u64 const begin = lib::x86::rdtsc();
+    ticks_zeroing_ = 0;
+    free_before_ = kernel::memory_use().free;
+    if (!find_modules() || !build()) return false;
+    ticks_building_ = lib::x86::rdtsc() - begin;
+    return true;
+}
+
+// Memory is zeroed in slices, with interrupts let in between; the rest is short.
+ManagedVm::Progress VirtualMachine::go_on() {
+    u64 const begin = lib::x86::rdtsc();
+    bool const is_clean = vm_->ram().scrub(scrub_slice);
+    u64 const scrubbed = lib::x86::rdtsc();
+    ticks_zeroing_ += scrubbed - begin;
+    lib::x86::take_interrupts();
+    if (!is_clean) return Progress::More;
+    if (!load() || !schedule()) return Progress::Failed;
     started_at_ = kernel::now();
-    // The first VM that wants the line has it; the monitor moves it.
-    if (description_.console == vmm::ConsoleKind::Com1 && !kernel::console().has_owner())
-        kernel::console().attach(*this);
     vm_->start();
     kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
-    kernel::log_info("vm {}: started, {} MiB, {} vCPU{}", name(), description_.memory / lib::MiB, description_.vcpus,
-                     description_.vcpus == 1 ? "" : "s");
-    return true;
+    ticks_building_ += lib::x86::rdtsc() - scrubbed;
+    auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
+    u64 const taken = free_before_ - std::min(kernel::memory_use().free, free_before_);
+    kernel::log_info("vm {}: started, {} MiB, {} vCPU{} ({} us beside {} us of zeroing; {} KiB of Mullion's)", name(),
+                     description_.memory / lib::MiB, description_.vcpus, description_.vcpus == 1 ? "" : "s",
+                     micros(ticks_building_), micros(ticks_zeroing_),
+                     (taken - std::min(description_.memory, taken)) / lib::KiB);
+    return Progress::Started;
+}
+
+// The node of the CPUs it may run on, if they are all of one.
+u32 VirtualMachine::node_of_cpus() const {
+    auto const named = vmm::processors_for(all_, index_, description_, kernel::cpu_count());
+    kernel::CpuSet cpus;
+    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
+        if (named.has(cpu)) cpus.add(cpu);
+    return kernel::machine_topology().domain_of(cpus).value_or(kernel::FrameAllocator::any_node);
 }
 
 bool VirtualMachine::can_have_tsc(u64 hz) {
@@ -80,26 +120,31 @@ bool VirtualMachine::can_have_tsc(u64 hz) {
     bool const is_near = vm::TscRatio::of(hz, host_hz).has_value();
     if (is_near && backend_.has_tsc_scaling()) return true;
     std::array<char, 240> text{};
-    return fail(lib::format_to(text, "line {}: tsc_mhz: expected {}{} MHz, found {}: {}",
-                               description_.line_of(vmm::Key::TscMhz),
-                               is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
-                                       : "a rate nearer to this machine's ",
-                               host_hz / 1'000'000, hz / 1'000'000, "correct the line or remove it"));
+    return fail_at(vmm::Key::TscMhz,
+                   lib::format_to(text, "tsc_mhz: expected {}{} MHz, found {}: {}",
+                                  is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
+                                          : "a rate nearer to this machine's ",
+                                  host_hz / 1'000'000, hz / 1'000'000, "correct the line or remove it"));
 }
 
 bool VirtualMachine::build() {
     u64 const free = kernel::memory_use().free;
     if (description_.memory > free) {
         std::array<char, 200> text{};
-        return fail(lib::format_to(
-            text, "line {}: memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
-            description_.line_of(vmm::Key::Memory), free / lib::MiB, description_.memory / lib::MiB));
+        return fail_at(
+            vmm::Key::Memory,
+            lib::format_to(text,
+                           "memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
+                           free / lib::MiB, description_.memory / lib::MiB));
     }
     u64 const tsc_hz = u64{description_.tsc_mhz} * 1'000'000;
     if (!can_have_tsc(tsc_hz)) return false;
-    auto created = vm::Vm::create(
-        {.name = name(), .memory = description_.memory, .vcpu_count = description_.vcpus, .tsc_hz = tsc_hz}, backend_,
-        *this);
+    auto created = vm::Vm::create({.name = name(),
+                                   .memory = description_.memory,
+                                   .vcpu_count = description_.vcpus,
+                                   .tsc_hz = tsc_hz,
+                                   .node = node_of_cpus()},
+                                  backend_, *this);
     if (!created) {
         std::array<char, 160> text{};
         return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}",
@@ -131,23 +176,28 @@ bool VirtualMachine::load() {
     if (!entry) {
         std::array<char, 300> text{};
         lib::BufferSink sink(text);
-        lib::format(sink, "line {}: kernel = \"{}\": ", description_.line_of(vmm::Key::Kernel), description_.kernel);
+        lib::format(sink, "kernel = \"{}\": ", description_.kernel);
         vmm::format_load_error(sink, entry.error());
-        return fail(sink.view());
+        return fail_at(vmm::Key::Kernel, sink.view());
     }
     enter(vm_->vcpu(0), *entry);
     return true;
+}
+
+kernel::ScheduleSettings VirtualMachine::settings_for(vmm::CpuPlacement const& wanted) const {
+    kernel::ScheduleSettings settings{
+        .weight = wanted.share.weight, .cap = wanted.share.cap, .is_exclusive = wanted.exclusive};
+    auto const cpus = vmm::processors_for(all_, index_, wanted, kernel::cpu_count());
+    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
+        if (cpus.has(cpu)) settings.allowed.add(cpu);
+    return settings;
 }
 
 // Hands the vCPUs to the scheduler, asleep.
 bool VirtualMachine::schedule() {
     static constinit std::atomic<u32> groups{0};
     u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
-    kernel::ScheduleSettings settings{
-        .weight = description_.share.weight, .cap = description_.share.cap, .is_exclusive = description_.exclusive};
-    u32 const cpus = kernel::cpu_count();
-    for (u32 cpu = 0; cpu < cpus; cpu++)
-        if (description_.cpus.is_empty() || description_.cpus.has(cpu)) settings.allowed.add(cpu);
+    kernel::ScheduleSettings const settings = settings_for(description_);
     live_vcpus_.store(description_.vcpus, std::memory_order_release);
     for (u32 i = 0; i < description_.vcpus; i++) {
         vm::Vcpu& vcpu = vm_->vcpu(i);
@@ -159,19 +209,47 @@ bool VirtualMachine::schedule() {
         if (added) continue;
         runners_[i] = {};
         std::array<char, 200> text{};
-        return fail(lib::format_to(text, "line {}: vCPU {} has no place on the {} CPU{} of this machine: {}",
-                                   description_.line_of(vmm::Key::Cpus), i, cpus, cpus == 1 ? "" : "s",
-                                   name_of(added.error())));
+        return fail_at(vmm::Key::Cpus,
+                       lib::format_to(text,
+                                      "vCPU {} has no place on the {} CPUs of this machine beside the VMs that run: {}",
+                                      i, kernel::cpu_count(), name_of(added.error())));
     }
     vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
     return true;
 }
 
+// One setting at a time, in an order in which none contradicts the one before.
+lib::Result<void> VirtualMachine::place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted) {
+    auto& scheduler = kernel::scheduler();
+    u64 const now = kernel::now().value;
+    if (!wanted.is_exclusive) TRY(scheduler.set_exclusive(runner, false, now));
+    if (wanted.is_exclusive) TRY(scheduler.set_cap(runner, 0, now));
+    TRY(scheduler.set_affinity(runner, wanted.allowed, now));
+    TRY(scheduler.set_weight(runner, wanted.weight));
+    if (!wanted.is_exclusive) return scheduler.set_cap(runner, wanted.cap, now);
+    return scheduler.set_exclusive(runner, true, now);
+}
+
+lib::Result<void> VirtualMachine::place(vmm::CpuPlacement const& wanted) {
+    kernel::ScheduleSettings const before = settings_for(description_);
+    kernel::ScheduleSettings const after = settings_for(wanted);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++) {
+        auto const placed = place_one(*runners_[i], after);
+        if (placed) continue;
+        // It was like this a moment ago, and nobody else has taken anything since.
+        for (u32 back = 0; back <= i; back++)
+            (void)place_one(*runners_[back], before);
+        return placed;
+    }
+    return {};
+}
+
 void VirtualMachine::vcpu_stopped() {
-    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1 && on_end_ != nullptr) kernel::defer(0, *on_end_);
+    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel::defer(0, on_end_);
 }
 
 void VirtualMachine::destroy() {
+    if (!vm_) return; // a start that came to nothing
     kernel::console().detach(*this);
     for (u32 i = 0; i < timer_count_; i++)
         kernel::cancel_timer(timers_[i].timer);
@@ -184,6 +262,7 @@ void VirtualMachine::destroy() {
         ASSERT(removed.has_value()); // it has stopped, or never ran
         runner = {};
     }
+    measure_exits(false);
     // A timer's callback that runs elsewhere at this moment comes to its end before that CPU answers.
     kernel::wait_for_other_cpus();
     vm_ = {};
@@ -193,29 +272,61 @@ void VirtualMachine::destroy() {
     piece_count_ = 0;
 }
 
-void VirtualMachine::report_end() {
+void VirtualMachine::report_end(lib::TextSink& summary, lib::TextSink& dump) {
+    vm_->set_stopped();
     u64 const millis = (kernel::now() - started_at_).value / 1'000'000;
-    bool const is_crash = vm_->end_reason() == vm::EndReason::Crash;
-    std::array<char, 2048> text{};
-    lib::BufferSink sink(text);
-    if (is_crash) {
+    if (vm_->end_reason() == vm::EndReason::Crash) {
+        std::array<char, 2048> text{};
+        lib::BufferSink sink(text);
         for (u32 i = 0; i < vm_->vcpu_count(); i++)
             vm_->vcpu(i).print_state(sink);
         kernel::log_error("vm {}: state at the crash:\n{}", name(), sink.view());
+        dump.write(sink.view());
     }
     std::array<char, 512> exits{};
     lib::BufferSink list(exits);
     u64 total = 0;
+    auto const counts = figures().exits;
     for (unsigned reason = 0; reason < vm::exit_reason_count; reason++) {
-        u64 count = 0;
-        for (u32 i = 0; i < vm_->vcpu_count(); i++)
-            count += vm_->vcpu(i).exit_counts()[reason];
-        total += count;
-        if (count > 0) lib::format(list, " {} {}", vm::name_of(static_cast<vm::ExitReason>(reason)), count);
+        total += counts[reason];
+        if (counts[reason] > 0)
+            lib::format(list, " {} {}", vm::name_of(static_cast<vm::ExitReason>(reason)), counts[reason]);
     }
     kernel::log_info("vm {}: {} exits:{}", name(), total, list.view());
+    lib::format(summary, "{}{}{}, ran {}.{:03} s", vm::name_of(vm_->end_reason()), vm_->end_text().empty() ? "" : ": ",
+                vm_->end_text(), millis / 1000, millis % 1000);
     kernel::log_info("mullion: vm {} ended: {}{}{}, ran {}.{:03} s", name(), vm::name_of(vm_->end_reason()),
                      vm_->end_text().empty() ? "" : ": ", vm_->end_text(), millis / 1000, millis % 1000);
+}
+
+VmFigures VirtualMachine::figures() {
+    VmFigures figures;
+    figures.run_time = kernel::now() - started_at_;
+    u64 nanos = 0;
+    for (auto const& runner : runners_)
+        if (runner) nanos += kernel::scheduler().used(*runner, kernel::now().value);
+    figures.cpu_time = {nanos};
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        for (unsigned reason = 0; reason < vm::exit_reason_count; reason++)
+            figures.exits[reason] += vm_->vcpu(i).exit_counts()[reason];
+    return figures;
+}
+
+void VirtualMachine::measure_exits(bool on) {
+    if (!vm_) return;
+    for (u32 i = 0; i < vm_->vcpu_count(); i++) {
+        if (on && !exit_times_[i]) exit_times_[i] = kernel::Own(new (std::nothrow) vm::ExitTimes);
+        vm_->vcpu(i).measure_exits(on ? exit_times_[i].get() : nullptr);
+    }
+    if (on) return;
+    kernel::wait_for_other_cpus(); // whoever is in the middle of an exit may still write there
+    for (auto& times : exit_times_)
+        times = {};
+}
+
+void VirtualMachine::add_exit_times(vm::ExitTimes& sum) {
+    for (auto const& times : exit_times_)
+        if (times) sum.add(*times);
 }
 
 // --- vm::VirtualPlatform
@@ -359,13 +470,6 @@ void VirtualMachine::resume() {
             if (timers_[i].is_armed) start_timer(timers_[i]);
     });
     let_go();
-}
-
-Nanos VirtualMachine::cpu_time() const {
-    u64 sum = 0;
-    for (auto const& runner : runners_)
-        if (runner) sum += runner->used();
-    return {sum};
 }
 
 // --- kernel::ConsoleUser

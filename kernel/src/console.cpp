@@ -1,4 +1,5 @@
 #include <kernel/console.hpp>
+#include <utility>
 
 namespace kernel {
 namespace {
@@ -58,7 +59,7 @@ bool Console::has_room(u32 bytes) {
     InterruptGuard const no_interrupts;
     output_lock_.lock();
     bool const result = output_.space() > log_reserve + bytes;
-    if (!result) guest_waits_for_space_ = true;
+    if (!result) user_waits_for_space_.store(true, std::memory_order_relaxed);
     output_lock_.unlock();
     return result;
 }
@@ -71,7 +72,7 @@ u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
     u32 const count = static_cast<u32>(std::min<std::size_t>(room, bytes.size()));
     output_.push_some(bytes.first(count));
     if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
-    if (count < bytes.size()) guest_waits_for_space_ = true;
+    if (count < bytes.size()) user_waits_for_space_.store(true, std::memory_order_relaxed);
     if (port_ != nullptr) send_locked();
     output_lock_.unlock();
     return count;
@@ -110,17 +111,33 @@ void Console::flush() {
         port_->write_all({&*byte, 1});
 }
 
-void Console::pump() {
-    if (is_pumping_) return; // a user called back into us
-    is_pumping_ = true;
-    send_queued();
-    if (receive() && current() != nullptr) current()->on_console_input();
-    if (guest_waits_for_space_ && output_.space() > 2 * log_reserve) {
-        guest_waits_for_space_ = false;
-        if (owner_ != nullptr) owner_->on_console_space();
-        if (in_monitor_ && monitor_ != nullptr) monitor_->on_console_space();
+// Everybody is told without the lock: who has been told reads, or prints, at once.
+class Console::InputLock {
+public:
+    explicit InputLock(Console& console) : console_(console) { console_.input_lock_.lock(); }
+    ~InputLock() {
+        Told const told = std::exchange(console_.told_, {});
+        console_.input_lock_.unlock();
+        if (told.of_input != nullptr) told.of_input->on_console_input();
+        if (told.monitor_of_space != nullptr) told.monitor_of_space->on_console_space();
+        if (told.owner_of_space != nullptr) told.owner_of_space->on_console_space();
     }
-    is_pumping_ = false;
+    InputLock(InputLock const&) = delete;
+    InputLock& operator=(InputLock const&) = delete;
+
+private:
+    Console& console_;
+    InterruptGuard no_interrupts_;
+};
+
+void Console::pump() {
+    send_queued();
+    InputLock const locked(*this);
+    if (receive()) told_.of_input = current();
+    if (!user_waits_for_space_.load(std::memory_order_relaxed) || output_.space() <= 2 * log_reserve) return;
+    user_waits_for_space_.store(false, std::memory_order_relaxed);
+    told_.owner_of_space = owner_;
+    if (in_monitor_) told_.monitor_of_space = monitor_;
 }
 
 bool Console::receive() {
@@ -161,12 +178,7 @@ void Console::accept(u8 byte) {
 
 void Console::escape(u8 byte) {
     switch (byte) {
-    case 'c':
-        if (in_monitor_)
-            leave_monitor();
-        else
-            enter_monitor();
-        break;
+    case 'c': switch_to_monitor(!in_monitor_); break;
     case ctrl_a: input_.push(ctrl_a); break;
     default: write_log(help_text); break;
     }
@@ -180,37 +192,39 @@ void Console::discard_input() {
     if (port_ != nullptr) port_->set_input_wanted(true);
 }
 
+void Console::switch_to_monitor(bool on) {
+    if (monitor_ == nullptr || in_monitor_ == on) return;
+    in_monitor_ = on;
+    discard_input(); // what was typed for the guest is not a command, and the other way round
+    told_.monitor_of_space = monitor_;
+    if (!on) told_.owner_of_space = owner_;
+}
+
 void Console::enter_monitor() {
-    if (monitor_ == nullptr || in_monitor_) return;
-    in_monitor_ = true;
-    discard_input(); // what was typed for the guest is not a command
-    monitor_->on_console_space();
+    InputLock const locked(*this);
+    switch_to_monitor(true);
 }
 
 void Console::leave_monitor() {
-    if (!in_monitor_) return;
-    in_monitor_ = false;
-    discard_input();
-    monitor_->on_console_space();
-    if (owner_ != nullptr) owner_->on_console_space();
+    InputLock const locked(*this);
+    switch_to_monitor(false);
 }
 
 u32 Console::read(ConsoleUser& user, std::span<u8> bytes) {
     if (current() != &user) return 0;
+    InputLock const locked(*this);
+    if (current() != &user) return 0; // it has just lost the line
     u32 count = take_input(bytes);
     if (!is_throttled_ || input_.space() < input_size / 2) return count;
     is_throttled_ = false;
     if (port_ != nullptr) port_->set_input_wanted(true);
-    if (is_pumping_) return count;
-    is_pumping_ = true;
     bool const is_more = receive();
     // The reader gets what there is by its own calls: calling it back would give it later bytes first. Unless it has
     // just lost the line by Ctrl-A.
     if (current() == &user)
         count += take_input(bytes.subspan(count));
-    else if (is_more && current() != nullptr)
-        current()->on_console_input();
-    is_pumping_ = false;
+    else if (is_more)
+        told_.of_input = current();
     return count;
 }
 
@@ -224,7 +238,15 @@ u32 Console::take_input(std::span<u8> bytes) {
     return count;
 }
 
+void Console::attach(ConsoleUser& user) {
+    InputLock const locked(*this);
+    if (owner_ == &user) return;
+    owner_ = &user;
+    if (!in_monitor_) discard_input(); // it was typed for somebody else
+}
+
 void Console::detach(ConsoleUser& user) {
+    InputLock const locked(*this);
     if (owner_ != &user) return;
     owner_ = nullptr;
     if (!in_monitor_) discard_input();

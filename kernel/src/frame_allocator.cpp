@@ -88,6 +88,30 @@ void FrameAllocator::free_block(Zone& zone, u64 frame, unsigned order) {
     link(zone, order, frame);
 }
 
+void FrameAllocator::set_node(HostPhys base, u64 size, u32 node) {
+    for (u32 i = 0; i < zone_count_; i++) {
+        u64 const begin = zones_[i].base_frame * lib::page_size;
+        if (begin >= base.value && begin - base.value < size) zones_[i].node = node;
+    }
+}
+
+u32 FrameAllocator::nodes(std::span<NodeMemory> out) const {
+    u32 count = 0;
+    for (u32 i = 0; i < zone_count_; i++) {
+        Zone const& zone = zones_[i];
+        auto const known = out.first(count);
+        auto found = std::ranges::find(known, zone.node, &NodeMemory::node);
+        if (found == known.end()) {
+            if (count == out.size()) continue;
+            out[count] = {zone.node, 0, 0};
+            found = out.begin() + count++;
+        }
+        found->managed += (zone.end_frame - zone.base_frame) * lib::page_size;
+        found->free += zone.free_frames * lib::page_size;
+    }
+    return count;
+}
+
 void FrameAllocator::free_range(HostPhys base, u64 size) {
     u64 frame = lib::align_up(base.value, lib::page_size) / lib::page_size;
     u64 const end = (base.value + size) / lib::page_size;
@@ -102,6 +126,7 @@ void FrameAllocator::free_range(HostPhys base, u64 size) {
         while (order < max_order && (frame & (frames_in(order + 1) - 1)) == 0 && frame + frames_in(order + 1) <= limit)
             order++;
         free_block(*zone, frame, order);
+        zone->free_frames += frames_in(order);
         free_frames_ += frames_in(order);
         frame += frames_in(order);
     }
@@ -128,6 +153,7 @@ lib::Result<HostPhys> FrameAllocator::allocate(unsigned order, u32 node) {
         for (u32 i = zone_count_; i-- > 0;) {
             if (preferred_only != (node == any_node || zones_[i].node == node)) continue;
             if (auto const frame = take_block(zones_[i], order)) {
+                zones_[i].free_frames -= frames_in(order);
                 free_frames_ -= frames_in(order);
                 return HostPhys{*frame * lib::page_size};
             }
@@ -141,6 +167,7 @@ void FrameAllocator::free(HostPhys base, unsigned order) {
     ASSERT(zone != nullptr && order <= max_order && (frame & (frames_in(order) - 1)) == 0);
     ASSERT(frame >= zone->first_frame && frame + frames_in(order) <= zone->end_frame);
     free_block(*zone, frame, order);
+    zone->free_frames += frames_in(order);
     free_frames_ += frames_in(order);
 }
 

@@ -81,6 +81,10 @@ lib::Result<HostPhys> allocate_zeroed_frame() {
     return frame;
 }
 
+u32 memory_of_nodes(std::span<NodeMemory> out) {
+    return memory.with([&](Memory& m) { return m.frames.nodes(out); });
+}
+
 MemoryUse memory_use() {
     return memory.with([](Memory& m) {
         return MemoryUse{m.frames.managed_bytes(), m.frames.free_bytes(), m.frames.metadata_bytes(),

@@ -165,6 +165,16 @@ lib::Result<void> Scheduler::remove(SchedulerEntity& entity) {
     return {};
 }
 
+u64 Scheduler::used(SchedulerEntity& entity, u64 now) {
+    HomeLock home(*this, entity);
+    u64 sum = entity.used();
+    home.core().cpus.for_each([&](u32 cpu) {
+        CpuState const& state = cpus_[cpu];
+        if (state.current == &entity && now > state.charged_at) sum += now - state.charged_at;
+    });
+    return sum;
+}
+
 lib::Result<void> Scheduler::set_weight(SchedulerEntity& entity, u32 weight) {
     ControlLock const control(control_lock_);
     ScheduleSettings wanted = entity.settings_;

@@ -93,6 +93,16 @@ CpuSet Topology::cpus_of_node(u32 node) const {
     return set;
 }
 
+std::optional<u32> Topology::domain_of(CpuSet const& cpus) const {
+    std::optional<u32> node;
+    for (u32 i = 0; i < count_; i++) {
+        if (!cpus.has(i)) continue;
+        if (node && *node != places_[i].node) return std::nullopt;
+        node = places_[i].node;
+    }
+    return node ? std::optional<u32>(domain_of_node(*node)) : std::nullopt;
+}
+
 u32 Topology::core_count() const {
     u32 cores = 0;
     for (u32 i = 0; i < count_; i++)

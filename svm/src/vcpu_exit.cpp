@@ -45,13 +45,25 @@ constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
 
 } // namespace
 
+// What waits for a window may find it open here already. It is given to the guest at once: Bochs looks for virtual
+// interrupts only behind the first instruction, which may close the window again.
+void Vcpu::check_interrupt_window() {
+    if (has_interrupt_window_) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+}
+
+[[gnu::noinline]] void Vcpu::end_shadow() {
+    vmcb_->control.interrupt_state = {};
+    check_interrupt_window();
+}
+
 // Go on behind an instruction that was carried out here.
 [[gnu::always_inline]] inline void Vcpu::step_behind(u8 length) {
     u64 next = save().rip + length;
     if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
         next &= 0xffff'ffff;
     vmcb_->save.rip = next;
-    vmcb_->control.interrupt_state = {};
+    if (control().interrupt_state.raw != 0) [[unlikely]]
+        end_shadow();
     if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
         return;
     // The step is done: its trap is what the guest expects next, or what we do.
@@ -175,6 +187,15 @@ Vcpu::After Vcpu::handle_exit() {
                                exit_code::name(code), rip()));
 }
 
+// Bochs 2.7 has changed EFER.LMA already when a write to CR0 that turns paging on or off exits before it is carried
+// out.
+void Vcpu::repair_long_mode() {
+    bool const is_long = (save().cr0 & x86::Cr0::PG::mask) != 0 && (save().efer & x86::Efer::LME::mask) != 0;
+    if (((save().efer & x86::Efer::LMA::mask) != 0) == is_long) return;
+    u64& efer = changing(clean::control_registers).save.efer;
+    efer = x86::Efer::LMA::set(efer, is_long);
+}
+
 // True when `exit` is complete.
 bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     using Kind = vm::RegisterAccess::Kind;
@@ -213,8 +234,26 @@ void Vcpu::requeue_interrupted_event() {
     inject(event);
 }
 
+// #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
+// an instruction caused comes again when it is executed again; an interrupt or NMI would be lost. [amd/vol2] 8.2.9
+void Vcpu::put_off_event() {
+    if (!has_event_) return;
+    has_event_ = false;
+    EventInfo const event = control().event_injection;
+    if (event.get<EventInfo::Type>() == EventInfo::external) {
+        put_off_interrupt_ = event.get<EventInfo::Vector>();
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    } else if (event.get<EventInfo::Type>() == EventInfo::nmi) {
+        nmi_pending_ = true;
+        nmi_state_ = NmiState::Free;
+        set_intercept(exit_code::IRET, false);
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
+    }
+}
+
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
     requeue_interrupted_event();
+    check_interrupt_window();
     if (code == exit_code::INTR) {
         exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
         x86::take_interrupts(); // it still waits: its handler runs here
@@ -229,7 +268,7 @@ void Vcpu::requeue_interrupted_event() {
                        fault.get<NestedFault::Fetch>(), fault.get<NestedFault::TableWalk>()};
         break;
     }
-    case exit_code::CR0_SEL_WRITE:
+    case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:
         if (!describe_register_access(code, exit)) return undecodable();
@@ -252,6 +291,7 @@ void Vcpu::requeue_interrupted_event() {
         return After::Enter;
     case exit_code::EXCEPTION_AC:
         exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+        put_off_event();
         inject_exception({x86::exception_ac, true, 0, 0});
         return After::Enter;
     case exit_code::EXCEPTION_MC: exit.reason = ExitReason::MachineCheck; break;
@@ -319,7 +359,7 @@ void Vcpu::debug_exit() {
             vmcb_->save.dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
         }
     }
-    if (has_event_) return; // the event that is under way comes first; DR6 keeps the cause
+    if (has_event_) return; // its delivery is repeated, and hits the breakpoint in its way again
     EventInfo info{};
     info.set<EventInfo::Vector>(x86::exception_db);
     info.set<EventInfo::Type>(EventInfo::exception);

@@ -2,10 +2,12 @@
 from framework import boot, description, guest, system_test, verdict
 
 
-def expect_message(pattern, modules=None, status_known=True, **options):
+def expect_message(pattern, modules=None, status_known=True, remedy=None, **options):
     """Boots and waits for a line of Mullion's that matches; then the machine must end by itself, with a status that is not 0."""
     with boot(modules or {}, **options) as console:
         console.expect(r"(?:mullion|error): [^\r\n]*(?:" + pattern + ")", 120)
+        if remedy:
+            console.expect(r"mullion: what to do: [^\r\n]*" + remedy, 30)
         end = console.until_end(120)
         assert end.orderly, f"the machine did not switch itself off: {end.reason}"
         if status_known:
@@ -77,6 +79,21 @@ def machine_has_32_mebibytes():
 @system_test()
 def cpu_has_no_virtualization():
     expect_message("VT-x|virtualization", linux_modules(), cpu_model="p4_prescott_celeron_336", status_known=False)
+
+
+@system_test(backend="qemu")
+def amd_cpu_without_virtualization():
+    expect_message("this AMD CPU has no AMD-V", linux_modules(), remedy="use a CPU with AMD-V", kind="qemu", cpu_model="EPYC,-svm")
+
+
+@system_test(backend="qemu")
+def amd_cpu_without_nested_paging():
+    expect_message("no nested paging", linux_modules(), remedy="use a CPU with it", kind="qemu", cpu_model="EPYC,+svm,-npt")
+
+
+@system_test(backend="qemu")
+def cpu_of_an_unknown_vendor():
+    expect_message("MullionTests", linux_modules(), remedy="Intel VT-x or AMD-V", kind="qemu", cpu_model="EPYC,+svm,vendor=MullionTests")
 
 
 @system_test(backend="qemu")

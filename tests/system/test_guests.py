@@ -5,6 +5,22 @@ from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
 NATIVE_OPTIONS = " native=1" if NATIVE else ""
 
 
+# What QEMU's TCG carries out, without an exit, where a CPU raises #GP: tables at addresses that are not canonical, and a
+# null task register, which it then aborts over. The guest loses its own handlers, with and without a hypervisor.
+OBEYED_BY_QEMU = ("lgdt_noncanonical", "lidt_noncanonical", "ltr_null")
+# QEMU 7.2 may deliver an injected interrupt twice: helper_vmrun() leaves its vector in exception_index, where the end of
+# a time slice before the next exit finds it. No CPU does.
+SPURIOUS_IN_QEMU = 64
+
+
+def is_obeyed_natively(instruction):
+    """Whether the guest, on the emulator's bare machine, does not survive this instruction of "privileged"."""
+    with boot_guest("hostile", f"test=privileged verbose=1 only={instruction}", native=True, kind="qemu", deterministic=True) as console:
+        console.expect(f"guest: privileged {instruction}", 60)
+        end = console.until_end(60)
+        return b"guest: done" not in console.seen or not end.orderly
+
+
 def finish_guest(console, seconds=300):
     """Each test must say ok, none may say FAIL."""
     status = int(console.expect(r"guest: done (\d+)", seconds).group(1))
@@ -14,9 +30,9 @@ def finish_guest(console, seconds=300):
     check_power_off(console)
 
 
-def run_guest(name, test, seconds=300, **options):
+def run_guest(name, test, seconds=300, command_line="", **options):
     """Runs tests of a guest kernel."""
-    with boot_guest(name, f"test={test}{NATIVE_OPTIONS}", **options) as console:
+    with boot_guest(name, f"test={test} {command_line}{NATIVE_OPTIONS}", **options) as console:
         finish_guest(console, seconds)
 
 
@@ -42,6 +58,13 @@ def behaviour_on_amd():
 
 
 @system_test()
+def behaviour_on_ryzen():
+    # Not debug and step: Bochs 2.7's AMD-V exits for #DB before it sets DR6, and a single step of the guest's that ends in
+    # an exit hits the host.
+    run_guest("behave", "apic,shadow,pic,ioapic,timer,real,fpu,msr,paging,cpuid,time,uart,mmio", cpu_model="ryzen")
+
+
+@system_test()
 def behaviour_on_haswell():
     run_guest("behave", "all", cpu_model="corei7_haswell_4770")
 
@@ -54,7 +77,7 @@ def behaviour_on_icelake():
 # Optional features of VT-x, by the words of the option vmx-disable=. No emulator has posted interrupts.
 VMX_FEATURES = {"vpid": "VPID", "tpr-shadow": "TPR-shadow", "apic-registers": "APIC-registers", "virtual-interrupts": "virtual-interrupts",
                 "x2apic": "x2APIC-mode", "preemption-timer": "preemption-timer", "large-pages": "2M-pages", "xsaves": "XSAVES",
-                "invpcid": "INVPCID", "tsc-scaling": "TSC-scaling"}
+                "invpcid": "INVPCID", "tsc-scaling": "TSC-scaling", "pause-loop": "PAUSE-loops"}
 
 
 def optional_features(console):
@@ -100,7 +123,7 @@ def a_tsc_rate_of_its_own():
 @system_test()
 def a_tsc_rate_without_scaling():
     with boot_guest("behave", "test=time", keys="tsc_mhz = 200\n", append="vmx-disable=tsc-scaling") as console:
-        console.expect(r"line 6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
+        console.expect(r"vms.toml:6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
         check_power_off(console, status=1)
 
 
@@ -111,9 +134,17 @@ def hostility():
 
 @system_test(guest_only=True, backend="qemu", limit=700)
 def hostility_on_amd():
-    # Not the rest: "privileged" ends in a triple fault there, and why is not known yet (docs/CAVEATS.md).
-    for test in ("msrs", "mmio"):
-        run_guest("hostile", test, kind="qemu")
+    # Left out is what this QEMU itself does not refuse, as a run without Mullion shows.
+    skip = [] if NATIVE else [name for name in OBEYED_BY_QEMU if is_obeyed_natively(name)]
+    run_guest("hostile", "all", kind="qemu", deterministic=True, seconds=600,
+              command_line=f"skip={','.join(skip)} spurious={SPURIOUS_IN_QEMU}")
+
+
+@system_test()
+def hostility_on_ryzen():
+    # Not storm and random: while a guest has interrupts off, Bochs 2.7's AMD-V holds back the machine's own, the serial
+    # line's among them.
+    run_guest("hostile", "msrs,ports,privileged,mmio", cpu_model="ryzen")
 
 
 @system_test()

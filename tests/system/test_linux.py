@@ -86,3 +86,13 @@ def command_in_qemu():
     with boot_linux(command="grep -c processor /proc/cpuinfo", kind="qemu") as console:
         console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
         check_power_off(console)
+
+
+@system_test(backend="qemu")
+def a_guest_panic_is_no_success():
+    with boot_linux(command="echo c > /proc/sysrq-trigger", kind="qemu") as console:
+        end = console.until_end()
+        assert end.orderly, end.reason
+        ended = verdict.ended_vms(bytes(console.seen))
+        assert len(ended) == 1 and ended[0][1] == "reset", ended
+        assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)

@@ -44,6 +44,12 @@ public:
 private:
     enum class Section : u8 { None, Vm, Mullion, Skipped };
 
+    // A mistake found by `body` refuses the VM that the text is about by then.
+    template <typename Body> void counting(Body body) {
+        u32 const before = diagnostics_.count + diagnostics_.dropped;
+        body();
+        if (diagnostics_.count + diagnostics_.dropped != before && section_ == Section::Vm) vm_->is_refused = true;
+    }
     void header();
     void vm_header(std::string_view name, u32 line, u32 column);
     void key_and_value();
@@ -84,12 +90,15 @@ void DescriptionParser::run() {
         if (reader_.at_line_end())
             reader_.skip_line();
         else if (reader_.peek() == '[')
-            header();
+            counting([&] { header(); });
         else
-            key_and_value();
+            counting([&] { key_and_value(); });
     }
-    for (u32 i = 0; i < out_.count; ++i)
-        check(out_.vms[i]);
+    for (u32 i = 0; i < out_.count; ++i) {
+        vm_ = &out_.vms[i];
+        section_ = Section::Vm;
+        counting([&] { check(*vm_); });
+    }
     if (out_.count == 0 && diagnostics_.is_empty())
         here("no virtual machine: expected at least one [vm.NAME], found none: add one");
 }

@@ -31,6 +31,7 @@ constexpr Word words[] = {
     {"xsaves", &Disabled::xsaves},
     {"invpcid", &Disabled::invpcid},
     {"tsc-scaling", &Disabled::tsc_scaling},
+    {"pause-loop", &Disabled::pause_loop},
 };
 
 template <typename... Fields> constexpr u32 bits() { return (Fields::mask | ...); }
@@ -93,7 +94,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     auto const cpu2 = adjust(
         CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
                            C2::ApicRegisterVirtualization, C2::VirtualInterruptDelivery, C2::EnableInvpcid,
-                           C2::EnableXsaves, C2::WbinvdExiting, C2::UseTscScaling>()}},
+                           C2::EnableXsaves, C2::WbinvdExiting, C2::PauseLoopExiting, C2::UseTscScaling>()}},
         CpuControls2{}, capability(IA32_VMX_PROCBASED_CTLS2));
     c.cpu2 = *cpu2;
     u64 const may2 = capability(IA32_VMX_PROCBASED_CTLS2) >> 32;
@@ -133,6 +134,7 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
         !c.ept_vpid.get<EptVpidCapabilities::InvvpidAll>())
         c.cpu2.set<C2::EnableVpid>(false);
     if (disabled.xsaves) c.cpu2.set<C2::EnableXsaves>(false);
+    if (disabled.pause_loop) c.cpu2.set<C2::PauseLoopExiting>(false);
     if (disabled.invpcid) c.cpu2.set<C2::EnableInvpcid>(false);
     if (disabled.tsc_scaling) c.cpu2.set<C2::UseTscScaling>(false);
     if (disabled.large_pages) {
@@ -163,7 +165,7 @@ bool Disabled::parse(std::string_view text) {
 std::string_view Disabled::known_words() {
     return "vpid, tpr-shadow, apic-registers, virtual-interrupts, x2apic, posted-interrupts, preemption-timer, "
            "large-pages, "
-           "xsaves, invpcid, tsc-scaling, all";
+           "xsaves, invpcid, tsc-scaling, pause-loop, all";
 }
 
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
@@ -198,6 +200,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(cpu2.get<CpuControls2::EnableInvpcid>(), "INVPCID");
     word(cpu2.get<CpuControls2::EnableRdtscp>(), "RDTSCP");
     word(has_tsc_scaling(), "TSC-scaling");
+    word(has_pause_loop_exiting(), "PAUSE-loops");
 }
 
 } // namespace vmx

@@ -19,6 +19,10 @@ constexpr u32 xsave_legacy_size = 512, xsave_header_size = 64;
 constexpr u32 mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
 constexpr u16 fcw_at_reset = 0x37f;
 
+// TSC ticks. PAUSEs no further apart than this are one loop; one that goes on for longer than the window waits for a
+// vCPU that perhaps waits for this CPU: it gives the CPU away. [intel/vol3] 26.1.3
+constexpr u32 pause_loop_gap = 128, pause_loop_window = 4096;
+
 // Exceptions that never reach the guest directly. #DB and #AC: a guest can make the CPU deliver them to itself for ever
 // without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
 constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
@@ -98,6 +102,10 @@ void Vcpu::write_controls() {
     if (c.has_tpr_shadow()) vmcs().write(field::VIRTUAL_APIC_ADDRESS, kernel::virt_to_phys(&apic_page_).value);
     if (cpu2_controls_.get<C2::UseTscScaling>()) vmcs().write(field::TSC_MULTIPLIER, vm().tsc_ratio().multiplier());
     if (c.cpu2.get<C2::EnableXsaves>()) vmcs().write(field::XSS_EXITING_BITMAP, u64{0});
+    if (c.has_pause_loop_exiting()) {
+        vmcs().write(field::PLE_GAP, pause_loop_gap);
+        vmcs().write(field::PLE_WINDOW, pause_loop_window);
+    }
 
     std::memset(msr_bitmap_, 0xff, lib::page_size);
     for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_STAR,

@@ -185,6 +185,21 @@ void Vcpu::requeue_interrupted_event() {
            is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
 }
 
+// #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
+// an instruction caused comes again when it is executed again; an interrupt or NMI would be lost. [intel/vol3] 7.15
+void Vcpu::put_off_event() {
+    if (!has_event_) return;
+    has_event_ = false;
+    auto const event = vmcs().read(field::ENTRY_INTERRUPTION_INFO);
+    if (event.get<InterruptionInfo::Type>() == InterruptionInfo::external) {
+        put_off_interrupt_ = event.get<InterruptionInfo::Vector>();
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    } else if (event.get<InterruptionInfo::Type>() == InterruptionInfo::nmi) {
+        nmi_pending_ = true;
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
+    }
+}
+
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u16 reason) {
     if (reason == reason::external_interrupt) {
         exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
@@ -310,6 +325,9 @@ bool Vcpu::exception_exit(Exit& exit) {
             vmcs().write(field::GUEST_PENDING_DEBUG,
                          vmcs().read(field::GUEST_PENDING_DEBUG).with<PendingDebug::SingleStep>(true));
     }
+    if (vector == x86::exception_db && has_event_)
+        return true; // its delivery is repeated, and hits the breakpoint again
+    put_off_event();
     info.set<InterruptionInfo::NmiUnblocking>(false);
     u8 const type = info.get<InterruptionInfo::Type>();
     bool const is_software =

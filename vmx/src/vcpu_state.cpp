@@ -227,6 +227,7 @@ void Vcpu::set_idt(vm::TablePointer table) {
 
 void Vcpu::drop_events() {
     has_event_ = false;
+    put_off_interrupt_ = -1;
     vmcs().write(field::ENTRY_INTERRUPTION_INFO, InterruptionInfo{});
     vmcs().write(field::GUEST_INTERRUPTIBILITY, Interruptibility{});
     vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});

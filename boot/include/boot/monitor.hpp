@@ -72,6 +72,7 @@ private:
     void execute(std::string_view line);
     void unknown(Words const& words);
     void complete(std::string_view before, kernel::Completions& completions);
+    static void offer_settings(kernel::Completions& completions);
     void offer_vms(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
     void continue_log();
@@ -83,6 +84,8 @@ private:
     void change(Words const& arguments, Change what, std::string_view done);
     void print_vms();
     void print_cpus();
+    void print_placement(vmm::CpuPlacement const& placement);
+    void print_exit_times(vm::ExitTimes const& times);
     void print_usage(Command const& command);
 
     void help(Words const& arguments);
@@ -93,6 +96,8 @@ private:
     void vm_pause(Words const& arguments);
     void vm_resume(Words const& arguments);
     void vm_kill(Words const& arguments);
+    void vm_set(Words const& arguments);
+    void vm_show(Words const& arguments);
     void vm_console(Words const& arguments);
     void top(Words const&) { start_top(); }
     void exits(Words const& arguments);
@@ -102,6 +107,7 @@ private:
     void show_version(Words const&);
     void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
     void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }
+    void crash(Words const& arguments);
     void end_machine(MachineEnd end, Words const& arguments);
 
     VmControl& vms_;

@@ -1,6 +1,7 @@
 #pragma once
 // Binds one VM together: the vCPUs and memory of kernel/vm, the virtual platform of vmm, the machine's console and
 // timers.
+#include <boot/managed_vm.hpp>
 #include <boot/modules.hpp>
 #include <boot/vcpu_runner.hpp>
 #include <kernel/calls.hpp>
@@ -21,39 +22,39 @@ using lib::u32;
 using lib::u64;
 using lib::u8;
 
-class VirtualMachine final : public vmm::Host, public vm::VirtualPlatform, public kernel::ConsoleUser {
+class VirtualMachine final : public ManagedVm,
+                             public vmm::Host,
+                             public vm::VirtualPlatform,
+                             public kernel::ConsoleUser {
 public:
-    // `description` and `modules` must outlive it. Nothing runs before start().
-    VirtualMachine(vmm::VmDescription const& description, Modules const& modules, vm::Backend& backend)
-        : description_(description), modules_(modules), backend_(backend) {}
-    ~VirtualMachine();
-    // What CPU 0 does when the last vCPU has stopped.
-    void set_on_end(kernel::DeferredWork& work) { on_end_ = &work; }
-
-    // Takes memory, builds the platform, loads the kernel. On failure the reason is in the log and nothing is kept.
-    bool start();
-    // Gives everything back; the VM can be started again.
-    void destroy();
-
+    // Number `index` of `description`. `description` and `modules` must outlive it; `on_end` is what CPU 0 does when
+    // the last vCPU has stopped. Nothing runs before begin().
+    VirtualMachine(vmm::Description const& description, u32 index, Modules const& modules, vm::Backend& backend,
+                   kernel::DeferredWork& on_end)
+        : all_(description), index_(index), description_(description.vms[index]), modules_(modules), backend_(backend),
+          on_end_(on_end) {}
+    ~VirtualMachine() override;
     std::string_view name() const { return description_.name; }
-    vmm::VmDescription const& description() const { return description_; }
-    vm::Vm* vm() { return vm_.get(); }
-    // All its vCPUs have left the scheduler.
-    bool has_ended() const { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
-    bool is_running() const { return vm_ && vm_->state() == vm::VmState::Running; }
-    Nanos started_at() const { return started_at_; }
-    void power_button();
-    // From outside, and even when it is paused: has_ended() follows.
-    void end(vm::EndReason reason, std::string_view why);
-    // No vCPU runs between them and no device has a turn; afterwards the guest's clocks show the time that has passed.
-    // In CPU 0's run loop.
-    void pause();
-    void resume();
-    bool is_paused() const { return is_paused_; }
-    // Of all vCPUs, since the start.
-    Nanos cpu_time() const;
-    // Prints why and how it ended, for people and for scripts.
-    void report_end();
+
+    // ManagedVm
+    bool begin() override;
+    Progress go_on() override;
+    bool exists() const override { return static_cast<bool>(vm_); }
+    bool is_running() const override { return vm_ && vm_->state() == vm::VmState::Running; }
+    bool has_ended() const override { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
+    bool is_paused() const override { return is_paused_; }
+    void power_button() override;
+    void end(vm::EndReason reason, std::string_view why) override;
+    void pause() override;
+    void resume() override;
+    VmFigures figures() override;
+    vm::EndReason end_reason() const override { return vm_->end_reason(); }
+    void report_end(lib::TextSink& summary, lib::TextSink& dump) override;
+    void destroy() override;
+    lib::Result<void> place(vmm::CpuPlacement const& wanted) override;
+    void measure_exits(bool on) override;
+    void add_exit_times(vm::ExitTimes& sum) override;
+    kernel::ConsoleUser& console() override { return *this; }
 
     // vm::VirtualPlatform, called with interrupts off
     u64 port_in(u16 port, u8 size) override;
@@ -111,12 +112,18 @@ private:
         return body(*platform_);
     }
     bool fail(std::string_view what);
+    // The same with FILE:LINE in front.
+    bool fail_at(vmm::Key key, std::string_view what);
+    bool find_modules();
     // Says so and fails when this machine cannot give the guest such a TSC. 0: the machine's own rate.
     bool can_have_tsc(u64 hz);
     bool build();
     bool load();
     void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline)); }
     bool schedule();
+    kernel::ScheduleSettings settings_for(vmm::CpuPlacement const& wanted) const;
+    lib::Result<void> place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted);
+    u32 node_of_cpus() const;
     void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
     void vcpu_stopped();
     void let_go();
@@ -131,6 +138,8 @@ private:
     vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
     vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vmm::Instruction const& instruction, vmm::CpuMode mode);
 
+    vmm::Description const& all_;
+    u32 index_;
     vmm::VmDescription const& description_;
     Modules const& modules_;
     vm::Backend& backend_;
@@ -142,13 +151,16 @@ private:
     vmm::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
+    u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
+    u64 free_before_ = 0;                        // of the machine's memory
+    std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
     std::atomic<bool> is_held_{false};       // vCPUs may not run
     bool is_paused_ = false;                 // devices stand still
     Nanos paused_at_{};                      // machine time
     bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};
-    kernel::DeferredWork* on_end_ = nullptr;
+    kernel::DeferredWork& on_end_;
 };
 
 // The machine's wall clock in seconds since 1970.

@@ -5,7 +5,8 @@
 #include <expected>
 #include <lib/format.hpp>
 #include <lib/types.hpp>
-#include <vm/exit.hpp>
+#include <vm/exit_times.hpp>
+#include <vmm/description.hpp>
 
 namespace boot {
 
@@ -15,13 +16,18 @@ using lib::u64;
 
 enum class VmPhase : lib::u8 {
     Off,
+    Starting, // its memory is being zeroed
     Running,
     Paused,
     SwitchingOff, // its power button was pressed
     Ending,       // it has ended, or was told to; its memory is on its way back
+    Waiting,      // it ended too soon: is started again after a while
+    Refused,      // its description has a mistake
 };
+inline constexpr unsigned vm_phase_count = 8;
 constexpr std::string_view name_of(VmPhase phase) {
-    constexpr std::string_view names[] = {"off", "running", "paused", "switching off", "ending"};
+    constexpr std::string_view names[] = {"off",           "starting", "running", "paused",
+                                          "switching off", "ending",   "waiting", "refused"};
     return names[static_cast<unsigned>(phase)];
 }
 
@@ -29,12 +35,16 @@ struct VmStatus {
     std::string_view name;
     VmPhase phase = VmPhase::Off;
     u32 vcpus = 0;
-    u64 memory = 0;   // bytes
-    Nanos run_time{}; // since its start
-    // All vCPUs together, since its start; 0 while it is off.
-    Nanos cpu_time{};
+    u64 memory = 0; // bytes
+    vmm::CpuPlacement placement{};
+    // Since its start; 0 while it does not run.
+    Nanos run_time{};
+    Nanos cpu_time{}; // all vCPUs together
     std::array<u64, vm::exit_reason_count> exits{};
-    bool has_console = false; // what is typed goes there
+    bool has_console = false;    // what is typed goes there
+    u32 starts = 0;              // how often it has been started
+    std::string_view last_end;   // how it ended last; empty: it never did
+    std::string_view crash_dump; // registers at the last crash
 };
 
 struct CpuStatus {
@@ -65,8 +75,16 @@ public:
     virtual ControlResult resume(u32 vm) = 0;
     virtual ControlResult kill(u32 vm) = 0;
     virtual ControlResult attach_console(u32 vm) = 0;
+    // Other processors and shares: at once if it runs, else from its next start on.
+    virtual ControlResult place(u32 vm, vmm::CpuPlacement const& wanted) = 0;
+    // How long its exits take, until it ends: measured from now on, or no longer.
+    virtual ControlResult measure_exits(u32 vm, bool on) = 0;
+    // What was measured; nullptr: nothing is. Valid until the next call.
+    virtual vm::ExitTimes const* exit_times(u32 vm) = 0;
     // After stop() of every VM, or at once.
     virtual void end_machine(MachineEnd end, bool at_once) = 0;
+    // Fails as a bug of ours would: the report, then what the option onfailure= says.
+    virtual void crash() = 0;
 
 protected:
     ~VmControl() = default;

@@ -2,6 +2,7 @@
 // One serial line shared by the log, the monitor and the guests' consoles. Everything written goes through one queue
 // that the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).
 #include <array>
+#include <atomic>
 #include <kernel/spinlock.hpp>
 #include <lib/delegate.hpp>
 #include <lib/format.hpp>
@@ -57,7 +58,7 @@ public:
     // Everything queued goes out before it returns: for panics and power-off.
     void flush();
 
-    void attach(ConsoleUser& user) { owner_ = &user; }
+    void attach(ConsoleUser& user);
     void detach(ConsoleUser& user);
     void set_monitor(ConsoleUser& monitor) { monitor_ = &monitor; }
     bool has_owner() const { return owner_ != nullptr; }
@@ -75,19 +76,30 @@ private:
     static constexpr u32 input_size = 16 * 1024;
     enum class Escape : u8 { None, Prefix };
 
-    ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_; }
+    ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_.load(); }
     void put(u8 byte);
     void send_queued();
     void send_locked();
     void send_unsent();
+    // The following with input_lock_ held.
     bool receive(); // true: there is something to read
     u32 take_input(std::span<u8> bytes);
     void discard_input();
     void accept(u8 byte);
     void escape(u8 byte);
+    void switch_to_monitor(bool on);
+
+    // Whom to call when the input lock is free again.
+    struct Told {
+        ConsoleUser* of_input = nullptr;
+        ConsoleUser* monitor_of_space = nullptr;
+        ConsoleUser* owner_of_space = nullptr;
+    };
+    class InputLock;
 
     ConsolePort* port_ = nullptr;
-    ConsoleUser* owner_ = nullptr;
+    // Changed with input_lock_ held, looked at without.
+    std::atomic<ConsoleUser*> owner_{nullptr};
     ConsoleUser* monitor_ = nullptr;
     lib::Ring<u8, output_size> output_;
     lib::Ring<u8, input_size> input_;
@@ -95,12 +107,14 @@ private:
     u32 unsent_begin_ = 0, unsent_end_ = 0;
     Spinlock output_lock_;
     bool is_interrupt_driven_ = false;
-    bool in_monitor_ = false;
     bool at_line_start_ = true;
-    bool guest_waits_for_space_ = false;
+    std::atomic<bool> user_waits_for_space_{false};
+    std::atomic<bool> in_monitor_{false};
+    // Input, from the port to its reader. Taken before output_lock_.
+    Spinlock input_lock_;
     bool is_throttled_ = false;
-    bool is_pumping_ = false;
     Escape escape_ = Escape::None;
+    Told told_;
 };
 
 Console& console();

@@ -4,6 +4,7 @@
 #include <array>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
+#include <span>
 
 namespace kernel {
 
@@ -11,6 +12,11 @@ using lib::HostPhys;
 using lib::u32;
 using lib::u64;
 using lib::u8;
+
+struct NodeMemory {
+    u32 node;
+    u64 managed, free; // bytes
+};
 
 class FrameAllocator {
 public:
@@ -22,13 +28,18 @@ public:
     // Adopts [base, base + size) of RAM, page-aligned, all of it in use until free_range() says otherwise. Takes the
     // book-keeping from the zone's own start. Fails when the zone is too small to be worth it or there are too many.
     lib::Result<void> add_zone(HostPhys base, u64 size, u32 node);
+    // What was added before the nodes were known: zones that begin in this range are of `node`.
+    void set_node(HostPhys base, u64 size, u32 node);
     // Gives a part of a zone to the allocator. Pages of the book-keeping and outside of all zones are skipped.
     void free_range(HostPhys base, u64 size);
 
-    // 2^order frames, naturally aligned; contents undefined. Memory of `node` first, then any.
+    // 2^order frames, naturally aligned; contents undefined. Memory of `node` first, then any. Nodes are whatever
+    // numbers the caller gave: the firmware's proximity domains.
     lib::Result<HostPhys> allocate(unsigned order, u32 node = any_node);
     void free(HostPhys base, unsigned order);
 
+    // What the nodes with memory have; as many as there is room for, returns how many.
+    u32 nodes(std::span<NodeMemory> out) const;
     u64 free_bytes() const { return free_frames_ * lib::page_size; }
     u64 managed_bytes() const { return managed_frames_ * lib::page_size; }
     u64 metadata_bytes() const { return metadata_frames_ * lib::page_size; }
@@ -45,6 +56,7 @@ private:
         u64 first_frame = 0; // the first frame that can be free
         u64 end_frame = 0;
         u32 node = 0;
+        u64 free_frames = 0;
         std::array<u64*, max_order + 1> is_free{}; // per order: bit set for each free block
         std::array<FreeBlock*, max_order + 1> lists{};
     };

@@ -33,6 +33,7 @@ struct MemoryUse {
     u64 managed, free, metadata, heap;
 };
 MemoryUse memory_use();
+u32 memory_of_nodes(std::span<NodeMemory> out); // FrameAllocator::nodes()
 // For boot: runs with the allocator locked.
 void with_frame_allocator(void (*body)(FrameAllocator&, void*), void* argument);
 

@@ -112,6 +112,8 @@ public:
     u64 end_nap(u32 cpu, u64 now);
     // What `cpu` runs would let others go first.
     void yield(u32 cpu);
+    // CPU time an entity has had up to now, what it runs at this moment among it.
+    u64 used(SchedulerEntity& entity, u64 now);
     // What `cpu` runs will not run again; wake() on it does nothing from now on.
     void stop(u32 cpu, u64 now);
     // From any CPU. While the entity runs, its next sleep() is void.

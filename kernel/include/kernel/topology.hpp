@@ -5,6 +5,7 @@
 #include <kernel/cpu_set.hpp>
 #include <lib/delegate.hpp>
 #include <lib/x86/instructions.hpp>
+#include <optional>
 
 namespace kernel {
 
@@ -43,6 +44,9 @@ public:
     lib::u32 node_count() const { return node_count_ == 0 ? 1 : node_count_; }
     // The node of an ACPI proximity domain; 0 when no CPU lies there.
     lib::u32 node_of_domain(lib::u32 domain) const;
+    lib::u32 domain_of_node(lib::u32 node) const { return node < node_count_ ? domains_[node] : 0; }
+    // The proximity domain that all of these CPUs are of, if there is one: where a VM on them has its memory best.
+    std::optional<lib::u32> domain_of(CpuSet const& cpus) const;
 
 private:
     static constexpr lib::u32 no_domain = 0xffff'ffff; // drivers::AcpiCpu

@@ -20,7 +20,6 @@ lib::Result<void> GuestRam::append(GuestPhys base, u64 size, u32 node) {
         }
         if (!block) return lib::fail(block.error());
         u64 const bytes = lib::page_size << order;
-        std::memset(kernel::phys_to_virt(*block), 0, bytes);
         RamBlock* const last = block_count_ > 0 ? &blocks_[block_count_ - 1] : nullptr;
         if (last != nullptr && last->base + last->size == base && last->host + last->size == *block) {
             last->size += bytes;
@@ -51,6 +50,22 @@ lib::Result<void> GuestRam::allocate(u64 size, u32 node) {
     return done;
 }
 
+bool GuestRam::scrub(u64 bytes) {
+    u64 before = 0; // of the blocks in front
+    for (RamBlock const& block : blocks()) {
+        if (bytes == 0) break;
+        if (scrubbed_ - before < block.size) {
+            u64 const offset = scrubbed_ - before;
+            u64 const count = std::min(bytes, block.size - offset);
+            std::memset(kernel::phys_to_virt<u8>(block.host + offset), 0, count);
+            scrubbed_ += count;
+            bytes -= count;
+        }
+        before += block.size;
+    }
+    return scrubbed_ == size_;
+}
+
 void GuestRam::release() {
     if (blocks_ == nullptr) return;
     for (u32 i = 0; i < block_count_; i++) {
@@ -62,7 +77,7 @@ void GuestRam::release() {
     ::operator delete(blocks_, capacity_ * sizeof(RamBlock));
     blocks_ = nullptr;
     block_count_ = capacity_ = 0;
-    size_ = first_size_ = 0;
+    size_ = first_size_ = scrubbed_ = 0;
     first_ = nullptr;
 }
 

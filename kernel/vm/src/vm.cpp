@@ -94,6 +94,11 @@ lib::Result<void> Vm::build() {
 
 Vm::~Vm() = default;
 
+void Vm::start() {
+    ASSERT(ram_.scrub(0)); // nobody sees what others left
+    state_.store(VmState::Running, std::memory_order_release);
+}
+
 void Vm::stop(EndReason reason, std::string_view text) {
     if (is_stopping_.exchange(true)) return;
     end_reason_ = reason;

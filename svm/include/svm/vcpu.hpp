@@ -93,6 +93,7 @@ private:
         return leave(vm::Leave::Stopped);
     }
     friend bool after_exit(Vcpu& vcpu);
+    friend bool measured_after_exit(Vcpu& vcpu);
     After before_entry();
     After handle_exit();
     After finish(vm::Outcome outcome, vm::Exit const& exit);
@@ -100,10 +101,14 @@ private:
     After undecodable();
     After entry_failed();
     bool refuse_cr3();
+    void repair_long_mode();
+    void check_interrupt_window();
+    void end_shadow();
     void step_behind(u8 length);
     void fetch_virtual_tpr();
     void fetch_xcr0();
     void requeue_interrupted_event();
+    void put_off_event();
     void debug_exit();
     void iret_exit();
     bool describe_register_access(u32 code, vm::Exit& exit);
@@ -115,8 +120,9 @@ private:
     After prepare_entry();
     void renew_asid();
     bool deliver_events();
+    bool deliver_interrupt();
     bool deliver_nmi();
-    bool inject_pic();
+    bool inject_beside_apic();
     bool can_take_interrupt() const;
     void inject(EventInfo info);
     void inject_exception(vm::Exception const& exception);
@@ -136,7 +142,8 @@ private:
     bool must_flush_ = true;
     bool has_next_rip_ = capabilities_.has_next_rip;
     u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
-    bool has_event_ = false; // EVENTINJ is taken
+    bool has_event_ = false;     // EVENTINJ is taken
+    int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
     bool has_interrupt_window_ = false;
     bool has_tpr_intercept_ = false;
     u8 virtual_tpr_ = 0; // what V_TPR was at the last entry

@@ -51,11 +51,17 @@ std::string_view describe(Fault const& fault, Outcome& out) {
     return lib::format_to(out.text, "#{}({:x})", fault.vector, fault.error);
 }
 
+bool is_wanted(std::string_view name) {
+    return option("only").empty() ? !option_lists("skip", name) : option_lists("only", name);
+}
+
 } // namespace
 
+// only=NAME,NAME and skip=NAME,NAME choose among the instructions: an emulator that carries out, without leaving the
+// guest, what a CPU refuses takes the guest's own handlers away.
 void privileged() {
     // native=1: TCG obeys such control values where a CPU raises #GP, and is gone.
-    bool const spare_emulator = option_number("native", 0) == 1;
+    bool const spare_emulator = option("only").empty() && option_number("native", 0) == 1;
     u64 ok[2] = {}, faulted[2] = {};
     bool const quiet = option("verbose").empty();
     u64 const base = x86::rdmsr(IA32_APIC_BASE);
@@ -65,6 +71,7 @@ void privileged() {
             (name.starts_with("cr0_") || name.starts_with("cr3_") || name.starts_with("cr4_") ||
              name.starts_with("efer_") || name.starts_with("lgdt") || name.starts_with("lidt") || name == "ltr_null"))
             continue;
+        if (!is_wanted(name)) continue;
         if (!quiet) print("guest: privileged {}", name);
         for (unsigned ring = 0; ring < 2; ring++) {
             auto const fault = run(*s, ring != 0);

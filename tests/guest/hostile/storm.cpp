@@ -44,8 +44,10 @@ void interrupt_floods(u64 count) {
         apic::self_ipi(ipi_vector);
     });
     interrupt_window();
-    expect_true("self IPIs arrive",
-                interrupt_count(ipi_vector) - before > 0 && interrupt_count(ipi_vector) - before <= count);
+    u64 const arrived = interrupt_count(ipi_vector) - before;
+    // spurious=N: as many more are the emulator's own doing.
+    if (!expect_true("self IPIs arrive", arrived > 0 && arrived <= count + option_number("spurious", 0)))
+        print("guest: {} of {} arrived\n", arrived, count);
     set_handler(timer_vector, on_timer);
     set_handler(pit_vector, on_pit);
     apic::write(apic::LvtTimer, timer_vector);

@@ -57,13 +57,18 @@ u64 first_instruction_tsc() { return first_tsc; }
 u64 memory_top() { return top; }
 std::string_view command_line() { return {command_line_copy.data(), command_line_length}; }
 
+// The part in front of the separator. Not find(): that calls memchr, which nobody provides.
+static std::string_view first_of(std::string_view text, char separator) {
+    std::size_t length = 0;
+    while (length < text.size() && text[length] != separator)
+        length++;
+    return text.substr(0, length);
+}
+
 std::string_view option(std::string_view name) {
     std::string_view rest = command_line();
     while (!rest.empty()) {
-        std::size_t length = 0; // not find(): that calls memchr, which nobody provides
-        while (length < rest.size() && rest[length] != ' ')
-            length++;
-        auto const word = rest.substr(0, length);
+        auto const word = first_of(rest, ' ');
         if (word.size() > name.size() && word.starts_with(name) && word[name.size()] == '=')
             return word.substr(name.size() + 1);
         rest.remove_prefix(std::min(rest.size(), word.size() + 1));
@@ -80,6 +85,16 @@ u64 option_number(std::string_view name, u64 otherwise) {
         value = value * 10 + static_cast<u64>(c - '0');
     }
     return value;
+}
+
+bool option_lists(std::string_view name, std::string_view word) {
+    std::string_view rest = option(name);
+    while (!rest.empty()) {
+        auto const first = first_of(rest, ',');
+        if (first == word) return true;
+        rest.remove_prefix(std::min(rest.size(), first.size() + 1));
+    }
+    return false;
 }
 
 } // namespace guest

@@ -97,7 +97,8 @@ u64 first_instruction_tsc();
 std::string_view command_line();
 std::string_view option(std::string_view name); // value of "name=value", or empty
 u64 option_number(std::string_view name, u64 otherwise);
-u64 memory_top(); // end of the RAM region that holds 16 MiB
+bool option_lists(std::string_view name, std::string_view word); // is it in "name=word,word"?
+u64 memory_top();                                                // end of the RAM region that holds 16 MiB
 
 // Verdict ------------------------------------------------------------------------------------------------------------
 void fail(std::string_view what, u64 expected, u64 found); // prints guest: FAIL and counts

@@ -181,6 +181,27 @@ TEST(FrameAllocator, PrefersTheNodeAskedForAndThenTakesAny) {
     EXPECT_TRUE(is_in(*unknown_node, b));
 }
 
+TEST(FrameAllocator, ZonesGetTheirNodeLater) {
+    Ram const ram(2 * lib::MiB);
+    FrameAllocator frames;
+    ASSERT_TRUE(frames.add_zone(ram.base(), lib::MiB, 0));
+    ASSERT_TRUE(frames.add_zone(ram.base() + lib::MiB, lib::MiB, 0));
+    frames.free_range(ram.base(), 2 * lib::MiB);
+    frames.set_node(ram.base(), lib::MiB, 5);
+    auto const frame = frames.allocate(0, 5);
+    ASSERT_TRUE(frame);
+    EXPECT_LT(*frame, ram.base() + lib::MiB);
+    std::array<kernel::NodeMemory, 4> nodes{};
+    ASSERT_EQ(frames.nodes(nodes), 2U);
+    EXPECT_EQ(nodes[0].node, 5U);
+    EXPECT_EQ(nodes[1].node, 0U);
+    EXPECT_EQ(nodes[0].managed, lib::MiB);
+    EXPECT_EQ(nodes[0].free + page_size, nodes[1].free);
+    frames.free(*frame, 0);
+    ASSERT_EQ(frames.nodes(std::span(nodes).first(1)), 1U);
+    EXPECT_EQ(nodes[0].free + nodes[1].free, frames.free_bytes());
+}
+
 TEST(FrameAllocator, TakesHighZonesFirst) {
     Ram const ram(2 * lib::MiB);
     FrameAllocator frames;

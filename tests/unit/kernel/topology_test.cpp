@@ -86,6 +86,10 @@ TEST(Topology, SiblingsAndNodes) {
     for (u32 i = 4; i < 8; i++)
         second.add(i);
     EXPECT_EQ(topology.cpus_of_node(1), second);
+    EXPECT_EQ(topology.domain_of(second), std::optional(topology.domain_of_node(1)));
+    second.add(0);
+    EXPECT_EQ(topology.domain_of(second), std::nullopt); // of both nodes
+    EXPECT_EQ(topology.domain_of(CpuSet{}), std::nullopt);
 }
 
 TEST(Topology, NoSratIsOneNode) {

@@ -11,6 +11,7 @@ namespace {
 
 using boot::VmPhase;
 using lib::u32;
+using lib::u64;
 using lib::u8;
 
 // A line that takes everything at once.
@@ -46,6 +47,8 @@ public:
     std::vector<boot::VmStatus> vms;
     std::vector<std::string> calls;
     boot::ControlResult answer{};
+    vmm::CpuPlacement placed{};
+    vm::ExitTimes const* times = nullptr;
 
     u32 vm_count() const override { return static_cast<u32>(vms.size()); }
     boot::VmStatus vm_status(u32 vm) override { return vms[vm]; }
@@ -59,10 +62,17 @@ public:
     boot::ControlResult resume(u32 vm) override { return note("resume", vm); }
     boot::ControlResult kill(u32 vm) override { return note("kill", vm); }
     boot::ControlResult attach_console(u32 vm) override { return note("console", vm); }
+    boot::ControlResult place(u32 vm, vmm::CpuPlacement const& wanted) override {
+        placed = wanted;
+        return note("place", vm);
+    }
+    boot::ControlResult measure_exits(u32 vm, bool on) override { return note(on ? "measure" : "ignore", vm); }
+    vm::ExitTimes const* exit_times(u32) override { return times; }
     void end_machine(boot::MachineEnd end, bool at_once) override {
         calls.push_back(std::string(end == boot::MachineEnd::PowerOff ? "poweroff" : "reboot") +
                         (at_once ? " now" : ""));
     }
+    void crash() override { calls.push_back("crash"); }
 
 private:
     boot::ControlResult note(std::string const& what, u32 vm) {
@@ -146,8 +156,15 @@ TEST_F(MonitorTest, CallsWhatTheCommandNames) {
         ask(std::string("vm ") + what + " db");
     ask("poweroff");
     ask("reboot now");
+    ask("crash now");
     EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
-                                                   "kill db", "poweroff", "reboot now"}));
+                                                   "kill db", "poweroff", "reboot now", "crash"}));
+}
+
+TEST_F(MonitorTest, CrashesOnlyWhenItIsMeant) {
+    ask("crash");
+    ask("crash test");
+    EXPECT_TRUE(vms.calls.empty());
 }
 
 TEST_F(MonitorTest, SaysWhyNot) {
@@ -168,7 +185,7 @@ TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
     EXPECT_EQ(ask("frobnicate"), "unknown command frobnicate; try help\n");
     EXPECT_EQ(ask("vresion"), "unknown command vresion; try help (did you mean version?)\n");
     EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
-    EXPECT_EQ(ask("vm"), "vm: expected one of list start stop reset pause resume kill console; try help vm\n");
+    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill set console; try help vm\n");
     EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("vm start web db"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("mem all"), "mem: expected: mem and nothing behind it\n");
@@ -193,11 +210,16 @@ TEST_F(MonitorTest, HelpsWithEveryCommandOrOne) {
 
 TEST_F(MonitorTest, ListsVms) {
     vms.vms[0].run_time = {3'723ULL * lib::nanos_per_second};
+    vms.vms[0].placement.cpus.add(1);
+    vms.vms[0].placement.cpus.add(2);
+    vms.vms[0].placement.exclusive = true;
+    vms.vms[1].placement.share = {200, 50};
     std::string const text = ask("vm list");
-    EXPECT_NE(text.find("web              running           2        256"), std::string::npos) << text;
+    EXPECT_NE(text.find("web              running           2 1-2 own                 256"), std::string::npos) << text;
     EXPECT_NE(text.find("1:02:03  console\n"), std::string::npos) << text;
-    EXPECT_NE(text.find("db               off               0          0      -        -          -\n"),
-              std::string::npos)
+    EXPECT_NE(
+        text.find("db               off               0 any w200 c50              0      -        -          -\n"),
+        std::string::npos)
         << text;
 }
 
@@ -209,6 +231,52 @@ TEST_F(MonitorTest, ListsExitsByFrequency) {
                                 "hlt                               1     25.0\n"
                                 "all                               4\n");
     EXPECT_EQ(ask("exits db"), "db is off\n");
+}
+
+TEST_F(MonitorTest, SetsCpus) {
+    EXPECT_EQ(ask("vm set web cpus=3-4 exclusive=true"), "web: 3-4 own         \n");
+    EXPECT_EQ(vms.calls, std::vector<std::string>{"place web"});
+    EXPECT_TRUE(vms.placed.exclusive && vms.placed.cpus.has(3) && vms.placed.cpus.count() == 2);
+    vms.vms[1].placement.share.weight = 300;
+    ask("vm set db cap=20");
+    EXPECT_EQ(vms.placed.share.weight, 300U) << "what is not named stays";
+    EXPECT_EQ(vms.placed.share.cap, 20U);
+    vms.calls.clear();
+    EXPECT_EQ(ask("vm set web cpus=1 cap=x"),
+              "cap: expected percent of a CPU, 1 to 100, or 0 for none, found x; nothing was changed\n");
+    EXPECT_EQ(ask("vm set web"), "vm set: expected: vm set NAME WORDS\n");
+    EXPECT_TRUE(vms.calls.empty());
+    vms.answer = std::unexpected("is ending: wait a moment");
+    EXPECT_EQ(ask("vm set web weight=5"), "web: is ending: wait a moment\n");
+}
+
+TEST_F(MonitorTest, ShowsHowAVmEnded) {
+    EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 0 times\ncpus any, shared, weight 100, no cap\n"
+                                 "it has not ended yet\n");
+    vms.vms[1].last_end = "crash: triple fault";
+    vms.vms[1].crash_dump = "rip 0x1234";
+    vms.vms[1].starts = 1;
+    EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 1 time\ncpus any, shared, weight 100, no cap\n"
+                                 "ended last: crash: triple fault\nthe last crash:\nrip 0x1234\n");
+}
+
+TEST_F(MonitorTest, ShowsHowLongExitsTake) {
+    EXPECT_EQ(ask("exits web on"), "how long exits of web take is measured from now on\n");
+    EXPECT_EQ(ask("exits web off"), "how long exits of web take is not measured any more\n");
+    EXPECT_EQ(ask("exits web maybe"), "exits: expected on, off or nothing behind the name, found maybe\n");
+    EXPECT_EQ(vms.calls, (std::vector<std::string>{"measure web", "ignore web"}));
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Cpuid)] = 9;
+    vm::ExitTimes times;
+    vms.times = &times;
+    EXPECT_TRUE(ask("exits web").ends_with("no exit since the measuring began\n"));
+    for (u64 const ticks : {64U, 65U, 128U, 129U, 500'000'000U})
+        times.add(vm::ExitReason::Cpuid, ticks);
+    std::string const text = ask("exits web");
+    EXPECT_NE(text.find("cpuid                        5 100000077 500000000        1        2        1"),
+              std::string::npos)
+        << text;
+    vms.answer = std::unexpected("is off: start it first");
+    EXPECT_EQ(ask("exits db on"), "db is off: start it first\n");
 }
 
 TEST_F(MonitorTest, ShowsTheEndOfTheLog) {
@@ -229,6 +297,7 @@ TEST_F(MonitorTest, CompletesCommandsAndNames) {
                    "ex\tw\t"),
               "mullion> exits web ");
     EXPECT_EQ(type("\x15help vm sto\t"), "mullion> help vm stop ");
+    EXPECT_EQ(type("\x15vm set d\tex\tt\t"), "mullion> vm set db exclusive=true ");
 }
 
 TEST_F(MonitorTest, DrawsItsLineAgainBelowALogLine) {

@@ -26,6 +26,7 @@ TEST_F(CapabilitiesTest, RefusesACpuWithoutSvm) {
 TEST_F(CapabilitiesTest, RefusesWhatFirmwareLockedOff) {
     cpu.populate_msr(0xc001'0114, 1U << 4 | 1U << 3);
     EXPECT_NE(refusal().find("locked off by firmware"), std::string::npos);
+    EXPECT_NE(svm::read_capabilities({}).error().remedy.find("firmware setup"), std::string::npos);
     cpu.populate_msr(0xc001'0114, 1U << 4);
     EXPECT_NE(refusal().find("turned off"), std::string::npos);
     cpu.populate_msr(0xc001'0114, 1U << 3); // locked open

@@ -123,6 +123,57 @@ TEST_F(VcpuTest, InterruptedEventsAreDeliveredAgain) {
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(3, 3))})), 0U);
 }
 
+TEST_F(VcpuTest, AnAlignmentCheckDuringADeliveryComesFirstAndLosesNoInterrupt) {
+    auto const during = [](u64 info) {
+        return [info](svm::Vmcb& b) {
+            b.control.exit_int_info.raw = info;
+            b.save.rflags = 2;
+        };
+    };
+    u64 const alignment = event(lib::x86::exception_ac, 3) | 1U << 11;
+    auto const first = after({exit_code::EXCEPTION_AC, 0, 0, during(event(0x50, 0))});
+    EXPECT_EQ(injected(first), alignment);
+    // The handler runs with IF clear: the interrupt waits for its window.
+    auto const waiting = after({exit_code::INTR, 0, 0, during(0)});
+    EXPECT_EQ(injected(waiting), 0U);
+    EXPECT_TRUE(waiting.control.intercepts.has(exit_code::VINTR));
+    auto const open = [](svm::Vmcb& b) {
+        b.control.exit_int_info.raw = 0;
+        b.save.rflags = 0x202;
+    };
+    EXPECT_EQ(injected(after({exit_code::VINTR, 0, 0, open})), event(0x50, 0));
+    EXPECT_EQ(injected(after({exit_code::VINTR, 0, 0, open})), 0U) << "once";
+    // An NMI too; what an instruction caused, or a fault, comes by itself.
+    entries.clear();
+    run({{exit_code::EXCEPTION_AC, 0, 0, during(event(2, 2))}, {exit_code::INTR, 0, 0, during(0)}});
+    ASSERT_EQ(entries.size(), 3U);
+    EXPECT_EQ(injected(entries[1]), alignment);
+    EXPECT_EQ(injected(entries[2]), event(2, 2));
+    EXPECT_EQ(injected(after({exit_code::EXCEPTION_AC, 0, 0, during(event(14, 3) | 1U << 11)})), alignment);
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, open})), 0U);
+}
+
+TEST_F(VcpuTest, ABreakpointInTheWayOfADeliveryIsHitAgainByItsRepetition) {
+    auto const entry = after({exit_code::EXCEPTION_DB, 0, 0, [](svm::Vmcb& b) {
+                                  b.control.exit_int_info.raw = event(0x50, 0);
+                                  b.save.dr6 = 0xffff'0ff1;
+                              }});
+    EXPECT_EQ(injected(entry), event(0x50, 0));
+    EXPECT_EQ(entry.save.dr6, 0xffff'0ff1U);
+}
+
+TEST_F(VcpuTest, AnInterruptBehindOneOfThePicGetsItsWindow) {
+    vcpu().apic().mmio_write(reg::LVT_LINT0, 4, 0x700);
+    run({});
+    entries.clear();
+    platform.pic = true;
+    vcpu().apic().accept(0x40, vm::TriggerMode::Edge);
+    run({{exit_code::VINTR}});
+    EXPECT_EQ(injected(entries[0]), event(0x20, 0));
+    EXPECT_TRUE(entries[0].control.intercepts.has(exit_code::VINTR));
+    EXPECT_EQ(injected(entries[1]), event(0x40, 0));
+}
+
 TEST_F(VcpuTest, AnInterruptWhoseDeliveryHitsADeviceStopsTheVm) {
     EXPECT_EQ(
         run({{exit_code::NPF, 2, 0xfee0'0000, [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x50, 0); }}}),

@@ -118,6 +118,7 @@ protected:
         auto made = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = vcpus}, backend, platform);
         EXPECT_TRUE(made);
         vm = std::move(*made);
+        EXPECT_TRUE(vm->ram().scrub(~lib::u64{0}));
         vm->start();
     }
     Vcpu& vcpu(u32 number = 0) { return static_cast<Vcpu&>(vm->vcpu(number)); }

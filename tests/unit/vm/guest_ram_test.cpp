@@ -28,6 +28,9 @@ TEST_F(GuestRamTest, IsZeroedWhateverWasThere) {
     EXPECT_EQ(kernel::memory_use().free, free);
     GuestRam ram;
     ASSERT_TRUE(ram.allocate(4 * MiB, 0));
+    EXPECT_FALSE(ram.scrub(3 * MiB)) << "in pieces, and not only whole blocks";
+    EXPECT_TRUE(ram.scrub(3 * MiB));
+    EXPECT_TRUE(ram.scrub(3 * MiB)) << "there is no more";
     for (u64 at = 0; at < 4 * MiB; at += 2 * MiB) {
         u8 const* const bytes = ram.pointer(GuestPhys{at}, 2 * MiB);
         EXPECT_TRUE(std::all_of(bytes, bytes + 2 * MiB, [](u8 byte) { return byte == 0; }));

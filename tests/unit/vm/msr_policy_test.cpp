@@ -84,6 +84,16 @@ TEST_F(MsrTest, WhatTheTableDoesNotNameIsGeneralProtection) {
     }
 }
 
+TEST_F(MsrTest, LinuxMayAskAmdForConfigurationSpaceByPortsAndGetsNone) {
+    msrs = vm::MsrPolicy(facts(vm::CpuVendor::Amd), vcpu);
+    EXPECT_EQ(msrs.write(0xc001001f, u64{1} << 46), done);
+    u64 value = 1;
+    EXPECT_EQ(msrs.read(0xc001001f, value), done);
+    EXPECT_EQ(value, 0U);
+    EXPECT_EQ(msrs.write(0xc001001f, 1), fault);
+    EXPECT_EQ(msrs.read(0xc0011020, value), fault) << "no switch of speculative store bypass is promised";
+}
+
 TEST_F(MsrTest, AmdHasItsOwnAndNotIntels) {
     msrs = vm::MsrPolicy(facts(vm::CpuVendor::Amd), vcpu);
     EXPECT_EQ(try_read(vm::msr::IA32_MISC_ENABLE), fault);

@@ -1,6 +1,5 @@
 #include <vmm/description.hpp>
 
-#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <iterator>
@@ -43,8 +42,7 @@ struct Parsed {
 Parsed with(std::string const& line) { return Parsed("[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n" + line + "\n"); }
 
 TEST(Description, TheExampleIsSound) {
-    std::filesystem::path const here(__FILE__);
-    std::ifstream file(here.parent_path() / "../../../examples/linux.toml");
+    std::ifstream file(EXAMPLES "/linux.toml");
     std::string const text((std::istreambuf_iterator<char>(file)), {});
     ASSERT_FALSE(text.empty());
     Parsed const parsed(text);
@@ -55,6 +53,14 @@ TEST(Description, TheExampleIsSound) {
     EXPECT_EQ(parsed.vm().kernel, "vmlinuz");
     EXPECT_EQ(parsed.vm().initrd, "initrd");
     EXPECT_EQ(parsed.vm().cmdline, "console=ttyS0");
+}
+
+TEST(Description, TheExampleOfSeveralIsSound) {
+    std::ifstream file(EXAMPLES "/two-linux.toml");
+    std::string const text((std::istreambuf_iterator<char>(file)), {});
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    EXPECT_EQ(parsed.description.count, 3U);
 }
 
 TEST(Description, EveryKey) {
@@ -212,5 +218,25 @@ TEST(Description, Numbers) {
 }
 
 TEST(Description, DeepNestingEnds) { EXPECT_EQ(with("cpus = " + std::string(1000, '[')).diagnostics.count, 1U); }
+
+TEST(Description, AMistakeRefusesOnlyTheVmThatItIsIn) {
+    Parsed const parsed(
+        "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[vm.b]\nmemory = 5\nkernel = \"k\"\n"
+        "[vm.c]\nmemory = \"64M\"\n[vm.a]\nmemory = \"1T\"\n[vm.d]\nmemory = \"64M\"\nkernel = \"k\"\n");
+    ASSERT_EQ(parsed.description.count, 4U);
+    EXPECT_FALSE(parsed.good);
+    EXPECT_FALSE(parsed.vm(0).is_refused) << "the second of the name is, and is not there at all";
+    EXPECT_TRUE(parsed.vm(1).is_refused);
+    EXPECT_TRUE(parsed.vm(2).is_refused);
+    EXPECT_FALSE(parsed.vm(3).is_refused);
+    EXPECT_EQ(parsed.vm(0).memory, 64 * lib::MiB);
+}
+
+TEST(Description, AMistakeOutsideOfTheTablesRefusesNobody) {
+    Parsed const parsed("x = 1\n[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[other]\ny = 2\n");
+    EXPECT_EQ(parsed.messages().size(), 2U);
+    ASSERT_EQ(parsed.description.count, 1U);
+    EXPECT_FALSE(parsed.vm().is_refused);
+}
 
 } // namespace

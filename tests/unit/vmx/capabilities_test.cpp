@@ -179,6 +179,7 @@ TEST_F(CapabilitiesTest, EachWordTurnsOffWhatItNames) {
          [](Capabilities const& c) { return !c.has_pages_1g() && !c.ept_vpid.get<EptVpidCapabilities::Pages2m>(); }},
         {"xsaves", [](Capabilities const& c) { return !c.cpu2.get<CpuControls2::EnableXsaves>(); }},
         {"invpcid", [](Capabilities const& c) { return !c.cpu2.get<CpuControls2::EnableInvpcid>(); }},
+        {"pause-loop", [](Capabilities const& c) { return !c.has_pause_loop_exiting(); }},
         {"tsc-scaling", [](Capabilities const& c) { return !c.cpu2.get<CpuControls2::UseTscScaling>(); }},
     };
     std::string all_words;

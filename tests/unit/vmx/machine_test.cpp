@@ -69,6 +69,7 @@ void VmxMachine::create(vmx::Disabled const& disabled) {
     auto machine = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = 1}, *backend, platform);
     ASSERT_TRUE(machine);
     vm = std::move(*machine);
+    EXPECT_TRUE(vm->ram().scrub(~lib::u64{0}));
     vm->start();
 }
 

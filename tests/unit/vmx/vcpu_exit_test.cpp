@@ -321,6 +321,40 @@ TEST_F(VcpuExit, AnInterruptedNmiIsRepeatedUnblocked) {
     EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
 }
 
+TEST_F(VcpuExit, AnAlignmentCheckDuringADeliveryComesFirstAndLosesNoInterrupt) {
+    auto const during = [&](u32 vectoring, u64 rflags) {
+        return [&, vectoring, rflags] {
+            poke(field::IDT_VECTORING_INFO, vectoring);
+            poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true));
+            poke(field::GUEST_RFLAGS, rflags);
+            poke(field::GUEST_INTERRUPTIBILITY, 0);
+        };
+    };
+    EXPECT_EQ(after({reason::exception_or_nmi, 0, 0, during(event(0x31, 0), 2)}).interruption,
+              hardware_exception(17, true));
+    // The handler runs with IF clear: the interrupt waits for its window.
+    EXPECT_EQ(after({reason::interrupt_window, 0, 0, during(0, 2)}).interruption >> 31, 0U);
+    EXPECT_EQ(after({reason::interrupt_window, 0, 0, during(0, 0x202)}).interruption, event(0x31, 0));
+    EXPECT_EQ(after({reason::interrupt_window, 0, 0, during(0, 0x202)}).interruption >> 31, 0U) << "once";
+    // An NMI too; what an instruction caused, or a fault, comes by itself.
+    entries.clear();
+    run({{reason::exception_or_nmi, 0, 0, during(event(2, 2), 2)}, {reason::nmi_window, 0, 0, during(0, 2)}});
+    ASSERT_EQ(entries.size(), 3U);
+    EXPECT_EQ(entries[1].interruption, hardware_exception(17, true));
+    EXPECT_EQ(entries[2].interruption, event(2, 2));
+    EXPECT_EQ(after({reason::exception_or_nmi, 0, 0, during(hardware_exception(14, true), 2)}).interruption,
+              hardware_exception(17, true));
+    EXPECT_EQ(after({reason::interrupt_window, 0, 0, during(0, 0x202)}).interruption >> 31, 0U);
+}
+
+TEST_F(VcpuExit, ABreakpointInTheWayOfADeliveryIsHitAgainByItsRepetition) {
+    auto const entry = after({reason::exception_or_nmi, 1, 0, [&] {
+                                  poke(field::IDT_VECTORING_INFO, event(0x31, 0));
+                                  poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false));
+                              }});
+    EXPECT_EQ(entry.interruption, event(0x31, 0));
+}
+
 TEST_F(VcpuExit, DeliveryThroughDeviceMemoryStopsTheVm) {
     EXPECT_EQ(run({{reason::ept_violation, 0x181, 0, [&] { poke(field::IDT_VECTORING_INFO, event(0x31, 0)); }}}),
               vm::Leave::Stopped);

@@ -37,6 +37,29 @@ public:
         return sum;
     }
     bool is_empty() const { return count() == 0; }
+    // The lowest member of this set that `others` has too; max_host_cpus: none.
+    u32 first_common(CpuSet const& others) const {
+        for (std::size_t i = 0; i < words_.size(); i++)
+            if (u64 const both = words_[i] & others.words_[i]; both != 0)
+                return static_cast<u32>(i * 64) + static_cast<u32>(std::countr_zero(both));
+        return max_host_cpus;
+    }
+    void add_all(CpuSet const& others) {
+        for (std::size_t i = 0; i < words_.size(); i++)
+            words_[i] |= others.words_[i];
+    }
+    CpuSet without(CpuSet const& others) const {
+        CpuSet rest = *this;
+        for (std::size_t i = 0; i < words_.size(); i++)
+            rest.words_[i] &= ~others.words_[i];
+        return rest;
+    }
+    static CpuSet first(u32 count) {
+        CpuSet set;
+        for (u32 cpu = 0; cpu < count && cpu < max_host_cpus; cpu++)
+            set.add(cpu);
+        return set;
+    }
 
 private:
     std::array<u64, max_host_cpus / 64> words_{};
@@ -64,14 +87,18 @@ enum class Key : u8 {
 };
 inline constexpr std::size_t key_count = 13;
 
-struct VmDescription {
+// Where a VM's vCPUs run; the operator can change it while they do.
+struct CpuPlacement {
+    CpuSet cpus; // empty: any
+    bool exclusive = false;
+    CpuShare share;
+};
+
+struct VmDescription : CpuPlacement {
     std::string_view name;
     u64 memory = 0; // bytes
     u32 vcpus = 1;
-    u32 tsc_mhz = 0; // 0: the machine's
-    CpuSet cpus;     // empty: any
-    bool exclusive = false;
-    CpuShare share;
+    u32 tsc_mhz = 0;         // 0: the machine's
     std::string_view kernel; // names of boot modules
     std::string_view initrd;
     std::string_view cmdline;
@@ -79,6 +106,7 @@ struct VmDescription {
     ConsoleKind console = ConsoleKind::Com1;
     RestartPolicy restart = RestartPolicy::Never;
     bool autostart = true;
+    bool is_refused = false;            // a diagnostic is about it: it must not be started
     u32 line = 0;                       // of [vm.NAME]
     std::array<u32, key_count> lines{}; // 0: not given
 
@@ -97,6 +125,7 @@ public:
 
     std::array<VmDescription, max_vms> vms{};
     u32 count = 0;
+    std::string_view file = "vms.toml"; // for messages
 
     void clear() {
         count = 0;
@@ -146,7 +175,8 @@ struct Diagnostics {
     }
 };
 
-// True when there are no diagnostics. Otherwise `out` holds what could be understood and must not be used to run VMs.
+// True when there are no diagnostics. Otherwise a mistake within a VM's table has made that VM refused, and one outside
+// of them none.
 bool parse_description(std::string_view text, Description& out, Diagnostics& diagnostics);
 
 // FILE:LINE: message

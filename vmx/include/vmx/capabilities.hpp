@@ -13,7 +13,7 @@ using vm::Refusal;
 struct Disabled {
     bool vpid = false, tpr_shadow = false, apic_register_virtualization = false, virtual_interrupt_delivery = false,
          x2apic_virtualization = false, posted_interrupts = false, preemption_timer = false, large_pages = false,
-         xsaves = false, invpcid = false, tsc_scaling = false;
+         xsaves = false, invpcid = false, tsc_scaling = false, pause_loop = false;
     // Words of the option vmx-disable=..., comma-separated. False at an unknown one.
     bool parse(std::string_view words);
     static std::string_view known_words();
@@ -31,6 +31,7 @@ struct Capabilities {
     u8 preemption_timer_shift;
 
     bool has_vpid() const { return cpu2.get<CpuControls2::EnableVpid>(); }
+    bool has_pause_loop_exiting() const { return cpu2.get<CpuControls2::PauseLoopExiting>(); }
     bool has_tpr_shadow() const { return cpu.get<CpuControls::UseTprShadow>(); }
     bool has_apic_accesses() const { return cpu2.get<CpuControls2::VirtualizeApicAccesses>(); }
     bool has_x2apic_mode() const { return cpu2.get<CpuControls2::VirtualizeX2apicMode>(); }

@@ -10,6 +10,7 @@ using lib::HostPhys;
 
 class Vcpu;
 bool after_exit(Vcpu& vcpu);
+bool measured_after_exit(Vcpu& vcpu);
 void entry_instruction_failed(Vcpu& vcpu);
 
 class Vcpu final : public vm::Vcpu {
@@ -101,6 +102,7 @@ private:
         return After::Leave;
     }
     friend bool after_exit(Vcpu& vcpu);
+    friend bool measured_after_exit(Vcpu& vcpu);
     friend void entry_instruction_failed(Vcpu& vcpu);
     After before_entry();
     After handle_exit();
@@ -109,6 +111,7 @@ private:
     After slow_exit(u16 reason);
     void step_over(u8 length);
     void requeue_interrupted_event();
+    void put_off_event();
     bool exception_exit(vm::Exit& exit);
     void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
@@ -127,7 +130,7 @@ private:
     void flush_translations();
     bool deliver_events();
     bool deliver_virtualized();
-    bool inject_pic();
+    bool inject_beside_apic();
     bool can_take_interrupt();
     void inject(InterruptionInfo info, u32 error_code, u32 instruction_length);
     void inject_exception(vm::Exception const& exception);
@@ -153,7 +156,8 @@ private:
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
     vm::Leave leave_ = vm::Leave::Work;
-    bool has_event_ = false; // the entry-interruption field is taken
+    bool has_event_ = false;     // the entry-interruption field is taken
+    int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
     bool is_delivery_virtualized_ = false;
     u32 tpr_threshold_ = 0;   // as in the VMCS
     u32 last_cpu_ = ~0U;      // where the VMCS is active

@@ -97,6 +97,7 @@ inline constexpr Rw<u32> ENTRY_MSR_LOAD_COUNT{0x4014};
 inline constexpr Rw<InterruptionInfo> ENTRY_INTERRUPTION_INFO{0x4016};
 inline constexpr Rw<u32> ENTRY_EXCEPTION_ERROR_CODE{0x4018}, ENTRY_INSTRUCTION_LENGTH{0x401a}, TPR_THRESHOLD{0x401c};
 inline constexpr Rw<CpuControls2> CPU_CONTROLS2{0x401e};
+inline constexpr Rw<u32> PLE_GAP{0x4020}, PLE_WINDOW{0x4022};
 
 inline constexpr Ro<u32> VM_INSTRUCTION_ERROR{0x4400};
 inline constexpr Ro<ExitReasonField> EXIT_REASON{0x4402};

@@ -34,8 +34,11 @@ public:
     GuestRam(GuestRam const&) = delete;
     GuestRam& operator=(GuestRam const&) = delete;
 
-    // `size` is a multiple of the granule. On failure nothing is kept.
+    // `size` is a multiple of the granule. On failure nothing is kept. What others left in it is still there: no guest
+    // may run before scrub() has said that all of it is zero.
     lib::Result<void> allocate(u64 size, u32 node);
+    // Zeroes at most so much more; true when nothing is left to do.
+    bool scrub(u64 bytes);
     void release();
 
     u64 size() const { return size_; }
@@ -67,6 +70,7 @@ private:
     u32 block_count_ = 0;
     u32 capacity_ = 0;
     u64 size_ = 0;
+    u64 scrubbed_ = 0;
     // The first block again, at address 0 and all that the usual VM has.
     u8* first_ = nullptr;
     u64 first_size_ = 0;

@@ -24,7 +24,7 @@ inline constexpr u32 IA32_TSC = 0x10, IA32_PLATFORM_ID = 0x17, IA32_APIC_BASE = 
                      IA32_FS_BASE = 0xc000'0100, IA32_GS_BASE = 0xc000'0101, IA32_KERNEL_GS_BASE = 0xc000'0102,
                      IA32_TSC_AUX = 0xc000'0103, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015, TOP_MEM = 0xc001'001a,
                      TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f, INT_PENDING = 0xc001'0055,
-                     MMIO_CFG_BASE = 0xc001'0058, VM_CR = 0xc001'0114, LS_CFG = 0xc001'1020, DE_CFG = 0xc001'1029;
+                     MMIO_CFG_BASE = 0xc001'0058, VM_CR = 0xc001'0114, DE_CFG = 0xc001'1029;
 } // namespace msr
 
 // MSRs whose value lives in the hardware state of the vCPU (VMCS, VMCB or the real register): the backend keeps them.
@@ -99,6 +99,7 @@ enum class MsrRead : u8 { Fault, Constant, Stored, Hardware, Tsc, TscDeadline, A
 enum class MsrWrite : u8 {
     Fault,
     Constant, // writing what is read is allowed, anything else is not
+    Ignored,  // the same, but bits in the mask may be written and stay as they are
     Stored,   // bits outside the mask must keep their value
     TscAdjust,
     Tsc,

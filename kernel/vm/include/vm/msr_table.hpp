@@ -62,11 +62,12 @@ inline constexpr MsrRule rules[] = {
      bit(24)}, // bit 24: the TSC runs at P0 speed
     {TOP_MEM, R::Constant, W::Fault, 0, need::Amd, 0, 0},
     {TOP_MEM2, R::Constant, W::Fault, 0, need::Amd, 0, 0},
-    {NB_CFG, R::Constant, W::Constant, 0, need::Amd, 0, 0},
+    {NB_CFG, R::Constant, W::Ignored, 0, need::Amd, bit(46),
+     0}, // extended configuration by port CF8h, which we have not
     {INT_PENDING, R::Constant, W::Constant, 0, need::Amd, 0, 0}, // no C1E message
     {MMIO_CFG_BASE, R::Constant, W::Fault, 0, need::Amd, 0, 0},
     {VM_CR, R::Constant, W::Fault, 0, need::Amd, 0, bit(3) | bit(4)}, // SVM disabled and locked
-    {LS_CFG, R::Constant, W::Constant, 0, need::Amd, 0, 0},
+    // Not LS_CFG: Linux takes its presence for a working switch of speculative store bypass.
     {DE_CFG, R::DeCfg, W::DeCfg, 0, need::Amd, 0, 0},
 };
 

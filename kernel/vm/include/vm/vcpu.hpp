@@ -5,9 +5,11 @@
 #include <kernel/heap.hpp>
 #include <kernel/time.hpp>
 #include <lib/format.hpp>
+#include <lib/x86/instructions.hpp>
 #include <vm/code_window.hpp>
 #include <vm/cpuid_policy.hpp>
 #include <vm/exit.hpp>
+#include <vm/exit_times.hpp>
 #include <vm/local_apic.hpp>
 #include <vm/msr_policy.hpp>
 #include <vm/tsc_ratio.hpp>
@@ -177,6 +179,23 @@ public:
 
     std::array<u64, exit_reason_count> const& exit_counts() const { return exit_counts_; }
     u64 total_exits() const;
+    // From now on, how long exits take is added to *times; nullptr: no longer. What was given before may be in use
+    // until every other CPU has answered (kernel::wait_for_other_cpus).
+    void measure_exits(ExitTimes* times) { exit_times_.store(times, std::memory_order_release); }
+    ExitTimes* exit_times() const { return exit_times_.load(std::memory_order_relaxed); }
+    // Around the handling of one exit. What is handled tells its reason by counting it.
+    template <typename Body> bool measured(Body handle) {
+        ExitTimes* const times = exit_times_.load(std::memory_order_acquire);
+        u64 const start = lib::x86::rdtsc();
+        auto const before = exit_counts_;
+        bool const result = handle();
+        for (unsigned i = 0; times != nullptr && i < exit_reason_count; i++)
+            if (exit_counts_[i] != before[i]) {
+                times->add(static_cast<ExitReason>(i), lib::x86::rdtsc() - start);
+                break;
+            }
+        return result;
+    }
     virtual void print_state(lib::TextSink& sink) = 0;
     void print_registers(lib::TextSink& sink);
 
@@ -200,6 +219,7 @@ protected:
     Vm& vm_;
     u32 id_;
     std::array<u64, exit_reason_count> exit_counts_{};
+    std::atomic<ExitTimes*> exit_times_{nullptr};
     MsrPolicy msrs_;
     LocalApic apic_;
     kernel::Timer apic_timer_;

@@ -59,12 +59,13 @@ public:
     Backend& backend() { return backend_; }
     TscRatio const& tsc_ratio() const { return tsc_ratio_; }
     u32 vcpu_count() const { return config_.vcpu_count; }
-    Vcpu& vcpu(u32 index) { return *vcpus_[index]; }
+    Vcpu& vcpu(u32 index) { return *vcpus_[index]; } // all exist once create() has returned
 
     VmState state() const { return state_.load(std::memory_order_acquire); }
     EndReason end_reason() const { return end_reason_; }
     std::string_view end_text() const { return {end_text_.data(), end_text_size_}; }
-    void start() { state_.store(VmState::Running, std::memory_order_release); }
+    // Its RAM must have been scrubbed.
+    void start();
 
     // From an exit of any vCPU or from outside: all vCPUs leave the guest. The first reason stays.
     void stop(EndReason reason, std::string_view text);

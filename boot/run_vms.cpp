@@ -1,0 +1,111 @@
+#include <algorithm>
+#include <boot/bring_up.hpp>
+#include <boot/machine.hpp>
+#include <boot/monitor.hpp>
+#include <boot/run_vms.hpp>
+#include <boot/supervisor.hpp>
+#include <boot/virtual_machine.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <kernel/panic.hpp>
+
+namespace boot {
+namespace {
+
+class Machine final : public SupervisorHost {
+public:
+    Machine(Modules const& modules, vm::Backend& backend, FailureAction on_failure)
+        : modules_(modules), backend_(backend), supervisor_(*this, kernel::console(), on_failure) {}
+
+    void start() {
+        kernel::console().set_monitor(monitor_);
+        auto const* const file = modules_.description();
+        if (file != nullptr) {
+            std::string_view const text(reinterpret_cast<char const*>(file->bytes.data()), file->bytes.size());
+            return supervisor_.start_all(file->name, text);
+        }
+        std::array<char, 300> names{};
+        lib::BufferSink sink(names);
+        modules_.list(sink);
+        kernel::log_error("no VM description: expected a boot module called vms.toml, found: {}; add \"module2 FILE "
+                          "vms.toml\" in grub.cfg",
+                          sink.view());
+        supervisor_.start_all({}, {});
+    }
+
+    kernel::Own<ManagedVm> create(vmm::Description const& description, u32 index) override {
+        return kernel::Own<ManagedVm>(new (std::nothrow) VirtualMachine(description, index, modules_, backend_, work_));
+    }
+    Nanos now() const override { return kernel::now(); }
+    void call_soon() override { kernel::defer(0, work_); }
+    void call_at(Nanos time) override {
+        if (time == alarm_at_) return;
+        alarm_at_ = time;
+        if (time == never)
+            kernel::cancel_timer(alarm_);
+        else
+            kernel::arm_timer(alarm_, kernel::tsc_of(time));
+    }
+    u32 cpu_count() const override { return kernel::cpu_count(); }
+    CpuStatus cpu_status(u32 index) override;
+    void describe(lib::TextSink& sink) const override {
+        lib::format(sink, "{}: ", backend_.name());
+        backend_.describe(sink);
+    }
+    bool is_monitor_open() const override { return monitor_.is_open(); }
+    void power_off(u32 status) override { boot::power_off(status); }
+    void restart() override { boot::restart(); }
+    void crash() override { asm volatile("ud2"); }
+
+private:
+    static constexpr Nanos never{~u64{0}};
+
+    void work() {
+        monitor_.run_pending();
+        supervisor_.manage();
+        monitor_.run_pending(); // its prompt stands below what was logged
+    }
+    void alarm() {
+        alarm_at_ = never; // it may be set for the same moment again
+        call_soon();
+    }
+
+    Modules const& modules_;
+    vm::Backend& backend_;
+    Supervisor supervisor_;
+    kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
+    kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
+    Nanos alarm_at_ = never;
+    Monitor monitor_{supervisor_, kernel::console(), lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
+};
+
+CpuStatus Machine::cpu_status(u32 index) {
+    kernel::Cpu& cpu = kernel::cpu(index);
+    CpuStatus status;
+    status.index = index;
+    status.apic_id = cpu.apic_id;
+    u64 const now = kernel::now().value;
+    u64 idle = cpu.idle_nanos.load(std::memory_order_relaxed);
+    // The CPU goes on meanwhile, so this may be off by one nap.
+    if (u64 const since = cpu.idle_since.load(std::memory_order_relaxed); since != 0 && since < now)
+        idle += now - since;
+    status.busy = {now - std::min(idle, now)};
+    // Runners are only taken away here, on CPU 0.
+    if (auto* const loaded = static_cast<VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
+        status.vm = loaded->vcpu().vm().name();
+        status.vcpu = loaded->vcpu().id();
+    }
+    return status;
+}
+
+} // namespace
+
+void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
+    auto* const machine = new (std::nothrow) Machine(modules, backend, on_failure);
+    if (machine == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
+    release_cpus(kernel::run_cpu); // a VM that cannot be started is taken down with their help
+    machine->start();
+    kernel::run_cpu();
+}
+
+} // namespace boot
