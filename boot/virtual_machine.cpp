@@ -2,7 +2,6 @@
 #include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
-#include <lib/x86/instructions.hpp>
 
 namespace boot {
 namespace {
