@@ -278,6 +278,7 @@ bool Scheduler::nap(u32 cpu, u64 now) {
         CoreLock const locked(core);
         if (!may_nap(core, cpu)) return false;
         charge(cpu, now);
+        cpus_[cpu].is_napping = true;
         if (cpus_[cpu].dedicated != nullptr) return true;
         set_idle(cpu); // before the queues are looked at: who queues after that look sees it
     }
@@ -290,6 +291,7 @@ u64 Scheduler::end_nap(u32 cpu, u64 now) {
     CoreLock const locked(core_of(cpu));
     CpuState& state = cpus_[cpu];
     state.charged_at = now;
+    state.is_napping = false;
     if (state.dedicated == state.current) return Decision::never;
     if (!take_idle(cpu)) return over;
     if (now >= state.slice_end) {

@@ -170,7 +170,7 @@ u64 Scheduler::used(SchedulerEntity& entity, u64 now) {
     u64 sum = entity.used();
     home.core().cpus.for_each([&](u32 cpu) {
         CpuState const& state = cpus_[cpu];
-        if (state.current == &entity && now > state.charged_at) sum += now - state.charged_at;
+        if (state.current == &entity && !state.is_napping && now > state.charged_at) sum += now - state.charged_at;
     });
     return sum;
 }

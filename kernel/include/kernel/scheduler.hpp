@@ -150,6 +150,7 @@ private:
         std::atomic<SchedulerEntity*> dedicated{nullptr}; // the exclusive one
         u64 picked_at = 0;
         u64 charged_at = 0;
+        bool is_napping = false; // `current` has the CPU and does not use it
         u64 slice_end = 0;
         bool has_yielded = false;
     };

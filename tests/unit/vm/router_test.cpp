@@ -113,6 +113,12 @@ TEST_F(ThreeVcpus, MessagesReachWhomTheyName) {
         EXPECT_FALSE(vcpu(i).apic().merge_posted()) << i;
 }
 
+TEST_F(ThreeVcpus, OneThatWaitsForStartupWakesToLeave) {
+    EXPECT_FALSE(vcpu(1).has_wake_event());
+    vcpu(1).post(vm::request::leave);
+    EXPECT_TRUE(vcpu(1).has_wake_event()) << "the end of a VM waits for this one too";
+}
+
 TEST_F(ThreeVcpus, InitAndStartupWakeAnotherVcpu) {
     auto& second = vcpu(1);
     EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
