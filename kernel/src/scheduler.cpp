@@ -134,9 +134,8 @@ SchedulerEntity* Scheduler::preemptor(Core& core, u32 cpu) {
 
 // --- One CPU's turn
 
-void Scheduler::begin(u32 cpu, SchedulerEntity& entity, u64 now) {
+void Scheduler::begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now) {
     CpuState& state = cpus_[cpu];
-    Core& core = core_of(cpu);
     entity.state_ = State::Running;
     entity.wake_pending_ = false;
     state.current = &entity;
@@ -152,8 +151,7 @@ void Scheduler::begin(u32 cpu, SchedulerEntity& entity, u64 now) {
     if (entity.settings_.cap != 0) refill(entity, now);
 }
 
-void Scheduler::leave(u32 cpu, State next) {
-    Core& core = core_of(cpu);
+void Scheduler::leave(Core& core, u32 cpu, State next) {
     cpus_[cpu].current->state_ = next;
     cpus_[cpu].current = nullptr;
     if (--core.running == 0) core.running_group.store(none, std::memory_order_relaxed);
@@ -177,6 +175,8 @@ u64 Scheduler::deadline(Core& core, u32 cpu, u64 now) {
         until = std::min(until, std::max(throttled->resume_at_, now + 1));
     if (u32 const cap = entity.settings_.cap; cap != 0 && cap < 100 && entity.budget_ > 0)
         until = std::min(until, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
+    // Who has just been picked was the furthest behind.
+    if (now == state.picked_at) return until;
     u64 const safe_until = state.picked_at + config_.shortest_slice;
     if (until > safe_until && now < safe_until && preemptor(core, cpu) != nullptr) until = safe_until;
     return until;
@@ -249,16 +249,16 @@ bool Scheduler::sleep(u32 cpu, u64 now) {
             entity.wake_pending_ = false;
             return false;
         }
-        leave(cpu, State::Asleep);
+        leave(core, cpu, State::Asleep);
         wake_siblings(core, cpu, kicks);
     }
     kick_all(kicks);
     return true;
 }
 
-bool Scheduler::is_anybody_waiting() const {
+bool Scheduler::is_anybody_waiting(Core const* but) const {
     for (u32 i = 0; i < core_count_; i++)
-        if (cores_[i].waiting_count.load(std::memory_order_seq_cst) != 0) return true;
+        if (&cores_[i] != but && cores_[i].waiting_count.load(std::memory_order_seq_cst) != 0) return true;
     return false;
 }
 
@@ -282,7 +282,7 @@ bool Scheduler::nap(u32 cpu, u64 now) {
         if (cpus_[cpu].dedicated != nullptr) return true;
         set_idle(cpu); // before the queues are looked at: who queues after that look sees it
     }
-    if (!is_anybody_waiting()) return true;
+    if (!is_anybody_waiting(nullptr)) return true;
     (void)end_nap(cpu, now);
     return false;
 }
@@ -307,7 +307,7 @@ void Scheduler::stop(u32 cpu, u64 now) {
     {
         CoreLock const locked(core);
         charge(cpu, now);
-        leave(cpu, State::Stopped);
+        leave(core, cpu, State::Stopped);
         wake_siblings(core, cpu, kicks);
     }
     kick_all(kicks);
@@ -328,14 +328,14 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
     charge(cpu, now);
     if (state.current != nullptr && state.current != &owner) {
         evicted = state.current;
-        leave(cpu, State::Waiting);
+        leave(core, cpu, State::Waiting);
         if (!evicted->settings_.is_exclusive) insert_waiting(core, *evicted); // an exclusive one is in no list
         wake_siblings(core, cpu, kicks);
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
     bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
     if (state.current == nullptr && is_here && owner.state_ == State::Waiting && group_fits(core, owner))
-        begin(cpu, owner, now);
+        begin(core, cpu, owner, now);
     return {state.current, Decision::never};
 }
 
@@ -343,8 +343,8 @@ Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity
 Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
     Core& core = core_of(cpu);
     CoreLock const locked(core);
-    take_idle(cpu);
     CpuState& state = cpus_[cpu];
+    if (state.current == nullptr) take_idle(cpu); // else it is not marked
     Settled result;
     if (state.dedicated != nullptr) {
         result.decision = pick_dedicated(core, cpu, now, result.evicted, result.kicks);
@@ -358,18 +358,30 @@ Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
     result.has_left = true;
     if (!may_use(entity, cpu)) {
         result.evicted = &entity;
-        leave(cpu, State::Waiting);
+        leave(core, cpu, State::Waiting);
         if (!entity.settings_.is_exclusive) insert_waiting(core, entity);
     } else if (throttle_if_spent(core, entity, now)) {
-        leave(cpu, State::Throttled);
+        leave(core, cpu, State::Throttled);
     } else if (goes_on(core, cpu, now)) {
         result = {{&entity, deadline(core, cpu, now)}, nullptr, {}, true, false};
     } else {
-        leave(cpu, State::Waiting);
+        leave(core, cpu, State::Waiting);
         if (state.has_yielded) let_pass(core, cpu, entity);
         insert_waiting(core, entity);
+        choose_at_once(core, cpu, now, result);
     }
     return result;
+}
+
+// The usual end of a slice: nobody waits elsewhere, so that there is nothing to balance, and no sibling has a say.
+void Scheduler::choose_at_once(Core& core, u32 cpu, u64 now, Settled& result) {
+    if (core.has_siblings || is_anybody_waiting(&core)) return;
+    SchedulerEntity* const next = first_for(core, cpu);
+    if (next == nullptr) return;
+    take_out(core, *next);
+    begin(core, cpu, *next, now);
+    result.decision = {next, deadline(core, cpu, now)};
+    result.is_decided = true;
 }
 
 // Goes behind the first other one, by no more than a slice.
@@ -383,7 +395,7 @@ void Scheduler::let_pass(Core& core, u32 cpu, SchedulerEntity& entity) {
 Decision Scheduler::pick(u32 cpu, u64 now) {
     Core& core = core_of(cpu);
     Settled const settled = settle(cpu, now);
-    kick_all(settled.kicks);
+    if (core.has_siblings) kick_all(settled.kicks);
     if (settled.evicted != nullptr) relocate(*settled.evicted, now);
     Decision decision = settled.decision;
     if (!settled.is_decided) {
@@ -406,7 +418,7 @@ Decision Scheduler::choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left) 
         CoreLock const locked(core);
         if (SchedulerEntity* const next = choose(core, cpu, now, kicks)) {
             take_out(core, *next);
-            begin(cpu, *next, now);
+            begin(core, cpu, *next, now);
             decision = {next, deadline(core, cpu, now)};
             wake_siblings(core, cpu, kicks);
         } else {

@@ -23,8 +23,8 @@ void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_c
 
 bool Scheduler::has_idle() const {
     u64 any = 0;
-    for (auto const& word : idle_)
-        any |= word.load(std::memory_order_seq_cst);
+    for (u32 word = 0; word <= (cpu_count_ - 1) / 64; word++)
+        any |= idle_[word].load(std::memory_order_seq_cst);
     return any != 0;
 }
 

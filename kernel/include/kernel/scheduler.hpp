@@ -173,8 +173,8 @@ private:
 
     // kernel/src/scheduler.cpp; with the lock of the core(s) held unless said otherwise
     void charge(u32 cpu, u64 now);
-    void leave(u32 cpu, State state);
-    void begin(u32 cpu, SchedulerEntity& entity, u64 now);
+    void leave(Core& core, u32 cpu, State state);
+    void begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now);
     void refill(SchedulerEntity& entity, u64 now) const;
     i64 burst_of(SchedulerEntity const& entity) const;
     bool throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now);
@@ -189,7 +189,7 @@ private:
     u64 deadline(Core& core, u32 cpu, u64 now);
     u64 idle_deadline(Core& core, u32 cpu);
     bool may_nap(Core const& core, u32 cpu) const;
-    bool is_anybody_waiting() const; // no lock needed
+    bool is_anybody_waiting(Core const* but) const; // in other queues than this one; no lock needed
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
     Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
@@ -203,6 +203,7 @@ private:
         bool has_left = false;
     };
     Settled settle(u32 cpu, u64 now);
+    void choose_at_once(Core& core, u32 cpu, u64 now, Settled& result); // lock
     Decision choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left);
 
     // kernel/src/scheduler_balance.cpp; without locks unless said otherwise
