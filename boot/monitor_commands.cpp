@@ -188,6 +188,9 @@ void Monitor::vm_show(Words const& arguments) {
         terminal_.write("no cap\n");
     else
         lib::format(terminal_, "cap {} %\n", vm.placement.share.cap);
+    if (vm.wake_ups.count != 0)
+        lib::format(terminal_, "waited for a CPU after {} wake-ups: {} us on average, {} us at most\n",
+                    vm.wake_ups.count, vm.wake_ups.total / vm.wake_ups.count / 1'000, vm.wake_ups.longest / 1'000);
     if (vm.last_end.empty()) return terminal_.write("it has not ended yet\n");
     lib::format(terminal_, "ended last: {}\n", vm.last_end);
     if (vm.crash_dump.empty()) return;

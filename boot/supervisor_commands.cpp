@@ -47,6 +47,7 @@ VmStatus Supervisor::vm_status(u32 vm) {
     auto const figures = slot.machine->figures();
     status.run_time = figures.run_time;
     status.cpu_time = figures.cpu_time;
+    status.wake_ups = figures.wake_ups;
     status.exits = figures.exits;
     return status;
 }

@@ -101,8 +101,14 @@ VmFigures VirtualMachine::figures() {
     VmFigures figures;
     figures.run_time = kernel::now() - started_at_;
     u64 nanos = 0;
-    for (auto const& runner : runners_)
-        if (runner) nanos += kernel::scheduler().used(*runner, kernel::now().value);
+    for (auto const& runner : runners_) {
+        if (!runner) continue;
+        nanos += kernel::scheduler().used(*runner, kernel::now().value);
+        auto const latency = runner->wake_latency();
+        figures.wake_ups.count += latency.count;
+        figures.wake_ups.total += latency.total;
+        figures.wake_ups.longest = std::max(figures.wake_ups.longest, latency.longest);
+    }
     figures.cpu_time = {nanos};
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         for (unsigned reason = 0; reason < vm::exit_reason_count; reason++)

@@ -134,10 +134,23 @@ SchedulerEntity* Scheduler::preemptor(Core& core, u32 cpu) {
 
 // --- One CPU's turn
 
+void Scheduler::note_wake_latency(SchedulerEntity& entity, u64 now) {
+    u64 const waited = now > entity.woken_at_ ? now - entity.woken_at_ : 0; // clocks of two CPUs may differ by a few ns
+    entity.woken_at_ = 0;
+    auto const add = [](std::atomic<u64>& sum, u64 value) { // under the core's lock: nobody else writes
+        sum.store(sum.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);
+    };
+    add(entity.wake_count_, 1);
+    add(entity.wake_total_, waited);
+    if (waited > entity.wake_longest_.load(std::memory_order_relaxed))
+        entity.wake_longest_.store(waited, std::memory_order_relaxed);
+}
+
 void Scheduler::begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now) {
     CpuState& state = cpus_[cpu];
     entity.state_ = State::Running;
     entity.wake_pending_ = false;
+    if (entity.woken_at_ != 0) note_wake_latency(entity, now);
     state.current = &entity;
     state.picked_at = state.charged_at = now;
     state.slice_end = now + slice_of(entity);

@@ -187,6 +187,7 @@ void Scheduler::wake(SchedulerEntity& entity, u64 now) {
             from = &home.core();
             place = find_place(entity, *from, kicks);
             is_done = place.core == from;
+            entity.woken_at_ = now;
             if (is_done) put_at(place, entity, now, kicks);
         }
         if (is_done) break;

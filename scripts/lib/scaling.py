@@ -43,7 +43,7 @@ def measure(kind, vms, cpus):
 def chart(title, what, points, columns):
     """A plot that Markdown viewers draw; the table above it has the numbers."""
     lines = ["```mermaid", "xychart-beta", f'    title "{title}"', f'    x-axis "{what}" [{", ".join(str(point) for point in points)}]',
-             '    y-axis "instructions" 0 --> ' + str(max(max(column.values()) for column in columns) * 12 // 10)]
+             '    y-axis "instructions" 0 --> ' + str(max(column[name] for column in columns for name in OPERATIONS) * 12 // 10)]
     lines += [f"    line [{', '.join(str(column[name]) for column in columns)}]" for name in OPERATIONS]
     return "\n".join([*lines, "```"])
 

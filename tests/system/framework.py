@@ -53,6 +53,8 @@ class Case:
 def system_test(backend=None, limit=400, quick=False, guest_only=False, why=""):
     """backend: None for VT-x in Bochs and AMD-V in QEMU, "bochs" or "qemu" for one of them, or names of platforms; what is left
     out needs a why. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
+    assert backend is None or why, "say why it does not run on every backend"
+
     def mark(function):
         platforms = SHORT[backend] if backend in SHORT else (backend,) if isinstance(backend, str) else tuple(backend)
         native = platforms if guest_only is True else tuple(guest_only or ())

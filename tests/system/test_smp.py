@@ -74,13 +74,13 @@ def spinners(*machines, cpus=1):
     text = "".join(f'[vm.{name}]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "spin={instructions // 2}"\n{keys}\n'
                    for name, keys, instructions in machines)
     modules = {"vms.toml": text.encode(), "bench.elf": ROOT / "build/release/tests/guest/bench.elf"}
-    with boot(modules, kind="qemu", deterministic=True, cpus=cpus) as console:
+    with boot(modules, kind="qemu", deterministic=True, cpus=cpus, memory=1024) as console:
         check_power_off(console)
         exits = {name.decode(): int(count) for name, count in re.findall(rb"vm (\w+): (\d+) exits:", console.seen)}
         return {name: (seconds, exits[name]) for name, _, seconds in verdict.ended_vms(bytes(console.seen))}
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="needs the exact time of -icount, and seconds of work")
 def weights_divide_a_cpu():
     """Who has twice the weight has twice the work: all end together."""
     second = 1_000_000_000
@@ -91,13 +91,22 @@ def weights_divide_a_cpu():
     assert (max(times) - min(times)) / max(times) < 0.02, found
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="needs the exact time of -icount, and seconds of work")
+def nobody_starves_among_eight():
+    """Eight busy VMs of the same weight on one CPU: each has an eighth of it all the time, so that all end together."""
+    found = spinners(*[(f"vm{i}", "", 125_000_000) for i in range(8)])
+    times = [seconds for seconds, _ in found.values()]
+    assert len(times) == 8 and min(times) > 0.9, found
+    assert max(times) - min(times) < 0.02 * max(times) + 0.01, found
+
+
+@system_test(backend="qemu", why="needs the exact time of -icount, and seconds of work")
 def caps_are_held():
     found = spinners(("capped", "share = { cap = 25 }", 250_000_000))
     assert abs(found["capped"][0] - 1) < 0.02, found
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="needs the exact time of -icount, and seconds of work")
 def busy_guest_on_its_own_cpu_never_exits():
     """A second more of work, not one exit more."""
     exits = [spinners(("own", "exclusive = true\ncpus = [1]", work), cpus=2)["own"] for work in (100_000_000, 1_100_000_000)]
@@ -105,7 +114,7 @@ def busy_guest_on_its_own_cpu_never_exits():
     assert exits[1][1] == exits[0][1], exits
 
 
-@system_test(backend="qemu")
+@system_test(backend="qemu", why="needs the exact time of -icount, and seconds of work")
 def clock_is_right_after_a_pause():
     """A minute of the machine's time; a second VM whose timer ticks makes it pass, as an idle machine's clock jumps from event to event."""
     text = description.default(256, 2, guest.COMMAND_LINE) + \

@@ -3,6 +3,7 @@
 // tests have another. All of it in the run loop of CPU 0.
 #include <array>
 #include <kernel/console.hpp>
+#include <kernel/scheduler.hpp>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
 #include <vm/exit_times.hpp>
@@ -16,8 +17,9 @@ using lib::u32;
 using lib::u64;
 
 struct VmFigures {
-    Nanos run_time{}; // since its start
-    Nanos cpu_time{}; // of all vCPUs
+    Nanos run_time{};               // since its start
+    Nanos cpu_time{};               // of all vCPUs
+    kernel::WakeLatency wake_ups{}; // of all vCPUs; ns
     std::array<u64, vm::exit_reason_count> exits{};
 };
 

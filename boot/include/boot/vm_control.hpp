@@ -3,6 +3,7 @@
 // boot CPU, never in an interrupt.
 #include <array>
 #include <expected>
+#include <kernel/scheduler.hpp>
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <vm/exit_times.hpp>
@@ -40,6 +41,7 @@ struct VmStatus {
     // Since its start; 0 while it does not run.
     Nanos run_time{};
     Nanos cpu_time{}; // all vCPUs together
+    kernel::WakeLatency wake_ups{};
     std::array<u64, vm::exit_reason_count> exits{};
     bool has_console = false;    // what is typed goes there
     u32 starts = 0;              // how often it has been started

@@ -33,6 +33,11 @@ struct ScheduleSettings {
     bool is_exclusive = false; // has a CPU (and with SMT a core) to itself, without a tick
 };
 
+// How long an entity waited for a CPU after its wake-ups. Those that found it napping on its CPU are not among them.
+struct WakeLatency {
+    u64 count, total, longest; // ns
+};
+
 struct QueueTag;
 struct AllTag;
 
@@ -45,6 +50,10 @@ public:
     // CPU time it has had, in ns, up to the last decision about it.
     u64 used() const { return used_.load(std::memory_order_relaxed); }
     ScheduleSettings const& settings() const { return settings_; }
+    WakeLatency wake_latency() const {
+        return {wake_count_.load(std::memory_order_relaxed), wake_total_.load(std::memory_order_relaxed),
+                wake_longest_.load(std::memory_order_relaxed)};
+    }
 
 private:
     friend class Scheduler;
@@ -62,7 +71,9 @@ private:
     i64 budget_ = 0;    // ns it may run before it is throttled; only with a cap
     u64 budget_at_ = 0; // when `budget_` was right
     u64 resume_at_ = 0; // Throttled
+    u64 woken_at_ = 0;  // 0: it has run since, or was not woken
     std::atomic<u64> used_{0};
+    std::atomic<u64> wake_count_{0}, wake_total_{0}, wake_longest_{0};
 };
 
 struct Decision {
@@ -174,6 +185,7 @@ private:
     // kernel/src/scheduler.cpp; with the lock of the core(s) held unless said otherwise
     void charge(u32 cpu, u64 now);
     void leave(Core& core, u32 cpu, State state);
+    static void note_wake_latency(SchedulerEntity& entity, u64 now);
     void begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now);
     void refill(SchedulerEntity& entity, u64 now) const;
     i64 burst_of(SchedulerEntity const& entity) const;

@@ -341,6 +341,12 @@ TEST(Scheduler, RareSleeperRunsWithinAMillisecondAmongBusyOnes) {
     sleeper.longest_wait = 0;
     machine.run_for(5 * second);
     EXPECT_LE(sleeper.longest_wait, 2 * ms);
+    auto const told = sleeper.entity.wake_latency();
+    EXPECT_GT(told.count, 100U);
+    EXPECT_LE(told.total / told.count, 2 * ms); // the first second among them
+    EXPECT_GE(told.longest, sleeper.longest_wait);
+    EXPECT_GT(told.total, 0U);
+    EXPECT_LE(told.total, told.count * told.longest);
 }
 
 TEST(Scheduler, WakingOftenEarnsNothing) {

@@ -258,6 +258,10 @@ TEST_F(MonitorTest, ShowsHowAVmEnded) {
     vms.vms[1].starts = 1;
     EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 1 time\ncpus any, shared, weight 100, no cap\n"
                                  "ended last: crash: triple fault\nthe last crash:\nrip 0x1234\n");
+    vms.vms[1].last_end = {};
+    vms.vms[1].wake_ups = {4, 10'000, 7'000};
+    EXPECT_NE(ask("vm show db").find("waited for a CPU after 4 wake-ups: 2 us on average, 7 us at most\n"),
+              std::string::npos);
 }
 
 TEST_F(MonitorTest, ShowsHowLongExitsTake) {
