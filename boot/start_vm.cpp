@@ -60,8 +60,9 @@ bool VirtualMachine::find_modules() {
 bool VirtualMachine::begin() {
     u64 const begin = lib::x86::rdtsc();
     ticks_zeroing_ = 0;
-    free_before_ = kernel::memory_use().free;
+    u64 const free_before = kernel::memory_use().free;
     if (!find_modules() || !build()) return false;
+    taken_ = free_before - std::min(kernel::memory_use().free, free_before);
     ticks_building_ = lib::x86::rdtsc() - begin;
     return true;
 }
@@ -74,17 +75,18 @@ ManagedVm::Progress VirtualMachine::go_on() {
     ticks_zeroing_ += scrubbed - begin;
     lib::x86::take_interrupts();
     if (!is_clean) return Progress::More;
+    u64 const free_before = kernel::memory_use().free; // other VMs may have been started since begin()
     if (!load() || !schedule()) return Progress::Failed;
     started_at_ = kernel::now();
     vm_->start();
     kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
     ticks_building_ += lib::x86::rdtsc() - scrubbed;
     auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
-    u64 const taken = free_before_ - std::min(kernel::memory_use().free, free_before_);
+    taken_ += free_before - std::min(kernel::memory_use().free, free_before);
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{} ({} us beside {} us of zeroing; {} KiB of Mullion's)", name(),
                      description_.memory / lib::MiB, description_.vcpus, description_.vcpus == 1 ? "" : "s",
                      micros(ticks_building_), micros(ticks_zeroing_),
-                     (taken - std::min(description_.memory, taken)) / lib::KiB);
+                     (taken_ - std::min(description_.memory, taken_)) / lib::KiB);
     return Progress::Started;
 }
 

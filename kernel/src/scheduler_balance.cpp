@@ -92,8 +92,9 @@ void Scheduler::balance(u32 cpu) {
 // An idle CPU that may run the entity, no longer marked idle: the caller must kick it. `none`: there is none.
 u32 Scheduler::claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core) {
     for (bool const is_preferred : {true, false}) {
-        for (u32 word = 0; word < idle_.size(); word++) {
-            u64 bits = idle_[word].load(std::memory_order_seq_cst);
+        for (u32 word = 0; word <= (cpu_count_ - 1) / 64; word++) {
+            // Most that idle on a machine of pinned vCPUs are not for this one.
+            u64 bits = idle_[word].load(std::memory_order_seq_cst) & entity.settings_.allowed.word(word);
             while (bits != 0) {
                 u32 const cpu = word * 64 + static_cast<u32>(std::countr_zero(bits));
                 bits &= bits - 1;

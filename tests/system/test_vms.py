@@ -3,7 +3,7 @@ import random
 import re
 import time
 
-from framework import ROOT, Skip, boot, check_power_off, guest, system_test
+from framework import ROOT, Skip, boot, check_power_off, guest, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
@@ -312,3 +312,16 @@ def memory_is_of_the_node_of_the_cores():
         console.expect("vm far ended")
         console.send("poweroff now\r")
         console.until_end(60)
+
+
+@system_test(backend="qemu", why="ten minutes of the machine's time pass at once only where -icount skips what is idle")
+def clocks_of_guests_do_not_drift():
+    """Each ends after ten minutes by its own clock, which it looks at 18 times a second; the second shares its CPU with one that is busy."""
+    text = (small("alone", "interval=60000 quit=10", cpus='"0"', console='"none"') + small("crowded", "interval=60000 quit=10", cpus='"1"', console='"none"')
+            + small("busy", "interval=60000 does=work quit=1", cpus='"1"', console='"none"'))
+    with boot_small(text, cpus=2, deterministic=True) as console:
+        check_power_off(console, 300)
+        ran = {name: seconds for name, _, seconds in verdict.ended_vms(bytes(console.seen))}
+        assert set(ran) == {"alone", "crowded", "busy"}, ran
+        # A line is late by less than one look.
+        assert 600 <= ran["alone"] < 600 + 10 / 18.2 and abs(ran["crowded"] - ran["alone"]) < 0.005, ran

@@ -154,7 +154,7 @@ private:
     u32 piece_count_ = 0;
     Nanos started_at_{};
     u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
-    u64 free_before_ = 0;                        // of the machine's memory
+    u64 taken_ = 0;                              // of the machine's memory, for its start
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
     std::atomic<bool> is_held_{false};       // vCPUs may not run
     bool is_paused_ = false;                 // devices stand still

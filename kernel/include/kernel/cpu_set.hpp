@@ -25,6 +25,8 @@ public:
     constexpr void add(lib::u32 cpu) { words_[cpu / 64] |= lib::u64{1} << cpu % 64; }
     constexpr void remove(lib::u32 cpu) { words_[cpu / 64] &= ~(lib::u64{1} << cpu % 64); }
     constexpr bool has(lib::u32 cpu) const { return cpu < max_cpus && (words_[cpu / 64] >> cpu % 64 & 1) != 0; }
+    // CPUs 64 * index and up, one bit each.
+    constexpr lib::u64 word(std::size_t index) const { return words_[index]; }
     constexpr bool is_empty() const {
         lib::u64 any = 0;
         for (auto const word : words_)
