@@ -87,10 +87,13 @@ def whole_tour():
         console.expect("console of linux")
         assert console.command("sleep 1; echo awake") == "awake"
         took = guest_seconds(console) - before
+        clock = console.command("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         console.send(SWITCH)
         console.expect(MONITOR)
         passed = run_seconds(console) - began
-        assert paused + 1 <= took <= passed + 3, (took, passed, paused)  # the guest's clock has gone on
+        # Linux that has given up its TSC, as QEMU's clocks on a busy computer make it, counts by the PM timer, which wraps in 4.7 s.
+        if clock == "tsc":
+            assert paused + 1 <= took <= passed + 3, (took, passed, paused)  # the guest's clock has gone on
         console.send("vm reset linux\r")
         console.expect("vm linux: started")
         console.send("vm kill linux\r")

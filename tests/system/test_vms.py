@@ -63,7 +63,9 @@ def example(seconds, **options):
         assert shell(console, "shared", "hostname") == "shared"
         open_monitor(console)
         go_to(console, "ticker")
-        console.expect(r"ticker: \d+ ms, [1-9]\d* rounds", seconds)
+        console.expect(r"ticker: \d+ ms, [1-9]\d* rounds\r?\n", seconds)
+        open_monitor(console)
+        go_to(console, "shared")  # who is quiet: the ticker's lines would stand among the monitor's
         open_monitor(console)
         rows = ask(console, "cpu")
         assert [row(rows, cpu)[3] for cpu in "123"][:2] == ["owner", "owner"], rows
@@ -77,18 +79,13 @@ def example(seconds, **options):
         console.send("poweroff\n")
         console.expect("vm shared ended: poweroff", seconds)
         open_monitor(console)
-        ask(console, "vm stop ticker")
+        console.send("vm stop ticker\r")
         console.expect("vm ticker ended: poweroff", seconds)
         console.send(SWITCH)
         check_power_off(console, seconds)
 
 
-@system_test(backend="qemu", why="on VT-x it is two_linuxes_and_a_ticker_on_vmx")
-def two_linuxes_and_a_ticker():
-    example(120, kind="qemu")
-
-
-@system_test(backend="bochs", limit=900, why="on AMD-V it is two_linuxes_and_a_ticker")
+@system_test(backend="bochs", limit=900, why="QEMU with CPUs in parallel lost an IPI now and then (docs/CAVEATS.md), with -icount it takes very long")
 def two_linuxes_and_a_ticker_on_vmx():
     example(500)
 
@@ -125,7 +122,7 @@ tell.count = 0
 
 @system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def mistakes_refuse_only_the_vms_that_make_them():
-    description = (small("good", "interval=200") + small("missing_cpu", cpus='"2,4"') + small("own", cpus='"1-2"', vcpus="2", exclusive="true")
+    description = (small("good", "interval=3000") + small("missing_cpu", cpus='"2,4"') + small("own", cpus='"1-2"', vcpus="2", exclusive="true")
                    + small("overlaps", cpus='"2-3"', exclusive="true") + small("mullions", cpus='"0"', exclusive="true")
                    + small("too_many", cpus='"3"', vcpus="2", exclusive="true") + small("all_that_is_left", vcpus="2", exclusive="true")
                    + small("nowhere", cpus='"1"') + small("huge", memory='"900G"') + small("good") + small("typo", vcpu="1"))
@@ -140,7 +137,7 @@ def mistakes_refuse_only_the_vms_that_make_them():
                            ("second good", r"\[vm.good\]: expected a new name"),
                            ("typo", r"vcpu: expected a known key, .*did you mean vcpus\?")):
             expect_anywhere(console, r"vms.toml:\d+: " + what)
-        console.expect(r"ticker: \d+ ms", 60)
+        console.expect(r"ticker: \d+ ms, \d+ rounds\r?\n", 60)
         open_monitor(console)
         found = states(console)
         assert found == {"good": "running", "own": "running", "huge": "off", **dict.fromkeys(
@@ -153,21 +150,19 @@ def mistakes_refuse_only_the_vms_that_make_them():
 
 @system_test(backend="qemu", why="so many boots take Bochs many minutes")
 def a_crash_stops_that_vm_alone():
-    description = small("steady", "interval=100") + small("once", "crash=1 interval=100") + \
+    description = small("steady", "interval=3000") + small("once", "crash=1 interval=100") + \
         small("again", "crash=0", restart='"always"', console='"none"')
     with boot_small(description) as console:
         expect_anywhere(console, r"vm once ended: crash: triple fault on vCPU 0")
         expect_anywhere(console, r"vm again: ended within 10 s of its start; is started again in 1 s")
         expect_anywhere(console, r"vm again: ended within 10 s of its start; is started again in 4 s")
-        console.expect(r"ticker: \d+ ms", 60)
+        console.expect(r"ticker: \d+ ms, \d+ rounds\r?\n", 60)
         open_monitor(console)
-        found = states(console)
-        assert found["steady"] == "running" and found["once"] == "off" and found["again"] in ("waiting", "starting", "running"), found
+        tell(console, "vm kill again")  # what is logged of its starts would stand among the answers
+        assert states(console) == {"steady": "running", "once": "off", "again": "off"}
         text = ask(console, "vm show once")
         assert re.search(r"ended last: crash: triple fault on vCPU 0", text) and re.search(r"rip", text, re.I), text
         assert int(re.search(r"started (\d+) times", ask(console, "vm show again")).group(1)) >= 3
-        ask(console, "vm kill again")
-        assert states(console)["again"] == "off"
         assert ask(console, "vm stop again").startswith("again is off")
         console.send("vm start once\r")
         console.expect(r"vm once: started", 60)
@@ -320,7 +315,7 @@ def clocks_of_guests_do_not_drift():
     text = (small("alone", "interval=60000 quit=10", cpus='"0"', console='"none"') + small("crowded", "interval=60000 quit=10", cpus='"1"', console='"none"')
             + small("busy", "interval=60000 does=work quit=1", cpus='"1"', console='"none"'))
     with boot_small(text, cpus=2, deterministic=True) as console:
-        check_power_off(console, 300)
+        check_power_off(console, 380)
         ran = {name: seconds for name, _, seconds in verdict.ended_vms(bytes(console.seen))}
         assert set(ran) == {"alone", "crowded", "busy"}, ran
         # A line is late by less than one look.
