@@ -133,7 +133,7 @@ def mistakes_refuse_only_the_vms_that_make_them():
                            ("mullions", "cpus: expected processors other than 0, where Mullion"),
                            ("too_many", "cpus: expected at least 2 processors"),
                            ("all_that_is_left", "exclusive: expected at most 1 vcpus"),
-                           ("nowhere", "cpus: expected a processor that no other VM has to itself"),
+                           ("nowhere", "cpus: expected a processor of a core that no other VM has to itself"),
                            ("huge", r"memory: expected at most \d+ MiB"),
                            ("second good", r"\[vm.good\]: expected a new name"),
                            ("typo", r"vcpu: expected a known key, .*did you mean vcpus\?")):
