@@ -94,6 +94,7 @@ inline void Vcpu::fetch_virtual_tpr() {
     if (now == virtual_tpr_) [[likely]]
         return;
     virtual_tpr_ = now;
+    if (avic_mode_ != AvicMode::Off) return; // the page has it, with the sub-class
     apic().set_task_priority(static_cast<u8>(now << 4));
 }
 
@@ -334,6 +335,10 @@ void Vcpu::put_off_event() {
         if (exit.length == 0) return undecodable();
         break;
     }
+    case exit_code::AVIC_INCOMPLETE_IPI: incomplete_ipi_exit(); return After::Enter;
+    case exit_code::AVIC_NOACCEL:
+        if (!unaccelerated_exit(exit)) return After::Enter;
+        break;
     case exit_code::RDPMC:
     case exit_code::RSM: exit.reason = ExitReason::Privileged; break;
     case exit_code::VMRUN:
@@ -358,7 +363,7 @@ void Vcpu::put_off_event() {
                                                          exit_code::name(code), rip()));
     }
     }
-    if (has_event_ && exit.reason == ExitReason::MemoryFault) {
+    if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
         return stop(vm::EndReason::Crash,
                     "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
