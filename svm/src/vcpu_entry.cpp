@@ -56,9 +56,7 @@ Vcpu::After Vcpu::before_entry() {
 
 [[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
-    u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
-    handle_requests(requests);
-    u32 const now = requests | requests_.exchange(0, std::memory_order_acq_rel); // what those caused
+    u32 const now = take_requests();
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;

@@ -41,6 +41,11 @@ def two_vcpus_on_eight_cpus():
     run_smp(2, 8, deterministic=True)
 
 
+@system_test(backend="qemu", why="Bochs runs one CPU at a time")
+def guest_of_four_cpus_in_parallel():
+    run_smp(4, 4, kind="qemu")
+
+
 @system_test(backend="qemu", why="Linux on four CPUs takes Bochs many minutes")
 def linux_uses_and_unplugs_its_cpus():
     with boot_linux(command=LOAD_AND_HOTPLUG, vcpus=4, cpus=4, kind="qemu", deterministic=True, memory=256) as console:
