@@ -70,8 +70,8 @@ inline constexpr u32 eoi_bitmap = 1U << 5;
 inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
+inline constexpr u32 look_again = 1U << 9;   // not running, or an NMI waits: prepare the next entry with care
 inline constexpr u32 destination = 1U << 10; // LDR, DFR or SVR of the APIC changed
-inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
 inline constexpr u32 handled = nmi | timer | init | sipi; // by Vcpu::take_requests()
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
