@@ -121,11 +121,11 @@ bool Vcpu::deliver_by_avic(bool& woken) {
     return true;
 }
 
-void Vcpu::post_to_hardware(u8 vector) {
+void Vcpu::post_to_hardware(u8 vector, vm::TriggerMode trigger) {
     u32 const offset = (vector / 32U) * 16, mask = vm::ApicPage::vector_bit(vector);
-    // Errors, and a vector that was level-triggered last, whose bit in TMR is the owner's, are not for the CPU.
+    // Errors and what is or was level-triggered, whose bit in TMR is the owner's, are not for the CPU.
     bool const was_level = (apic_page_.shared(reg::TMR + offset).load(std::memory_order_relaxed) & mask) != 0;
-    if (vector < first_vector || was_level) return vm::Vcpu::post_to_hardware(vector);
+    if (trigger == vm::TriggerMode::Level || vector < first_vector || was_level) return post_to_owner(vector, trigger);
     apic_page_.shared(reg::IRR + offset).fetch_or(mask, std::memory_order_seq_cst);
     notify_posted();
 }
@@ -180,6 +180,19 @@ void Vcpu::incomplete_ipi_exit() {
         notify_targets(control().exit_info_1);
     else
         send_by_software(control().exit_info_1);
+}
+
+[[gnu::noinline]] Vcpu::After Vcpu::avic_exit(u32 code) {
+    if (code == exit_code::AVIC_INCOMPLETE_IPI) {
+        incomplete_ipi_exit();
+        return After::Enter;
+    }
+    Exit exit{};
+    if (!unaccelerated_exit(exit)) return After::Enter;
+    if (has_event_ && exit.reason == ExitReason::ApicAccess)
+        return stop(vm::EndReason::Crash,
+                    "an interrupt's delivery touched the APIC: the guest's IDT or stack is there");
+    return finish(vm::route(*this, exit), exit);
 }
 
 // True when `exit` is for the router; else it is dealt with.

@@ -277,6 +277,7 @@ void Vcpu::put_off_event() {
         x86::take_interrupts(); // it still waits: its handler runs here
         return After::Enter;
     }
+    if (code == exit_code::AVIC_INCOMPLETE_IPI || code == exit_code::AVIC_NOACCEL) return avic_exit(code);
     Exit exit{};
     switch (code) {
     case exit_code::NPF: {
@@ -335,10 +336,6 @@ void Vcpu::put_off_event() {
         if (exit.length == 0) return undecodable();
         break;
     }
-    case exit_code::AVIC_INCOMPLETE_IPI: incomplete_ipi_exit(); return After::Enter;
-    case exit_code::AVIC_NOACCEL:
-        if (!unaccelerated_exit(exit)) return After::Enter;
-        break;
     case exit_code::RDPMC:
     case exit_code::RSM: exit.reason = ExitReason::Privileged; break;
     case exit_code::VMRUN:
@@ -363,7 +360,7 @@ void Vcpu::put_off_event() {
                                                          exit_code::name(code), rip()));
     }
     }
-    if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
+    if (has_event_ && exit.reason == ExitReason::MemoryFault) {
         return stop(vm::EndReason::Crash,
                     "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }

@@ -109,8 +109,9 @@ void Vcpu::disarm_timer() {
 }
 
 // Posted interrupts: the CPU takes them from apic().pending() when it is told by vectors::notify.
-void Vcpu::post_to_hardware(u8 vector) {
-    if (!apic().post(vector, vm::TriggerMode::Edge)) return;
+void Vcpu::post_to_hardware(u8 vector, vm::TriggerMode trigger) {
+    if (trigger == vm::TriggerMode::Level) return post_to_owner(vector, trigger);
+    if (!apic().post(vector, trigger)) return;
     u32 const where = running_on_.load(std::memory_order_acquire);
     if (where == ~0U || where == kernel::this_cpu().index) return post(vm::request::interrupt);
     // Should it leave the guest meanwhile, run() or has_wake_event() finds what was posted.

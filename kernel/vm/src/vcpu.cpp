@@ -115,13 +115,12 @@ void Vcpu::post(u32 requests) {
 }
 
 void Vcpu::post_interrupt(u8 vector, TriggerMode trigger) {
-    if (trigger == TriggerMode::Edge && takes_posted_.load(std::memory_order_relaxed)) return post_to_hardware(vector);
-    if (apic_.post(vector, trigger)) post(request::interrupt);
+    if (takes_posted_.load(std::memory_order_relaxed)) [[unlikely]]
+        return post_to_hardware(vector, trigger);
+    post_to_owner(vector, trigger);
 }
 
-void Vcpu::post_to_hardware(u8 vector) {
-    if (apic_.post(vector, TriggerMode::Edge)) post(request::interrupt);
-}
+void Vcpu::post_to_hardware(u8 vector, TriggerMode trigger) { post_to_owner(vector, trigger); }
 
 void Vcpu::interrupt_pending(LocalApic&) { requests_.fetch_or(request::interrupt, std::memory_order_relaxed); }
 

@@ -58,7 +58,7 @@ public:
     Vmcb& vmcb_for_tests() { return *vmcb_; }
 
 protected:
-    void post_to_hardware(u8 vector) override;
+    void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
 
 private:
     // What the guest keeps in registers that the VMCB does not hold.
@@ -156,6 +156,7 @@ private:
     void notify_posted();
     void notify_targets(u64 icr);
     void send_by_software(u64 icr);
+    After avic_exit(u32 code);
     void incomplete_ipi_exit();
     bool unaccelerated_exit(vm::Exit& exit);
 

@@ -65,7 +65,7 @@ public:
     void print_state(lib::TextSink& sink) override;
 
 protected:
-    void post_to_hardware(u8 vector) override;
+    void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
 
 private:
     static u64 gpr_offset() {

@@ -220,10 +220,15 @@ protected:
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
     CpuidRegs features_{};
-    // Edge interrupts are for post_to_hardware(): the CPU takes them by itself while the guest runs.
+    // Interrupts are for post_to_hardware(): the CPU takes those that are edge-triggered by itself while the guest
+    // runs.
     std::atomic<bool> takes_posted_{false};
-    virtual void post_to_hardware(u8 vector); // from any CPU
-    std::atomic<u32> running_on_{~0U};        // index of the CPU while in run()
+    virtual void post_to_hardware(u8 vector, TriggerMode trigger); // from any CPU
+    // The CPU that runs the vCPU does the rest, before the next entry.
+    void post_to_owner(u8 vector, TriggerMode trigger) {
+        if (apic_.post(vector, trigger)) post(request::interrupt);
+    }
+    std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
     std::array<u64, exit_reason_count> exit_counts_{};
