@@ -168,18 +168,21 @@ TEST_F(OldAvicIpiTest, TheErratumDoesNotKeepUsFromIt) {
     EXPECT_EQ(doorbells(), std::vector<u64>{host_apic_id});
 }
 
+// The table does not say that the target runs, so the sender, on the other CPU, exits.
 TEST_F(OldAvicIpiTest, TheExitForARunningTargetRingsToo) {
     current = 1;
     run({{.code = exit_code::INTR, .before = [&](svm::Vmcb&) {
-              // vCPU 0 sends from the other CPU, whose exit we play: the table does not say that the target runs.
-              current = 0;
-              auto const exit = send(to(1, 0x56));
-              current = 1;
-              ASSERT_TRUE(exit);
-              on_other_cpu([&] { vcpu_at(1).post_interrupt(0x57, vm::TriggerMode::Edge); });
+              on_other_cpu([&] {
+                  ASSERT_TRUE(backend->enable_on_this_cpu());
+                  current = 0;
+                  EXPECT_TRUE(send_with_exit(to(1, 0x56)));
+                  vcpu().unload();
+                  current = 1;
+              });
           }}});
     EXPECT_EQ(doorbells(), std::vector<u64>{host_apic_id});
     EXPECT_TRUE(has(1, 0x56));
+    EXPECT_TRUE(woken.empty());
 }
 
 TEST_F(AvicIpiTest, ACpuThatNoDoorbellNamesIsKicked) {

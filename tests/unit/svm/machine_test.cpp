@@ -152,7 +152,7 @@ void SvmMachine::enter() {
         block.control.exit_code = exit_code::INTR;
         return;
     }
-    Exit const& exit = script_[next_++];
+    Exit const exit = script_[next_++]; // a copy: what it calls may run another vCPU
     take_virtual_interrupt(block, exit.code);
     block.control.exit_code = exit.code;
     block.control.exit_info_1 = exit.info_1;
