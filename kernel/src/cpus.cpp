@@ -61,18 +61,19 @@ void cancel_timer(Timer& timer) {
 
 void run_timers() {
     TimerQueue& queue = this_cpu().timers;
-    for (unsigned i = 0;; i++) {
+    bool is_last = false;
+    for (unsigned i = 0; !is_last; i++) {
         Timer* due = nullptr;
         {
             Locked const locked(queue);
-            if (i < max_callbacks_per_interrupt) due = queue.pop_due(lib::x86::rdtsc());
-            if (due == nullptr) {
-                // The one that fired is over; nothing needs to be stopped.
-                if (queue.next_deadline() != TimerQueue::never) local_apic().arm_timer(queue.next_deadline());
-                return;
-            }
+            u64 const now_tsc = lib::x86::rdtsc();
+            if (i < max_callbacks_per_interrupt) due = queue.pop_due(now_tsc);
+            // What fired is over; nothing needs to be stopped. The callback arms the hardware itself for what is
+            // sooner.
+            is_last = due == nullptr || queue.next_deadline() > now_tsc;
+            if (is_last && queue.next_deadline() != TimerQueue::never) local_apic().arm_timer(queue.next_deadline());
         }
-        TimerQueue::call(*due);
+        if (due != nullptr) TimerQueue::call(*due);
     }
 }
 
