@@ -59,7 +59,7 @@ public:
 private:
     // What the guest keeps in registers that the VMCB does not hold.
     struct LoadedRegisters {
-        u64 tsc_aux, dr0, dr1, dr2, dr3;
+        u64 dr0, dr1, dr2, dr3;
     };
     // How far the guest's NMI handler has come. [amd/vol2] 15.21.8 leaves this to the hypervisor.
     enum class NmiState : u8 {
@@ -154,7 +154,8 @@ private:
     u64 nmi_iret_rip_ = 0;
     u32 undecodable_in_a_row_ = 0;
     vm::FpuState fpu_;
-    LoadedRegisters saved_{};
+    LoadedRegisters saved_{}; // while it is not loaded
+    u64 tsc_aux_ = 0;         // always right: writes exit
 };
 
 // What each CPU that runs guests needs.
@@ -162,6 +163,8 @@ struct CpuState {
     AsidPool asids;
     GuestPresence presence;
     Vcpu* loaded = nullptr;
+    u64 tsc_aux = 0;           // what its registers hold
+    u64 xcr0 = 0;              // while nobody is loaded; 0: not known
     HostPhys host_area{};      // what VMLOAD brings back: FS, GS, TR, LDTR and the MSRs beside them
     HostPhys host_save_area{}; // VM_HSAVE_PA
 };
