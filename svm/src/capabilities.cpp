@@ -37,6 +37,14 @@ constexpr Word words[] = {
 
 constexpr bool has(u32 word, u32 number) { return (word >> number & 1) != 0; }
 
+// The CPU is QEMU's TCG: its signature, "TCGTCGTCGTCG".
+bool is_tcg() {
+    constexpr u32 hypervisor = 31, signature_leaf = 0x4000'0000;
+    if (!has(x86::cpuid(1).ecx, hypervisor)) return false;
+    auto const leaf = x86::cpuid(signature_leaf);
+    return leaf.ebx == 0x5447'4354 && leaf.ecx == 0x4354'4743 && leaf.edx == 0x4743'5447;
+}
+
 } // namespace
 
 bool Disabled::parse(std::string_view text) {
@@ -93,7 +101,8 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
                         .has_pause_threshold = has(svm.edx, pause_threshold) && !disabled.pause_filter,
                         .has_pages_2m = !disabled.large_pages,
                         .has_pages_1g = has(extended.edx, pages_1g) && !disabled.large_pages,
-                        .has_tsc_aux = has(extended.edx, rdtscp)};
+                        .has_tsc_aux = has(extended.edx, rdtscp),
+                        .repeats_interrupts = is_tcg()};
 }
 
 void Capabilities::describe(lib::TextSink& sink) const {
@@ -109,6 +118,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(has_pages_2m, "2M-pages");
     word(has_pages_1g, "1G-pages");
     word(has_tsc_aux, "RDTSCP");
+    if (repeats_interrupts) lib::format(sink, "; QEMU's fault: injected interrupts come twice, avoided");
     if (!std::ranges::any_of(unused, [&](Feature const& feature) { return has(features, feature.bit); })) return;
     lib::format(sink, "; not used:");
     for (Feature const& feature : unused)

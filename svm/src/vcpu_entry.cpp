@@ -54,9 +54,7 @@ Vcpu::After Vcpu::before_entry() {
 
 [[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
-    u32 const requests = requests_.exchange(0, std::memory_order_acq_rel);
-    handle_requests(requests);
-    u32 const now = requests | requests_.exchange(0, std::memory_order_acq_rel); // what those caused
+    u32 const now = take_requests();
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
@@ -106,14 +104,20 @@ void Vcpu::set_intercept(u32 code, bool on) {
     if (control().intercepts.has(code) != on) changing(clean::intercepts).control.intercepts.set(code, on);
 }
 
-// A virtual interrupt that never arrives: its intercept says that the guest could take one now.
-void Vcpu::set_interrupt_window(bool on) {
-    if (has_interrupt_window_ == on) return;
-    has_interrupt_window_ = on;
-    InterruptControl& interrupts = changing(clean::interrupt_control).control.interrupt_control;
-    interrupts.set<InterruptControl::VirtualIrq>(on);
-    interrupts.set<InterruptControl::IgnoreTpr>(on);
-    set_intercept(exit_code::VINTR, on);
+// What V_IRQ is for. The CPU compares V_TPR with the vector's class itself, unless IgnoreTpr says that nobody may hold
+// this one back. [amd/vol2] 15.21.4
+void Vcpu::set_virtual_interrupt(VirtualInterrupt use, u8 vector) {
+    InterruptControl interrupts{};
+    interrupts.set<InterruptControl::InterruptMasking>(true);
+    interrupts.set<InterruptControl::VirtualTpr>(virtual_tpr_);
+    interrupts.set<InterruptControl::VirtualIrq>(use != VirtualInterrupt::None);
+    interrupts.set<InterruptControl::IgnoreTpr>(use == VirtualInterrupt::Window || put_off_interrupt_ >= 0);
+    interrupts.set<InterruptControl::Priority>(static_cast<u8>(vector >> 4));
+    interrupts.set<InterruptControl::Vector>(vector);
+    virtual_interrupt_ = use;
+    if (interrupts.raw != control().interrupt_control.raw)
+        changing(clean::interrupt_control).control.interrupt_control = interrupts;
+    set_intercept(exit_code::VINTR, use == VirtualInterrupt::Window);
 }
 
 // While an interrupt waits for a lower TPR, lowering it by CR8 must exit. While one waits for anything else, a write to
@@ -126,66 +130,68 @@ void Vcpu::set_task_priority_intercept(bool on) {
     writes = static_cast<u16>(on ? writes | cr8 : writes & ~cr8);
 }
 
-void Vcpu::write_virtual_tpr() {
-    auto const priority = static_cast<u8>(apic().task_priority() >> 4);
-    if (priority == virtual_tpr_) return;
-    virtual_tpr_ = priority;
-    changing(clean::interrupt_control).control.interrupt_control.set<InterruptControl::VirtualTpr>(priority);
-}
-
-// An interrupt that the APIC does not wait with: the one put off, else the 8259 pair's when LINT0 lets it through. True
-// when it is on its way.
-bool Vcpu::inject_beside_apic() {
-    bool const has_pic = id() == 0 && vm().platform().has_pic_interrupt() && apic().accepts_pic();
-    bool const was_put_off = put_off_interrupt_ >= 0;
-    if (!was_put_off && !has_pic) return false;
-    if (has_event_ || !can_take_interrupt()) {
-        set_interrupt_window(true);
-        return false;
-    }
-    EventInfo info{};
-    info.set<EventInfo::Vector>(was_put_off ? static_cast<u8>(std::exchange(put_off_interrupt_, -1))
-                                            : vm().platform().acknowledge_pic());
-    inject(info);
-    if (was_put_off && has_pic) set_interrupt_window(true);
-    return true;
-}
-
 // Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True when
 // something arrived that ends a HLT.
 bool Vcpu::deliver_events() {
     bool woken = has_event_;
     apic().merge_posted();
     if (nmi_pending_ && deliver_nmi()) woken = true;
-    set_interrupt_window(false);
-    write_virtual_tpr();
+    virtual_tpr_ = static_cast<u8>(apic().task_priority() >> 4);
     if (deliver_interrupt()) woken = true;
     // Held back by the TPR? Then lowering it must exit.
     int const waiting = apic().highest_pending() < 0 ? apic().highest_irr() : -1;
-    set_task_priority_intercept(has_interrupt_window_ ||
-                                (waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0)));
+    bool const stands = virtual_interrupt_ != VirtualInterrupt::None && !is_takeable_;
+    set_task_priority_intercept(stands || (waiting >= 0 && (apic().task_priority() & 0xf0) >= (waiting & 0xf0)));
     return woken;
 }
 
-// True when one is on its way.
+// The interrupt put off, else the 8259 pair's when LINT0 lets it through, else the APIC's. True when the guest takes
+// one now.
 bool Vcpu::deliver_interrupt() {
-    bool const is_taken = inject_beside_apic();
+    auto const has_pic = [this] { return id() == 0 && vm().platform().has_pic_interrupt() && apic().accepts_pic(); };
     int const vector = apic().highest_pending();
-    if (is_taken) {
-        if (vector >= 0) set_interrupt_window(true);
-        return true;
+    bool pic = has_pic();
+    is_takeable_ = can_take_interrupt() && !has_event_;
+    if (pic && put_off_interrupt_ < 0 && is_takeable_) {
+        put_off_interrupt_ = vm().platform().acknowledge_pic();
+        pic = has_pic();
     }
-    if (vector < 0) return false;
-    if (has_event_ || !can_take_interrupt()) {
-        set_interrupt_window(true);
+    bool const is_put_off = put_off_interrupt_ >= 0;
+    if (is_stepping_ || (!pic && !is_put_off && vector < 0)) { // the step's trap comes first
+        set_virtual_interrupt(VirtualInterrupt::None);
         return false;
     }
+    if (pic || (is_put_off && vector >= 0)) {
+        // Who comes next must know when the guest can take it: that takes V_IRQ for itself.
+        if (is_put_off && is_takeable_) inject_interrupt(static_cast<u8>(std::exchange(put_off_interrupt_, -1)));
+        set_virtual_interrupt(VirtualInterrupt::Window);
+        return is_takeable_;
+    }
+    offer(static_cast<u8>(is_put_off ? put_off_interrupt_ : vector));
+    return is_takeable_;
+}
+
+// One that the guest can take is injected; for any other the CPU waits by itself, and settle_offer() sees whether it
+// has taken it.
+void Vcpu::offer(u8 vector) {
+    if (!is_takeable_ || capabilities_.repeats_interrupts)
+        return set_virtual_interrupt(VirtualInterrupt::Offer, vector);
+    interrupt_taken(vector);
+    inject_interrupt(vector);
+    set_virtual_interrupt(VirtualInterrupt::None);
+}
+
+void Vcpu::interrupt_taken(u8 vector) {
+    if (put_off_interrupt_ >= 0)
+        put_off_interrupt_ = -1; // was acknowledged long ago
+    else
+        apic().acknowledge(vector);
+}
+
+void Vcpu::inject_interrupt(u8 vector) {
     EventInfo info{};
-    info.set<EventInfo::Vector>(static_cast<u8>(vector));
-    apic().acknowledge(static_cast<u8>(vector));
+    info.set<EventInfo::Vector>(vector);
     inject(info);
-    if (apic().highest_pending() >= 0) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
-    return true;
 }
 
 // True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is

@@ -45,10 +45,25 @@ constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
 
 } // namespace
 
-// What waits for a window may find it open here already. It is given to the guest at once: Bochs looks for virtual
+// What waits for a window may find it open here already. It is looked at again at once: Bochs looks for virtual
 // interrupts only behind the first instruction, which may close the window again.
 void Vcpu::check_interrupt_window() {
-    if (has_interrupt_window_) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    if (virtual_interrupt_ != VirtualInterrupt::None)
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+}
+
+// Whether the CPU has taken the interrupt that it was offered. QEMU leaves V_IRQ set when the delivery was cut off.
+[[gnu::noinline]] void Vcpu::settle_offer() {
+    if (virtual_interrupt_ != VirtualInterrupt::Offer) return;
+    InterruptControl const interrupts = control().interrupt_control;
+    EventInfo const cut_off = control().exit_int_info;
+    bool const was_cut_off = cut_off.get<EventInfo::Valid>() && cut_off.get<EventInfo::Type>() == EventInfo::external;
+    if (!interrupts.get<InterruptControl::VirtualIrq>() || was_cut_off) {
+        interrupt_taken(interrupts.get<InterruptControl::Vector>());
+        set_virtual_interrupt(VirtualInterrupt::None);
+    } else if (is_takeable_) {
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed); // the machine's own came first
+    }
 }
 
 [[gnu::noinline]] void Vcpu::end_shadow() {
@@ -115,6 +130,8 @@ Vcpu::After Vcpu::handle_exit() {
     vmcb_->control.tlb_control = TlbControl::Nothing;
     has_event_ = false;
     fetch_virtual_tpr();
+    if (virtual_interrupt_ != VirtualInterrupt::None) [[unlikely]]
+        settle_offer();
     auto const code = static_cast<u32>(control().exit_code);
     [[clang::uninitialized]] Exit exit;
     switch (code) {

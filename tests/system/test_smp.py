@@ -42,6 +42,11 @@ def two_vcpus_on_eight_cpus():
     run_smp(2, 8, deterministic=True)
 
 
+@system_test(backend="qemu", why="Bochs runs one CPU at a time")
+def guest_of_four_cpus_in_parallel():
+    run_smp(4, 4, kind="qemu")
+
+
 def madt(*apic_ids):
     """A MADT with these CPUs, all enabled, and the IOAPIC and timer override that both emulators have. [acpi/6.5] 5.2.12"""
     entries = b"".join(struct.pack("<BBBBI", 0, 8, number, apic_id, 1) for number, apic_id in enumerate(apic_ids))

@@ -94,11 +94,7 @@ void Vcpu::disarm_timer() {
 
 [[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
     using namespace vm;
-    u32 now = requests_.exchange(0, std::memory_order_acq_rel);
-    if ((now & request::handled) != 0) {
-        handle_requests(now);
-        now |= requests_.exchange(0, std::memory_order_acq_rel); // what those caused
-    }
+    u32 const now = take_requests();
     if ((now & request::apic_mode) != 0) apply_apic_mode();
     if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
     if ((now & request::flush_tlb) != 0) flush_translations();

@@ -149,6 +149,15 @@ bool Vcpu::has_wake_event() {
     return (requests & request::wakes) != 0 || activity_ == Activity::Running || !apic_.pending().is_empty();
 }
 
+u32 Vcpu::take_requests() {
+    u32 const now = requests_.exchange(0, std::memory_order_acq_rel);
+    if ((now & request::handled) == 0) return now;
+    handle_requests(now);
+    // What was posted meanwhile and must be handled stays, with the kick that its sender has sent: a SIPI comes right
+    // behind its INIT.
+    return (now | requests_.fetch_and(request::handled, std::memory_order_acq_rel)) & ~request::handled;
+}
+
 void Vcpu::handle_requests(u32 requests) {
     if ((requests & request::timer) != 0) apic_.timer_expired();
     if ((requests & request::init) != 0) {

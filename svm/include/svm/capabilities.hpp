@@ -31,6 +31,10 @@ struct Capabilities {
     bool has_pages_2m;
     bool has_pages_1g;
     bool has_tsc_aux; // RDTSCP: the guest's TSC_AUX is switched
+    // QEMU's TCG may deliver an interrupt that is injected as an event a second time, while the guest has interrupts
+    // off: helper_vmrun() leaves its vector in exception_index, where the end of a time slice finds it. Virtual
+    // interrupts it delivers once.
+    bool repeats_interrupts;
 
     void describe(lib::TextSink& sink) const;
 };

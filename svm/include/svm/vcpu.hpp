@@ -67,6 +67,12 @@ private:
         Blocked, // until the IRET, which is intercepted
         AtIret,  // the IRET at nmi_iret_rip_ is about to be carried out
     };
+    // What V_IRQ is used for.
+    enum class VirtualInterrupt : u8 {
+        None,
+        Window, // exit when the guest could take an interrupt
+        Offer,  // the guest takes this vector when it can
+    };
     Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page, Vmcb& vmcb)
         : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), vmcb_(&vmcb),
           apic_page_(page) {}
@@ -103,6 +109,7 @@ private:
     bool refuse_cr3();
     void repair_long_mode();
     void check_interrupt_window();
+    void settle_offer();
     void end_shadow();
     void step_behind(u8 length);
     void fetch_virtual_tpr();
@@ -122,14 +129,15 @@ private:
     bool deliver_events();
     bool deliver_interrupt();
     bool deliver_nmi();
-    bool inject_beside_apic();
+    void offer(u8 vector);
+    void interrupt_taken(u8 vector);
     bool can_take_interrupt() const;
     void inject(EventInfo info);
+    void inject_interrupt(u8 vector);
     void inject_exception(vm::Exception const& exception);
     void set_intercept(u32 code, bool on);
-    void set_interrupt_window(bool on);
+    void set_virtual_interrupt(VirtualInterrupt use, u8 vector = 0);
     void set_task_priority_intercept(bool on);
-    void write_virtual_tpr();
     void step_over();
 
     Backend& backend_;
@@ -144,7 +152,8 @@ private:
     u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
     bool has_event_ = false;     // EVENTINJ is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
-    bool has_interrupt_window_ = false;
+    VirtualInterrupt virtual_interrupt_ = VirtualInterrupt::None;
+    bool is_takeable_ = false; // the guest could take an interrupt at the last look
     bool has_tpr_intercept_ = false;
     u8 virtual_tpr_ = 0; // what V_TPR was at the last entry
     NmiState nmi_state_ = NmiState::Free;

@@ -91,13 +91,22 @@ protected:
     kernel::Own<svm::Backend> backend;
     kernel::Own<vm::Vm> vm;
     std::vector<svm::Vmcb> entries; // as VMRUN saw them
+    bool takes_virtual_interrupts = true;
+    bool is_tcg = false; // before create()
 
 private:
     void enter();
+    void take_virtual_interrupt(svm::Vmcb& block, u32 code);
     std::vector<Exit> script_;
     std::size_t next_ = 0;
 };
 
 constexpr u64 event(u8 vector, u8 type) { return 1U << 31 | u64{type} << 8 | vector; }
+// Whether the guest would take a virtual interrupt now.
+inline bool is_on_offer(svm::Vmcb const& block) {
+    return block.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>() &&
+           !block.control.intercepts.has(exit_code::VINTR) && (block.save.rflags & 0x200) != 0 &&
+           !block.control.interrupt_state.get<svm::InterruptState::Shadow>();
+}
 
 } // namespace machine

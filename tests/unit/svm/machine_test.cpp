@@ -57,6 +57,10 @@ SvmMachine::~SvmMachine() {
 }
 
 void SvmMachine::create(svm::Disabled const& disabled) {
+    if (is_tcg) {
+        cpu.set_cpuid(1, {0x0080'0f12, 0x0001'0800, 1U << 31 | 1U << 21, 0x178b'fbff});
+        cpu.set_cpuid(0x4000'0000, {0x4000'0001, 0x5447'4354, 0x4354'4743, 0x4743'5447});
+    }
     auto made = svm::Backend::create(disabled);
     ASSERT_TRUE(made) << made.error().what;
     backend = std::move(*made);
@@ -102,6 +106,13 @@ vm::Leave SvmMachine::run(std::vector<Exit> exits) {
     return leave;
 }
 
+// A virtual interrupt is taken at once when the guest can; an interrupt of the machine's comes first.
+// [amd/vol2] 15.21.4
+void SvmMachine::take_virtual_interrupt(svm::Vmcb& block, u32 code) {
+    if (!is_on_offer(block) || code == exit_code::INTR || !takes_virtual_interrupts) return;
+    block.control.interrupt_control.set<svm::InterruptControl::VirtualIrq>(false);
+}
+
 void SvmMachine::enter() {
     svm::Vmcb& block = vmcb();
     entries.push_back(block);
@@ -119,6 +130,7 @@ void SvmMachine::enter() {
         return;
     }
     Exit const& exit = script_[next_++];
+    take_virtual_interrupt(block, exit.code);
     block.control.exit_code = exit.code;
     block.control.exit_info_1 = exit.info_1;
     block.control.exit_info_2 = exit.info_2;

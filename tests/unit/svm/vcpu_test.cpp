@@ -27,7 +27,16 @@ protected:
         EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
         return entries.back();
     }
-    u64 injected(svm::Vmcb const& block) { return block.control.event_injection.raw; }
+    // What the guest gets at this entry: by EVENTINJ, or as a virtual interrupt.
+    u64 injected(svm::Vmcb const& block) {
+        if (block.control.event_injection.raw != 0 || !is_on_offer(block)) return block.control.event_injection.raw;
+        return event(block.control.interrupt_control.get<svm::InterruptControl::Vector>(), svm::EventInfo::external);
+    }
+    static void open(svm::Vmcb& block) { block.save.rflags = 0x202; }
+};
+class TcgTest : public VcpuTest {
+protected:
+    TcgTest() { is_tcg = true; }
 };
 class ZenTest : public VcpuTest {
 protected:
@@ -133,16 +142,10 @@ TEST_F(VcpuTest, AnAlignmentCheckDuringADeliveryComesFirstAndLosesNoInterrupt) {
     u64 const alignment = event(lib::x86::exception_ac, 3) | 1U << 11;
     auto const first = after({exit_code::EXCEPTION_AC, 0, 0, during(event(0x50, 0))});
     EXPECT_EQ(injected(first), alignment);
-    // The handler runs with IF clear: the interrupt waits for its window.
-    auto const waiting = after({exit_code::INTR, 0, 0, during(0)});
-    EXPECT_EQ(injected(waiting), 0U);
-    EXPECT_TRUE(waiting.control.intercepts.has(exit_code::VINTR));
-    auto const open = [](svm::Vmcb& b) {
-        b.control.exit_int_info.raw = 0;
-        b.save.rflags = 0x202;
-    };
-    EXPECT_EQ(injected(after({exit_code::VINTR, 0, 0, open})), event(0x50, 0));
-    EXPECT_EQ(injected(after({exit_code::VINTR, 0, 0, open})), 0U) << "once";
+    // The handler runs with IF clear: the interrupt waits until it is set.
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, during(0)})), 0U);
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, open})), event(0x50, 0));
+    EXPECT_EQ(injected(after({exit_code::WBINVD})), 0U) << "once";
     // An NMI too; what an instruction caused, or a fault, comes by itself.
     entries.clear();
     run({{exit_code::EXCEPTION_AC, 0, 0, during(event(2, 2))}, {exit_code::INTR, 0, 0, during(0)}});
@@ -191,17 +194,76 @@ TEST_F(VcpuTest, AnInterruptWhoseDeliveryHitsADeviceStopsTheVm) {
         vm::Leave::Stopped);
 }
 
-TEST_F(VcpuTest, InterruptsWaitForTheirWindow) {
+TEST_F(VcpuTest, AnInterruptIsOnOfferUntilTheGuestTakesIt) {
+    using Control = svm::InterruptControl;
     vcpu().set_rflags(2);
-    vcpu().apic().accept(0x40, vm::TriggerMode::Edge);
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    auto const closed = after({exit_code::INTR}).control.interrupt_control;
+    EXPECT_TRUE(closed.get<Control::VirtualIrq>());
+    EXPECT_FALSE(closed.get<Control::IgnoreTpr>());
+    EXPECT_EQ(closed.get<Control::Vector>(), 0x45);
+    EXPECT_EQ(closed.get<Control::Priority>(), 4);
+    EXPECT_EQ(vcpu().apic().highest_irr(), 0x45);
+    EXPECT_EQ(vcpu().apic().highest_isr(), -1);
+    // A more urgent one takes its place.
+    vcpu().post_interrupt(0x61, vm::TriggerMode::Edge);
+    auto const urgent = after({exit_code::INTR}).control.interrupt_control;
+    EXPECT_EQ(urgent.get<Control::Vector>(), 0x61);
+    // The guest turns interrupts on and has it; the other waits for the end of this one.
+    auto const taken = after(
+        {exit_code::INTR, 0, 0, [](svm::Vmcb& b) { b.control.interrupt_control.set<Control::VirtualIrq>(false); }});
+    EXPECT_FALSE(taken.control.interrupt_control.get<Control::VirtualIrq>());
+    EXPECT_EQ(vcpu().apic().highest_isr(), 0x61);
+    EXPECT_EQ(vcpu().apic().highest_irr(), 0x45);
+    vcpu().set_rflags(0x202);
+    vcpu().apic().mmio_write(reg::EOI, 4, 0);
+    after({exit_code::INTR});
+    EXPECT_EQ(injected(entries[0]), event(0x45, 0));
+}
+
+TEST_F(VcpuTest, AnInterruptThatCanBeTakenIsInjected) {
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    entries.clear();
+    run({{exit_code::WBINVD}});
+    EXPECT_EQ(entries[0].control.event_injection.raw, event(0x45, 0));
+    EXPECT_FALSE(is_on_offer(entries[0]));
+    EXPECT_EQ(injected(entries[1]), 0U) << "once";
+    EXPECT_EQ(vcpu().apic().highest_isr(), 0x45);
+}
+
+TEST_F(TcgTest, InterruptsAreOnlyEverOffered) {
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    EXPECT_TRUE(is_on_offer(after({exit_code::INTR})));
+    EXPECT_EQ(vcpu().apic().highest_isr(), -1) << "an interrupt of the machine's comes first";
+    EXPECT_TRUE(is_on_offer(after({exit_code::INTR}))) << "still";
+    EXPECT_EQ(injected(after({exit_code::WBINVD})), 0U);
+    EXPECT_EQ(vcpu().apic().highest_isr(), 0x45);
+}
+
+TEST_F(TcgTest, ADeliveryThatWasCutOffIsRepeatedOnce) {
+    takes_virtual_interrupts = false; // QEMU leaves V_IRQ set then
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    run({{exit_code::NPF, 1ULL << 32, 0x8'0000, [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x45, 0); }}});
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash) << "there is no memory for its stack";
+    EXPECT_EQ(vcpu().apic().highest_isr(), 0x45);
+    EXPECT_EQ(vmcb().control.event_injection.raw, event(0x45, 0));
+    EXPECT_FALSE(is_on_offer(vmcb()));
+}
+
+TEST_F(TcgTest, AnInterruptOfThePicIsAcknowledgedWhenTheGuestCanTakeIt) {
+    vcpu().apic().mmio_write(reg::LVT_LINT0, 4, 0x700);
+    run({});
+    vcpu().set_rflags(2);
+    vcpu().post(vm::request::interrupt);
+    platform.pic = true;
     auto const closed = after({exit_code::INTR});
-    EXPECT_EQ(injected(closed), 0U);
     EXPECT_TRUE(closed.control.intercepts.has(exit_code::VINTR));
-    EXPECT_TRUE(closed.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
-    auto const open = after({exit_code::VINTR, 0, 0, [](svm::Vmcb& b) { b.save.rflags = 0x202; }});
-    EXPECT_EQ(injected(open), event(0x40, 0));
-    EXPECT_FALSE(open.control.intercepts.has(exit_code::VINTR));
-    EXPECT_FALSE(open.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
+    EXPECT_TRUE(closed.control.interrupt_control.get<svm::InterruptControl::IgnoreTpr>());
+    EXPECT_TRUE(platform.pic);
+    EXPECT_EQ(injected(after({exit_code::VINTR, 0, 0, open})), event(0x20, 0));
+    EXPECT_FALSE(platform.pic);
+    EXPECT_EQ(injected(after({exit_code::WBINVD})), 0U);
+    EXPECT_EQ(vcpu().apic().highest_isr(), -1);
 }
 
 TEST_F(VcpuTest, AShadowHoldsInterruptsBackAndEndsWithItsInstruction) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <fakes/cpu.hpp>
+#include <functional>
 #include <gtest/gtest.h>
 #include <kernel/cpus.hpp>
 #include <map>
@@ -40,6 +41,7 @@ public:
     vm::Segment segment(vm::SegmentName name) override { return segments_[static_cast<unsigned>(name)]; }
     void set_segment(vm::SegmentName name, vm::Segment const& value) override {
         segments_[static_cast<unsigned>(name)] = value;
+        if (on_segment) on_segment();
     }
     void set_gdt(vm::TablePointer) override {}
     void set_idt(vm::TablePointer) override {}
@@ -58,6 +60,7 @@ public:
     u32 requests() const { return requests_.load(); }
 
     u32 level = 0;
+    std::function<void()> on_segment; // called when one is set
     std::map<vm::HardwareMsr, u64> hardware;
 
 private:

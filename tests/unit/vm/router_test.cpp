@@ -122,20 +122,22 @@ TEST_F(ThreeVcpus, OneThatWaitsForStartupWakesToLeave) {
 TEST_F(ThreeVcpus, InitAndStartupWakeAnotherVcpu) {
     auto& second = vcpu(1);
     EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
-    second.handle_requests(vm::request::nmi); // not lost, not a reason to run
+    second.post(vm::request::nmi); // not lost, not a reason to run
+    second.take_requests();
     EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
     second.signal_startup(0x9a);
     EXPECT_TRUE(second.has_wake_event());
-    second.handle_requests(vm::request::sipi);
+    second.take_requests();
     EXPECT_EQ(second.activity(), vm::Activity::Running);
     EXPECT_EQ(second.segment(vm::SegmentName::Cs).base, 0x9'a000U);
     EXPECT_EQ(second.segment(vm::SegmentName::Cs).selector, 0x9a00U);
     EXPECT_EQ(second.rip(), 0U);
     second.set_rip(0x55);
     second.signal_startup(0x10); // a second one is ignored
-    second.handle_requests(vm::request::sipi);
+    second.take_requests();
     EXPECT_EQ(second.rip(), 0x55U);
-    second.handle_requests(vm::request::init);
+    second.signal_init();
+    second.take_requests();
     EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
 }
 

@@ -71,7 +71,7 @@ inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
 inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
-inline constexpr u32 handled = nmi | timer | init | sipi; // by Vcpu::handle_requests()
+inline constexpr u32 handled = nmi | timer | init | sipi; // by Vcpu::take_requests()
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
 
@@ -169,9 +169,13 @@ public:
     MsrResult read_x2apic(u32 index, u64& value) override { return apic_.read_x2apic(index, value); }
     MsrResult write_x2apic(u32 index, u64 value) override { return apic_.write_x2apic(index, value); }
 
-    // INIT, SIPI and timer requests, handled by the owner before entry.
-    void handle_requests(u32 requests);
-    void signal_init() { post(request::init); }
+    // Handles what is posted of INIT, SIPI, NMI and timer, for the owner before entry. Returns the other requests, and
+    // those that it caused.
+    u32 take_requests();
+    void signal_init() {
+        requests_.fetch_and(~request::sipi, std::memory_order_relaxed); // one from before is void
+        post(request::init);
+    }
     void signal_startup(u8 vector) {
         startup_vector_.store(vector, std::memory_order_relaxed);
         post(request::sipi);
@@ -200,6 +204,7 @@ public:
     void print_registers(lib::TextSink& sink);
 
 protected:
+    void handle_requests(u32 requests);
     // The host's TSC at a time of the guest's; never ~0.
     u64 host_deadline(u64 deadline_guest_tsc);
 
