@@ -85,9 +85,14 @@ def example(seconds, **options):
         check_power_off(console, seconds)
 
 
-@system_test(backend="qemu", why="where CPUs take turns, and not as slowly as in Bochs (docs/CAVEATS.md)")
+@system_test(backend="qemu", why="on VT-x it is two_linuxes_and_a_ticker_on_vmx")
 def two_linuxes_and_a_ticker():
     example(120, kind="qemu", deterministic=True)
+
+
+@system_test(backend="bochs", limit=400, why="on AMD-V it is two_linuxes_and_a_ticker")
+def two_linuxes_and_a_ticker_on_vmx():
+    example(300)
 
 
 def expect_anywhere(console, pattern, seconds=60):
