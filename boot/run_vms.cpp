@@ -8,9 +8,17 @@
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
+#include <kernel/topology.hpp>
 
 namespace boot {
 namespace {
+
+vmm::HostCpus host_cpus() {
+    vmm::HostCpus cpus(kernel::cpu_count());
+    for (u32 cpu = 0; cpu < cpus.count; cpu++)
+        cpus.core[cpu] = static_cast<lib::u16>(kernel::machine_topology().siblings(cpu).next(0));
+    return cpus;
+}
 
 class Machine final : public SupervisorHost {
 public:
@@ -46,7 +54,8 @@ public:
         else
             kernel::arm_timer(alarm_, kernel::tsc_of(time));
     }
-    u32 cpu_count() const override { return kernel::cpu_count(); }
+    vmm::HostCpus const& cpus() const override { return cpus_; }
+    void share_cores(bool allowed) override { kernel::scheduler().share_cores(allowed); }
     CpuStatus cpu_status(u32 index) override;
     void describe(lib::TextSink& sink) const override {
         lib::format(sink, "{}: ", backend_.name());
@@ -76,6 +85,7 @@ private:
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
     Nanos alarm_at_ = never;
+    vmm::HostCpus const cpus_ = host_cpus();
     Monitor monitor_{supervisor_, kernel::console(), lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
 };
 

@@ -27,7 +27,8 @@ void Supervisor::read_description(std::string_view file, std::string_view text) 
     if (file.empty()) return;
     vmm::parse_description(text, description_, diagnostics_);
     description_.file = file;
-    vmm::check_placements(description_, host_.cpu_count(), diagnostics_);
+    vmm::check_placements(description_, host_.cpus(), diagnostics_);
+    host_.share_cores(description_.share_cores);
     for (u32 i = 0; i < diagnostics_.count; i++) {
         std::array<char, 300> line{};
         lib::BufferSink sink(line);

@@ -143,8 +143,7 @@ ControlResult Supervisor::place(u32 vm, vmm::CpuPlacement const& wanted) {
     bool const is_weighted = wanted.share.cap != 0 || wanted.share.weight != vmm::CpuShare{}.weight;
     if (wanted.exclusive && is_weighted)
         return Refusal("would be exclusive: expected no cap and weight 100 then, or exclusive=false");
-    if (!vmm::check_placement(description_, vm, wanted, host_.cpu_count(), problem_))
-        return Refusal(problem_.message());
+    if (!vmm::check_placement(description_, vm, wanted, host_.cpus(), problem_)) return Refusal(problem_.message());
     if (has_vcpus(phase) && !slot.machine->place(wanted))
         return Refusal("does not fit there beside the VMs that run; nothing was changed");
     now = wanted;

@@ -65,17 +65,45 @@ bool Console::has_room(u32 bytes) {
 }
 
 u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
-    if (current() != &user && owner_ != &user) return static_cast<u32>(bytes.size()); // nobody looks: let it run on
     InterruptGuard const no_interrupts;
     output_lock_.lock();
-    u32 const room = output_.space() > log_reserve ? output_.space() - log_reserve : 0;
-    u32 const count = static_cast<u32>(std::min<std::size_t>(room, bytes.size()));
-    output_.push_some(bytes.first(count));
-    if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
-    if (count < bytes.size()) user_waits_for_space_.store(true, std::memory_order_relaxed);
-    if (port_ != nullptr) send_locked();
+    u32 count = static_cast<u32>(bytes.size());
+    if (current() != &user) {
+        for (u8 const byte : bytes) {
+            if (user.held_.is_full()) user.held_.pop();
+            user.held_.push(byte);
+        }
+    } else {
+        release_held_locked(user);
+        u32 const room = output_.space() > log_reserve && user.held_.is_empty() ? output_.space() - log_reserve : 0;
+        count = std::min(room, count);
+        output_.push_some(bytes.first(count));
+        if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
+        if (count < bytes.size()) user_waits_for_space_.store(true, std::memory_order_relaxed);
+        if (port_ != nullptr) send_locked();
+    }
     output_lock_.unlock();
     return count;
+}
+
+// What was written without the line, as far as there is room.
+void Console::release_held_locked(ConsoleUser& user) {
+    while (!user.held_.is_empty() && output_.space() > log_reserve) {
+        u8 const byte = *user.held_.pop();
+        output_.push(byte);
+        at_line_start_ = byte == '\n';
+    }
+    if (!user.held_.is_empty()) user_waits_for_space_.store(true, std::memory_order_relaxed);
+}
+
+void Console::release_held() {
+    ConsoleUser* const user = current();
+    if (user == nullptr) return;
+    InterruptGuard const no_interrupts;
+    output_lock_.lock();
+    release_held_locked(*user);
+    if (port_ != nullptr) send_locked();
+    output_lock_.unlock();
 }
 
 void Console::send_queued() {
@@ -133,6 +161,7 @@ private:
 void Console::pump() {
     send_queued();
     InputLock const locked(*this);
+    release_held();
     if (receive()) told_.of_input = current();
     if (!user_waits_for_space_.load(std::memory_order_relaxed) || output_.space() <= 2 * log_reserve) return;
     user_waits_for_space_.store(false, std::memory_order_relaxed);
@@ -197,7 +226,9 @@ void Console::switch_to_monitor(bool on) {
     in_monitor_ = on;
     discard_input(); // what was typed for the guest is not a command, and the other way round
     told_.monitor_of_space = monitor_;
-    if (!on) told_.owner_of_space = owner_;
+    if (on) return;
+    told_.owner_of_space = owner_;
+    release_held();
 }
 
 void Console::enter_monitor() {
@@ -242,12 +273,19 @@ void Console::attach(ConsoleUser& user) {
     InputLock const locked(*this);
     if (owner_ == &user) return;
     owner_ = &user;
-    if (!in_monitor_) discard_input(); // it was typed for somebody else
+    if (in_monitor_) return;
+    discard_input(); // it was typed for somebody else
+    release_held();
 }
 
 void Console::detach(ConsoleUser& user) {
     InputLock const locked(*this);
     if (owner_ != &user) return;
+    output_lock_.lock();
+    while (auto const byte = user.held_.pop())
+        put(*byte);
+    output_lock_.unlock();
+    send_queued();
     owner_ = nullptr;
     if (!in_monitor_) discard_input();
 }

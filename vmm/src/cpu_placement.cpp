@@ -36,10 +36,9 @@ struct ListText {
 // One VM's wish against all others.
 class Check {
 public:
-    Check(Description const& description, u32 index, CpuPlacement const& wanted, u32 cpu_count,
+    Check(Description const& description, u32 index, CpuPlacement const& wanted, HostCpus const& host,
           PlacementProblem& problem)
-        : description_(description), vm_(description.vms[index]), wanted_(wanted), cpu_count_(cpu_count),
-          problem_(problem) {}
+        : description_(description), vm_(description.vms[index]), wanted_(wanted), host_(host), problem_(problem) {}
 
     bool run() const { return exist() && (wanted_.exclusive ? exclusive() : shared()); }
 
@@ -52,13 +51,16 @@ private:
         return true;
     }
 
+    // Where nobody else can run while somebody has these to himself.
+    CpuSet taken_by(CpuSet const& cpus) const { return description_.share_cores ? cpus : host_.cores_of(cpus); }
+
     bool exist() const {
-        CpuSet const missing = wanted_.cpus.without(CpuSet::first(cpu_count_));
+        CpuSet const missing = wanted_.cpus.without(CpuSet::first(host_.count));
         if (missing.is_empty()) return true;
         return refuse(
             problem_, Key::Cpus,
             "cpus: expected processors of this machine, which has 0 to {}, found {}: leave out what it has not",
-            cpu_count_ - 1, ListText(missing).view());
+            host_.count - 1, ListText(missing).view());
     }
 
     bool exclusive() const {
@@ -75,15 +77,22 @@ private:
     }
 
     bool leaves_alone(VmDescription const& other) const {
+        CpuSet const taken = taken_by(wanted_.cpus);
+        if (taken.first_common(other.cpus) == max_host_cpus) return true;
         u32 const common = wanted_.cpus.first_common(other.cpus);
-        if (common == max_host_cpus) return true;
+        if (other.exclusive && common == max_host_cpus)
+            return refuse(
+                problem_, Key::Cpus,
+                "cpus: expected processors of cores that no other VM has to itself, found a thread of the core "
+                "of {}, which [vm.{}] of line {} has: choose another",
+                taken.first_common(other.cpus), other.name, other.line);
         if (other.exclusive)
             return refuse(
                 problem_, Key::Cpus,
                 "cpus: expected processors that no other VM has to itself, found {}, which [vm.{}] of line {} "
                 "has: choose another",
                 common, other.name, other.line);
-        if (!other.cpus.without(wanted_.cpus).is_empty()) return true;
+        if (!other.cpus.without(taken).is_empty()) return true;
         return refuse(
             problem_, Key::Cpus,
             "cpus: expected to leave [vm.{}] of line {} a processor, found all that it may use: choose others",
@@ -92,14 +101,14 @@ private:
 
     // Whoever names no processors takes what is left.
     bool is_enough() const {
-        CpuSet named = wanted_.cpus;
+        CpuSet named = taken_by(wanted_.cpus);
         u32 unnamed = wanted_.cpus.is_empty() ? vm_.vcpus : 0;
         others([&](VmDescription const& other) {
             if (other.exclusive && other.cpus.is_empty()) unnamed += other.vcpus;
-            if (other.exclusive) named.add_all(other.cpus);
+            if (other.exclusive) named.add_all(taken_by(other.cpus));
             return true;
         });
-        u32 const free = CpuSet::first(cpu_count_).without(own()).without(named).count();
+        u32 const free = CpuSet::first(host_.count).without(own()).without(named).count();
         if (unnamed <= free) return true;
         return refuse(problem_, Key::Exclusive,
                       "exclusive: expected at most {} vcpus with a processor to themselves, beside those with cpus and "
@@ -111,19 +120,21 @@ private:
         if (wanted_.cpus.is_empty()) return true;
         CpuSet rest = wanted_.cpus;
         others([&](VmDescription const& other) {
-            if (other.exclusive) rest = rest.without(other.cpus);
+            if (other.exclusive) rest = rest.without(taken_by(other.cpus));
             return true;
         });
         if (!rest.is_empty()) return true;
-        return refuse(problem_, Key::Cpus,
-                      "cpus: expected a processor that no other VM has to itself, found only such, {}: choose another",
-                      ListText(wanted_.cpus).view());
+        return refuse(
+            problem_, Key::Cpus,
+            "cpus: expected a processor of a core that no other VM has to itself, found only such, {}: choose "
+            "another",
+            ListText(wanted_.cpus).view());
     }
 
     Description const& description_;
     VmDescription const& vm_;
     CpuPlacement const& wanted_;
-    u32 cpu_count_;
+    HostCpus const& host_;
     PlacementProblem& problem_;
 };
 
@@ -137,12 +148,20 @@ bool take_value(std::string_view text, u32 least, u32 most, u32& out) {
 
 } // namespace
 
-bool check_placement(Description const& description, u32 index, CpuPlacement const& wanted, u32 cpu_count,
-                     PlacementProblem& problem) {
-    return Check(description, index, wanted, cpu_count, problem).run();
+CpuSet HostCpus::cores_of(CpuSet const& cpus) const {
+    CpuSet result;
+    for (u32 cpu = 0; cpu < count; cpu++)
+        for (u32 other = 0; cpus.has(cpu) && other < count; other++)
+            if (core[other] == core[cpu]) result.add(other);
+    return result;
 }
 
-void check_placements(Description& description, u32 cpu_count, Diagnostics& diagnostics) {
+bool check_placement(Description const& description, u32 index, CpuPlacement const& wanted, HostCpus const& host,
+                     PlacementProblem& problem) {
+    return Check(description, index, wanted, host, problem).run();
+}
+
+void check_placements(Description& description, HostCpus const& host, Diagnostics& diagnostics) {
     // Those behind count only once they have been found good themselves.
     std::array<bool, max_vms> was_refused{};
     for (u32 i = 0; i < description.count; i++)
@@ -151,7 +170,7 @@ void check_placements(Description& description, u32 cpu_count, Diagnostics& diag
         VmDescription& vm = description.vms[i];
         if (was_refused[i]) continue;
         PlacementProblem problem;
-        vm.is_refused = !check_placement(description, i, vm, cpu_count, problem);
+        vm.is_refused = !check_placement(description, i, vm, host, problem);
         if (vm.is_refused) diagnostics.add(vm.line_of(problem.key), 1, "{}", problem.message());
     }
 }

@@ -18,6 +18,7 @@ constexpr std::array<std::string_view, 6> boot_names = {"auto", "linux", "pvh", 
 constexpr std::array<std::string_view, 2> console_names = {"com1", "none"};
 constexpr std::array<std::string_view, 3> restart_names = {"never", "on-failure", "always"};
 constexpr std::array<std::string_view, 2> share_names = {"weight", "cap"};
+constexpr std::array<std::string_view, 1> mullion_key_names = {"share_cores"};
 constexpr std::array<std::string_view, 2> table_names = {"vm", "mullion"};
 
 std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
@@ -56,12 +57,13 @@ private:
     void end_of_line();
     void unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names, u32 line,
                  u32 column);
+    void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
     void set(Key key, Value const& value);
     void set_memory(Value const& value);
     void set_cpus(Value const& value);
     void set_share(Value const& value);
     void set_string(Key key, Value const& value, std::string_view& target);
-    void set_boolean(Key key, Value const& value, bool& target);
+    void set_boolean(std::string_view key, Value const& value, bool& target);
     void set_number(std::string_view key, Value const& value, u32 least, u32 most, u32& target);
     template <typename Enum>
     void set_choice(Key key, Value const& value, std::span<std::string_view const> names, Enum& target);
@@ -80,6 +82,7 @@ private:
     Section section_ = Section::None;
     VmDescription* vm_ = nullptr;
     bool has_mullion_ = false;
+    u32 share_cores_line_ = 0;
 };
 
 void DescriptionParser::run() {
@@ -211,7 +214,7 @@ void DescriptionParser::key_and_value() {
         diagnostics_.add(line, column, "{}: expected [vm.NAME] before the first key, found none: add it above",
                          short_of(word));
     } else if (section_ == Section::Mullion) {
-        unknown("key of [mullion]", word, {}, line, column);
+        set_of_mullion(word, value, line, column);
     } else if (section_ == Section::Vm && word == "name") {
         diagnostics_.add(line, column, "name: expected in [vm.{}], found as a key: the name stands in the brackets",
                          vm_->name);
@@ -230,12 +233,20 @@ void DescriptionParser::key_and_value() {
     end_of_line();
 }
 
+void DescriptionParser::set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column) {
+    if (word != mullion_key_names[0]) return unknown("key of [mullion]", word, mullion_key_names, line, column);
+    if (share_cores_line_ != 0)
+        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word, share_cores_line_);
+    share_cores_line_ = line;
+    set_boolean(word, value, out_.share_cores);
+}
+
 void DescriptionParser::set(Key key, Value const& value) {
     switch (key) {
     case Key::Memory: return set_memory(value);
     case Key::Vcpus: return set_number("vcpus", value, 1, max_vcpus, vm_->vcpus);
     case Key::Cpus: return set_cpus(value);
-    case Key::Exclusive: return set_boolean(key, value, vm_->exclusive);
+    case Key::Exclusive: return set_boolean(name_of(key), value, vm_->exclusive);
     case Key::Share: return set_share(value);
     case Key::Kernel: return set_string(key, value, vm_->kernel);
     case Key::Initrd: return set_string(key, value, vm_->initrd);
@@ -243,7 +254,7 @@ void DescriptionParser::set(Key key, Value const& value) {
     case Key::Boot: return set_choice(key, value, boot_names, vm_->boot);
     case Key::Console: return set_choice(key, value, console_names, vm_->console);
     case Key::Restart: return set_choice(key, value, restart_names, vm_->restart);
-    case Key::Autostart: return set_boolean(key, value, vm_->autostart);
+    case Key::Autostart: return set_boolean(name_of(key), value, vm_->autostart);
     case Key::TscMhz: return set_number("tsc_mhz", value, 1, 64'000, vm_->tsc_mhz);
     }
 }
@@ -331,10 +342,9 @@ void DescriptionParser::set_string(Key key, Value const& value, std::string_view
     target = {room.data(), resolve_escapes(value.string, room.data())};
 }
 
-void DescriptionParser::set_boolean(Key key, Value const& value, bool& target) {
+void DescriptionParser::set_boolean(std::string_view key, Value const& value, bool& target) {
     if (value.type != ValueType::Boolean)
-        return at(value, "{}: expected true or false, found {}: write it without quotes", name_of(key),
-                  short_of(value.source));
+        return at(value, "{}: expected true or false, found {}: write it without quotes", key, short_of(value.source));
     target = value.boolean;
 }
 

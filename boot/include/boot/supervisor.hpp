@@ -18,7 +18,8 @@ public:
     virtual Nanos now() const = 0;
     virtual void call_soon() = 0;         // manage(), in the run loop of CPU 0; from anywhere
     virtual void call_at(Nanos time) = 0; // manage(), no earlier; the last one counts
-    virtual u32 cpu_count() const = 0;
+    virtual vmm::HostCpus const& cpus() const = 0;
+    virtual void share_cores(bool allowed) = 0; // before any VM is created
     virtual CpuStatus cpu_status(u32 cpu) = 0;
     virtual void describe(lib::TextSink& sink) const = 0;
     virtual bool is_monitor_open() const = 0;
@@ -50,7 +51,7 @@ public:
     // VmControl
     u32 vm_count() const override { return count_; }
     VmStatus vm_status(u32 vm) override;
-    u32 cpu_count() const override { return host_.cpu_count(); }
+    u32 cpu_count() const override { return host_.cpus().count; }
     CpuStatus cpu_status(u32 cpu) override { return host_.cpu_status(cpu); }
     void describe(lib::TextSink& sink) const override { host_.describe(sink); }
     ControlResult start(u32 vm) override;

@@ -35,6 +35,10 @@ public:
 
 protected:
     ~ConsoleUser() = default;
+
+private:
+    friend class Console;
+    lib::Ring<u8, 8 * 1024> held_; // the last that it wrote without having the line
 };
 
 class Console {
@@ -49,7 +53,8 @@ public:
     void print(std::string_view text);
     // True: so much goes out without waiting. False: on_console_space() follows when it does.
     bool has_room(u32 bytes);
-    // Guest bytes: as many as there is room for. Fewer: on_console_space() follows.
+    // Guest bytes: as many as there is room for. Fewer: on_console_space() follows. Who does not have the line is never
+    // made to wait: the last of what it writes comes out when it gets the line.
     u32 write(ConsoleUser& user, std::span<u8 const> bytes);
     u32 read(ConsoleUser& user, std::span<u8> bytes);
 
@@ -59,7 +64,7 @@ public:
     void flush();
 
     void attach(ConsoleUser& user);
-    void detach(ConsoleUser& user);
+    void detach(ConsoleUser& user); // what it wrote behind the monitor's back comes out first
     void set_monitor(ConsoleUser& monitor) { monitor_ = &monitor; }
     bool has_owner() const { return owner_ != nullptr; }
     bool is_attached(ConsoleUser const& user) const { return owner_ == &user; }
@@ -78,6 +83,8 @@ private:
 
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_.load(); }
     void put(u8 byte);
+    void release_held();
+    void release_held_locked(ConsoleUser& user);
     void send_queued();
     void send_locked();
     void send_unsent();

@@ -105,6 +105,9 @@ public:
     // Once, before anything else. `core_of[cpu]` are any numbers, equal for siblings.
     void start(Config const& config, u32 cpu_count, std::array<u32, max_cpus> const& core_of, Kick kick);
 
+    // Whether different groups may run on SMT siblings at once. Before anything is added.
+    void share_cores(bool allowed) { config_.share_cores = allowed; }
+
     // All of the following with interrupts off. Times are ns of one clock for all CPUs.
 
     // Adds a sleeping entity. OutOfRange: weight, cap or CPUs make no sense. Busy: its CPUs are all taken by exclusive

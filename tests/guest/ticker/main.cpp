@@ -2,13 +2,14 @@
 // much it got done, obeys the power button, and does what the other options say in between.
 //   does=idle    sleeps (usual)
 //   does=work    counts rounds of arithmetic: how much of a CPU it gets
-//   does=flood   makes exits, port I/O, device accesses and self-IPIs as fast as it can
+//   does=flood   makes exits, port I/O, device accesses and self-IPIs as fast as it can, and writes all over a cache
 //   crash=N      after N lines, a triple fault; 0: at once        quit=N  after N lines, power-off
 #include "runtime/apic.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/runtime.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace {
 
@@ -20,6 +21,8 @@ constexpr u16 PM1_STS = 0x600; // [acpi] 4.8.3.1
 constexpr u16 PWRBTN_STS = 1 << 8;
 constexpr u64 rounds_at_once = 1'000; // between two looks at the clock
 constexpr u64 never = ~u64{0};
+constexpr u64 cache_line = 64;
+std::array<u8, 4 << 20> cache_fill; // more than a core's own caches hold
 
 enum class Habit : u8 { Idle, Work, Flood };
 
@@ -52,6 +55,11 @@ void work() {
 }
 
 void flood() {
+    static u64 next = 0;
+    for (u32 i = 0; i < 256; i++) {
+        cache_fill[next] = static_cast<u8>(i);
+        next = (next + cache_line) % cache_fill.size();
+    }
     for (u32 i = 0; i < 16; i++) {
         x86::cpuid(i, 0);
         x86::in8(0x40);

@@ -225,6 +225,46 @@ TEST_F(ConsoleTest, OnlyWhoHasTheLineReads) {
     EXPECT_EQ(console->write(other, bytes_of("nobody looks")), 12U); // it may run on
     drain();
     EXPECT_EQ(port.out, "");
+    console->attach(other);
+    drain();
+    EXPECT_EQ(port.out, "nobody looks") << "it does now";
+}
+
+TEST_F(ConsoleTest, AGuestDoesNotWriteIntoTheMonitor) {
+    console->enter_monitor();
+    EXPECT_EQ(console->write(guest, bytes_of("one ")), 4U);
+    console->print("> help");
+    EXPECT_EQ(console->write(guest, bytes_of("two ")), 4U);
+    drain();
+    EXPECT_EQ(port.out, "> help");
+    console->leave_monitor();
+    console->write(guest, bytes_of("three"));
+    drain();
+    EXPECT_EQ(port.out, "> helpone two three");
+}
+
+TEST_F(ConsoleTest, TheLastOfMuchIsKeptAndComesOutAsTheLineTakesIt) {
+    std::string const unseen = pattern(50'000, 6), last = unseen.substr(unseen.size() - 8 * 1024),
+                      later = pattern(60'000, 7);
+    console->print(std::string(23 * 1024, '-')); // hardly any room
+    console->enter_monitor();
+    EXPECT_EQ(console->write(guest, bytes_of(unseen)), unseen.size());
+    console->leave_monitor();
+    guest.to_write = later; // which must not overtake
+    guest.write_on();
+    EXPECT_EQ(guest.to_write, later);
+    drain();
+    EXPECT_TRUE(port.out.substr(23 * 1024) == last + later);
+}
+
+TEST_F(ConsoleTest, TheLastWordsOfAGuestAreShown) {
+    console->enter_monitor();
+    console->write(guest, bytes_of("Kernel panic"));
+    drain();
+    EXPECT_EQ(port.out, "");
+    console->detach(guest);
+    drain();
+    EXPECT_EQ(port.out, "Kernel panic");
 }
 
 TEST_F(ConsoleTest, TheMonitorGetsALineThatAGuestHadFilled) {

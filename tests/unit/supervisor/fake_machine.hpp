@@ -99,7 +99,10 @@ public:
     Nanos now() const override { return time; }
     void call_soon() override { is_called = true; }
     void call_at(Nanos at) override { alarm = at; }
-    u32 cpu_count() const override { return 4; }
+    vmm::HostCpus host_cpus{4};
+    bool shares_cores = false;
+    vmm::HostCpus const& cpus() const override { return host_cpus; }
+    void share_cores(bool allowed) override { shares_cores = allowed; }
     boot::CpuStatus cpu_status(u32) override { return {}; }
     void describe(lib::TextSink&) const override {}
     bool is_monitor_open() const override { return monitor_is_open; }

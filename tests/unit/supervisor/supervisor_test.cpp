@@ -55,6 +55,13 @@ TEST_F(SupervisorTest, NothingToStartIsNoFailure) {
     EXPECT_EQ(machine.end, "power-off 0");
 }
 
+TEST_F(SupervisorTest, TheDescriptionSaysWhetherCoresAreShared) {
+    start(vm("a", ""));
+    EXPECT_FALSE(machine.shares_cores);
+    start("[mullion]\nshare_cores = true\n" + vm("a", ""));
+    EXPECT_TRUE(machine.shares_cores);
+}
+
 TEST_F(SupervisorTest, RestartsByPolicy) {
     start(vm("never") + vm("fails", "restart = \"on-failure\"\n") + vm("always", restarts));
     pass(60); // long enough not to wait

@@ -9,9 +9,10 @@ namespace {
 using namespace vmm;
 
 struct Placed {
-    Placed(std::string source, u32 cpu_count) : text(std::move(source)) {
+    Placed(std::string source, u32 cpu_count) : Placed(std::move(source), HostCpus(cpu_count)) {}
+    Placed(std::string source, HostCpus const& host) : text(std::move(source)) {
         parse_description(text, description, diagnostics);
-        check_placements(description, cpu_count, diagnostics);
+        check_placements(description, host, diagnostics);
     }
     std::vector<std::string> messages() const {
         std::vector<std::string> result;
@@ -94,13 +95,36 @@ TEST(CpuPlacement, MoreExclusiveVcpusThanProcessors) {
 
 TEST(CpuPlacement, NobodyIsLeftWithoutAProcessor) {
     Placed const first(vm("a", two_to_itself) + vm("b", "cpus = \"2\"\n"), 4);
-    EXPECT_EQ(first.messages(), Messages{"f:10: cpus: expected a processor that no other VM has to itself, found only "
-                                         "such, 2: choose another"});
+    EXPECT_EQ(first.messages(),
+              Messages{"f:10: cpus: expected a processor of a core that no other VM has to itself, found only "
+                       "such, 2: choose another"});
     Placed const second(vm("b", "cpus = \"2\"\n") + vm("a", two_to_itself), 4);
     EXPECT_EQ(second.messages(),
               Messages{"f:9: cpus: expected to leave [vm.b] of line 1 a processor, found all that it "
                        "may use: choose others"});
     EXPECT_EQ(second.good(), "b ");
+}
+
+TEST(CpuPlacement, ThreadsOfOneCoreAreForOneVm) {
+    HostCpus host(6); // threads of a core: 0 and 3, 1 and 4, 2 and 5
+    for (u32 cpu = 0; cpu < host.count; cpu++)
+        host.core[cpu] = static_cast<u16>(cpu % 3);
+    std::string const own = vm("a", "cpus = \"1\"\nexclusive = true\n");
+    Placed const two(own + vm("b", "cpus = \"4\"\nexclusive = true\n") + vm("c", "cpus = \"2,5\"\nexclusive = true\n"),
+                     host);
+    EXPECT_EQ(two.messages(),
+              Messages{"f:9: cpus: expected processors of cores that no other VM has to itself, found a thread "
+                       "of the core of 1, which [vm.a] of line 1 has: choose another"});
+    EXPECT_EQ(two.good(), "a c ");
+    Placed const starved(own + vm("b", "cpus = \"4\"\n"), host);
+    EXPECT_EQ(starved.good(), "a ");
+    EXPECT_EQ(Placed(vm("b", "cpus = \"4\"\n") + own, host).good(), "b ");
+    EXPECT_EQ(
+        Placed("[mullion]\nshare_cores = true\n" + own + vm("b", "cpus = \"4\"\nexclusive = true\n"), host).good(),
+        "a b ");
+    // Whoever names none is left whole cores: here those of 2 and 5, and 3 beside Mullion's own.
+    EXPECT_EQ(Placed(own + vm("b", "vcpus = 3\nexclusive = true\n"), host).good(), "a b ");
+    EXPECT_EQ(Placed(own + vm("b", "vcpus = 4\nexclusive = true\n"), host).good(), "a ");
 }
 
 TEST(CpuPlacement, WhatAVmMayUse) {

@@ -92,6 +92,19 @@ TEST(Description, EveryKey) {
     EXPECT_EQ(parsed.vm(1).cpus.count(), 3U);
 }
 
+TEST(DescriptionTest, KeysOfMullion) {
+    std::string const vm = "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[mullion]\n";
+    Parsed const good(vm + "share_cores = true\n");
+    EXPECT_TRUE(good.description.share_cores);
+    EXPECT_EQ(good.messages(), std::vector<std::string>{});
+    EXPECT_EQ(Parsed(vm + "share_core = true\n").message(),
+              "f:5: share_core: expected a known key of [mullion], found an unknown one: did you mean share_cores?");
+    EXPECT_EQ(Parsed(vm + "share_cores = 1\n").message(),
+              "f:5: share_cores: expected true or false, found 1: write it without quotes");
+    EXPECT_EQ(Parsed(vm + "share_cores = true\nshare_cores = false\n").message(),
+              "f:6: share_cores: expected once, found also in line 5: remove one");
+}
+
 TEST(Description, Sizes) {
     for (auto const& [text, size] : {std::pair{"256M", 256 * lib::MiB},
                                      {"1G", lib::GiB},

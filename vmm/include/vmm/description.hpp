@@ -126,9 +126,11 @@ public:
     std::array<VmDescription, max_vms> vms{};
     u32 count = 0;
     std::string_view file = "vms.toml"; // for messages
+    bool share_cores = false;           // [mullion]: different VMs may run on SMT siblings of one core at once
 
     void clear() {
         count = 0;
+        share_cores = false;
         pool_used_ = 0;
     }
     // Room for a string whose escapes had to be resolved. Empty when full.
