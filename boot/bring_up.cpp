@@ -264,8 +264,9 @@ private:
                                     "x2APIC on in the firmware",
                                     cpu.apic_id);
             } else if (auto const started = start_one(cpu); !started) {
+                bool const is_silent = started.error() == lib::Errc::TimedOut;
                 kernel::log_warning("cpus: the CPU with APIC id {} is left out: {}", cpu.apic_id,
-                                    name_of(started.error()));
+                                    is_silent ? "it does not answer" : name_of(started.error()));
             }
         }
         trampoline_.remove();

@@ -37,8 +37,7 @@ public:
     }
     u8 irq() const { return irq_; }
     void interrupt() {
-        serial_.handle_interrupt();
-        kernel::console().pump();
+        serial_.serve_interrupt([] { kernel::console().pump(); });
     }
     drivers::SerialPort& serial() { return serial_; }
 

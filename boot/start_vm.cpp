@@ -14,7 +14,7 @@ namespace boot {
 namespace {
 
 // Zeroed at once: some milliseconds on a slow machine, far more work than what is around it.
-constexpr u64 scrub_slice = 4 * lib::MiB;
+constexpr u64 scrub_slice = 4 * lib::MiB, copy_slice = 2 * lib::MiB;
 
 void enter(vm::Vcpu& vcpu, vmm::EntryState const& entry) {
     using vm::SegmentName;
@@ -60,6 +60,8 @@ bool VirtualMachine::find_modules() {
 bool VirtualMachine::begin() {
     u64 const begin = lib::x86::rdtsc();
     ticks_zeroing_ = 0;
+    copies_ = {};
+    is_loaded_ = false;
     u64 const free_before = kernel::memory_use().free;
     if (!find_modules() || !build()) return false;
     taken_ = free_before - std::min(kernel::memory_use().free, free_before);
@@ -67,7 +69,7 @@ bool VirtualMachine::begin() {
     return true;
 }
 
-// Memory is zeroed in slices, with interrupts let in between; the rest is short.
+// Memory is zeroed, and kernel and initrd are copied, in slices with interrupts let in between; the rest is short.
 ManagedVm::Progress VirtualMachine::go_on() {
     u64 const begin = lib::x86::rdtsc();
     bool const is_clean = vm_->ram().scrub(scrub_slice);
@@ -75,12 +77,19 @@ ManagedVm::Progress VirtualMachine::go_on() {
     ticks_zeroing_ += scrubbed - begin;
     lib::x86::take_interrupts();
     if (!is_clean) return Progress::More;
+    if (!is_loaded_ && !load()) return Progress::Failed;
+    is_loaded_ = true;
+    bool const is_copied = copies_.go_on(vmm::GuestMemory({pieces_, piece_count_}), copy_slice);
+    ticks_building_ += lib::x86::rdtsc() - scrubbed;
+    lib::x86::take_interrupts();
+    if (!is_copied) return Progress::More;
+    u64 const copied = lib::x86::rdtsc();
     u64 const free_before = kernel::memory_use().free; // other VMs may have been started since begin()
-    if (!load() || !schedule()) return Progress::Failed;
+    if (!schedule()) return Progress::Failed;
     started_at_ = kernel::now();
     vm_->start();
     kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
-    ticks_building_ += lib::x86::rdtsc() - scrubbed;
+    ticks_building_ += lib::x86::rdtsc() - copied;
     auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
     taken_ += free_before - std::min(kernel::memory_use().free, free_before);
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{} ({} us beside {} us of zeroing; {} KiB of Mullion's)", name(),
@@ -155,8 +164,8 @@ bool VirtualMachine::load() {
     if (!rsdp || !vmm::write_bios_data_area(memory)) return fail("the firmware tables do not fit");
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
-    vmm::BootInput const input{*modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(),
-                               *rsdp};
+    vmm::BootInput const input{
+        *modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(), *rsdp, &copies_};
     auto const entry = vmm::load_guest(description_.boot, input, memory);
     if (!entry) {
         std::array<char, 300> text{};

@@ -85,7 +85,7 @@ lib::Result<void> SerialPort::start(u32 baud) {
     drivers::write(base_, FCR, FCR_on_and_clear | FCR_trigger_8);
     fifo_depth_ = (read(base_, IIR) & IIR_fifos) == IIR_fifos ? 16 : 1;
     has_stalled_ = false;
-    has_interrupts_ = false;
+    events_ = 0;
     rts_ = true;
     write_modem_control();
     return {};
@@ -136,9 +136,14 @@ u32 SerialPort::read_some(std::span<u8> bytes) {
 
 void SerialPort::enable_interrupts(bool received, bool can_send) {
     if (!is_started()) return;
-    has_interrupts_ = received || can_send;
+    events_ = static_cast<u8>((received ? IER_received : u8{0}) | (can_send ? IER_can_send : u8{0}));
     write_modem_control();
-    drivers::write(base_, IER, static_cast<u8>((received ? IER_received : u8{0}) | (can_send ? IER_can_send : u8{0})));
+    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
+}
+
+void SerialPort::make_edge() const {
+    drivers::write(base_, IER, 0);
+    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
 }
 
 SerialPort::Events SerialPort::handle_interrupt() {
@@ -165,11 +170,12 @@ void SerialPort::set_rts(bool on) {
     if (!is_started() || rts_ == on) return;
     rts_ = on;
     write_modem_control();
+    if ((events_ & IER_received) != 0)
+        drivers::write(base_, IER, static_cast<u8>(on ? events_ : events_ & ~IER_received));
 }
 
 void SerialPort::write_modem_control() const {
-    drivers::write(base_, MCR,
-                   static_cast<u8>(MCR_DTR | (rts_ ? MCR_RTS : u8{0}) | (has_interrupts_ ? MCR_OUT2 : u8{0})));
+    drivers::write(base_, MCR, static_cast<u8>(MCR_DTR | (rts_ ? MCR_RTS : u8{0}) | (events_ != 0 ? MCR_OUT2 : u8{0})));
 }
 
 void SerialSink::write(std::string_view text) {

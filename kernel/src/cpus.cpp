@@ -12,6 +12,7 @@ constinit std::atomic<u32> count{0};
 // by how many timers there are, not by what a guest asks for.
 constexpr unsigned max_callbacks_per_interrupt = 64;
 
+// With interrupts off.
 class Locked {
 public:
     explicit Locked(TimerQueue& queue) : queue_(queue) { queue_.lock().lock(); }
@@ -20,7 +21,6 @@ public:
     Locked& operator=(Locked const&) = delete;
 
 private:
-    InterruptGuard no_interrupts_;
     TimerQueue& queue_;
 };
 
@@ -43,6 +43,7 @@ void request_attention(u32 index) {
 }
 
 void arm_timer(Timer& timer, u64 deadline_tsc) {
+    InterruptGuard const no_interrupts;
     Cpu& here = this_cpu();
     u32 const before = timer.queue_.load(std::memory_order_relaxed);
     if (before != here.index && before != ~0U) cancel_timer(timer);
@@ -55,24 +56,26 @@ void cancel_timer(Timer& timer) {
     u32 const index = timer.queue_.load(std::memory_order_relaxed);
     if (index == ~0U) return;
     TimerQueue& queue = cpu(index).timers;
+    InterruptGuard const no_interrupts;
     Locked const locked(queue);
     queue.cancel(timer); // the hardware may fire for nothing: cheaper than telling it
 }
 
-void run_timers() {
+void run_timers() { // by the interrupt
     TimerQueue& queue = this_cpu().timers;
-    for (unsigned i = 0;; i++) {
+    bool is_last = false;
+    for (unsigned i = 0; !is_last; i++) {
         Timer* due = nullptr;
         {
             Locked const locked(queue);
-            if (i < max_callbacks_per_interrupt) due = queue.pop_due(lib::x86::rdtsc());
-            if (due == nullptr) {
-                // The one that fired is over; nothing needs to be stopped.
-                if (queue.next_deadline() != TimerQueue::never) local_apic().arm_timer(queue.next_deadline());
-                return;
-            }
+            u64 const now_tsc = lib::x86::rdtsc();
+            if (i < max_callbacks_per_interrupt) due = queue.pop_due(now_tsc);
+            // What fired is over; nothing needs to be stopped. The callback arms the hardware itself for what is
+            // sooner.
+            is_last = due == nullptr || queue.next_deadline() > now_tsc;
+            if (is_last && queue.next_deadline() != TimerQueue::never) local_apic().arm_timer(queue.next_deadline());
         }
-        TimerQueue::call(*due);
+        if (due != nullptr) TimerQueue::call(*due);
     }
 }
 

@@ -51,18 +51,20 @@ private:
         }
     };
 
+    // `loaded` is its own CPU's business; others only look.
     static void unload_here(Cpu& cpu) {
-        Runnable& runnable = *cpu.loaded;
-        cpu.loaded = nullptr;
+        Runnable& runnable = *cpu.loaded.load(std::memory_order_relaxed);
+        cpu.loaded.store(nullptr, std::memory_order_release);
         runnable.unload();
         runnable.loaded_on_.store(nowhere, std::memory_order_release);
     }
 
     void load(Runnable& next) {
-        if (cpu_.loaded == &next) return;
-        if (cpu_.loaded != nullptr) unload_here(cpu_);
+        Runnable const* const before = cpu_.loaded.load(std::memory_order_relaxed);
+        if (before == &next) return;
+        if (before != nullptr) unload_here(cpu_);
         unload(next);
-        cpu_.loaded = &next;
+        cpu_.loaded.store(&next, std::memory_order_release);
         next.loaded_on_.store(cpu_.index, std::memory_order_release);
     }
 

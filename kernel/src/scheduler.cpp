@@ -28,8 +28,7 @@ bool Scheduler::group_fits(Core const& core, SchedulerEntity const& entity) cons
     return group == none || group == entity.group_;
 }
 
-void Scheduler::charge(u32 cpu, u64 now) {
-    CpuState& state = cpus_[cpu];
+void Scheduler::charge(CpuState& state, u64 now) {
     if (state.current == nullptr || now <= state.charged_at) return; // clocks of two CPUs may differ by a few ns
     SchedulerEntity& entity = *state.current;
     u64 const ran = now - state.charged_at;
@@ -37,8 +36,8 @@ void Scheduler::charge(u32 cpu, u64 now) {
     entity.virtual_time_ += scaled(entity, ran);
     entity.used_.store(entity.used_.load(std::memory_order_relaxed) + ran, std::memory_order_relaxed);
     if (entity.settings_.cap != 0) {
+        entity.budget_ -= static_cast<i64>(ran); // before: a full bucket takes no more
         refill(entity, now);
-        entity.budget_ -= static_cast<i64>(ran);
     }
 }
 
@@ -50,8 +49,9 @@ i64 Scheduler::burst_of(SchedulerEntity const& entity) const {
 
 void Scheduler::refill(SchedulerEntity& entity, u64 now) const {
     if (now <= entity.budget_at_) return;
-    u64 const gone = std::min(now - entity.budget_at_, 100 * cap_period); // longer fills any bucket
-    entity.budget_ += static_cast<i64>(gone * entity.settings_.cap / 100);
+    u64 const gone = now - entity.budget_at_; // may be days
+    u64 const cap = entity.settings_.cap;
+    entity.budget_ += static_cast<i64>(gone / 100 * cap + gone % 100 * cap / 100);
     entity.budget_at_ = now;
     // Half a burst more than what lets it run again, so that it loses nothing while it waits for its turn.
     entity.budget_ = std::min(entity.budget_, burst_of(entity) * 3 / 2);
@@ -75,12 +75,13 @@ bool Scheduler::throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now) 
 }
 
 void Scheduler::release_throttled(Core& core, u64 now) {
-    while (SchedulerEntity* const entity = core.throttled.front()) {
-        if (entity->resume_at_ > now) return;
-        core.throttled.pop_front();
-        refill(*entity, now);
-        join(core, *entity, 1);
-        insert_waiting(core, *entity);
+    while (!core.throttled.is_empty()) {
+        SchedulerEntity& entity = *core.throttled.begin();
+        if (entity.resume_at_ > now) return;
+        Queue::remove(entity);
+        refill(entity, now);
+        join(core, entity, 1);
+        insert_waiting(core, entity);
     }
 }
 
@@ -88,19 +89,27 @@ void Scheduler::release_throttled(Core& core, u64 now) {
 
 void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
     entity.state_ = State::Waiting;
-    SchedulerEntity* later = core.waiting.front();
-    while (later != nullptr && !is_before(entity.virtual_time_, later->virtual_time_))
-        later = core.waiting.next(*later);
-    if (later != nullptr)
-        core.waiting.insert_before(*later, entity);
+    // From the back, where one whose slice has ended belongs.
+    SchedulerEntity* earlier = core.waiting.back();
+    while (earlier != nullptr && is_before(entity.virtual_time_, earlier->virtual_time_))
+        earlier = core.waiting.previous(*earlier);
+    if (earlier != nullptr)
+        core.waiting.insert_after(*earlier, entity);
     else
-        core.waiting.push_back(entity);
-    core.waiting_count.fetch_add(1, std::memory_order_seq_cst);
+        core.waiting.push_front(entity);
+    u32 const before = core.waiting_count.load(std::memory_order_relaxed);
+    core.waiting_count.store(before + 1, std::memory_order_relaxed);
+    // Before anybody looks for CPUs that idle or are alone: those mark themselves and look here afterwards.
+    if (before == 0) waiting_cores_.set(core.index);
 }
 
 // Out of whichever list it is in.
 void Scheduler::take_out(Core& core, SchedulerEntity& entity) {
-    if (entity.state_ == State::Waiting) core.waiting_count.fetch_sub(1, std::memory_order_relaxed);
+    if (entity.state_ == State::Waiting) {
+        u32 const left = core.waiting_count.load(std::memory_order_relaxed) - 1;
+        core.waiting_count.store(left, std::memory_order_relaxed);
+        if (left == 0) waiting_cores_.take(core.index);
+    }
     Queue::remove(entity);
 }
 
@@ -119,17 +128,18 @@ void Scheduler::join(Core& core, SchedulerEntity& entity, u64 most_lag_steps) {
 }
 
 SchedulerEntity* Scheduler::first_for(Core& core, u32 cpu) {
-    for (SchedulerEntity* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity))
-        if (may_use(*entity, cpu)) return entity;
+    if (!is_shared(cpu)) return nullptr; // no exclusive one is in a queue
+    for (SchedulerEntity& entity : core.waiting)
+        if (entity.settings_.allowed.has(cpu)) return &entity;
     return nullptr;
 }
 
-// Who of the waiting is so far behind that what runs on `cpu` should stop for it.
-SchedulerEntity* Scheduler::preemptor(Core& core, u32 cpu) {
-    SchedulerEntity* const first = first_for(core, cpu);
+// Who of the waiting is so far behind that what runs there should stop for it.
+SchedulerEntity* Scheduler::preemptor(CpuState const& state) {
+    SchedulerEntity* const first = first_for(*state.core, state.index);
     if (first == nullptr) return nullptr;
     u64 const claim = first->virtual_time_ + scaled(*first, config_.shortest_slice);
-    return is_before(claim, cpus_[cpu].current->virtual_time_) ? first : nullptr;
+    return is_before(claim, state.current->virtual_time_) ? first : nullptr;
 }
 
 // --- One CPU's turn
@@ -146,8 +156,8 @@ void Scheduler::note_wake_latency(SchedulerEntity& entity, u64 now) {
         entity.wake_longest_.store(waited, std::memory_order_relaxed);
 }
 
-void Scheduler::begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now) {
-    CpuState& state = cpus_[cpu];
+void Scheduler::begin(CpuState& state, SchedulerEntity& entity, u64 now) {
+    Core& core = *state.core;
     entity.state_ = State::Running;
     entity.wake_pending_ = false;
     if (entity.woken_at_ != 0) note_wake_latency(entity, now);
@@ -164,9 +174,10 @@ void Scheduler::begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now) {
     if (entity.settings_.cap != 0) refill(entity, now);
 }
 
-void Scheduler::leave(Core& core, u32 cpu, State next) {
-    cpus_[cpu].current->state_ = next;
-    cpus_[cpu].current = nullptr;
+void Scheduler::leave(CpuState& state, State next) {
+    Core& core = *state.core;
+    state.current->state_ = next;
+    state.current = nullptr;
     if (--core.running == 0) core.running_group.store(none, std::memory_order_relaxed);
 }
 
@@ -180,27 +191,29 @@ u64 Scheduler::idle_deadline(Core& core, u32 cpu) {
     return until;
 }
 
-u64 Scheduler::deadline(Core& core, u32 cpu, u64 now) {
-    CpuState const& state = cpus_[cpu];
+// When to decide again about who has just been picked: nobody who waits is further behind.
+inline u64 Scheduler::first_deadline(CpuState& state, u64 now) {
+    Core& core = *state.core;
     SchedulerEntity const& entity = *state.current;
-    u64 until = state.slice_end;
-    if (auto const* const throttled = core.throttled.front())
-        until = std::min(until, std::max(throttled->resume_at_, now + 1));
+    state.limit = Decision::never;
+    if (!core.throttled.is_empty()) state.limit = std::max((*core.throttled.begin()).resume_at_, now + 1);
     if (u32 const cap = entity.settings_.cap; cap != 0 && cap < 100 && entity.budget_ > 0)
-        until = std::min(until, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
-    // Who has just been picked was the furthest behind.
-    if (now == state.picked_at) return until;
-    u64 const safe_until = state.picked_at + config_.shortest_slice;
-    if (until > safe_until && now < safe_until && preemptor(core, cpu) != nullptr) until = safe_until;
-    return until;
+        state.limit = std::min(state.limit, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
+    return std::min(state.slice_end, state.limit);
 }
 
-// Whether what runs on `cpu` keeps it.
-bool Scheduler::goes_on(Core& core, u32 cpu, u64 now) {
-    CpuState const& state = cpus_[cpu];
+u64 Scheduler::deadline(CpuState& state, u64 now) {
+    u64 const until = first_deadline(state, now);
+    u64 const safe_until = state.picked_at + config_.shortest_slice;
+    return until > safe_until && now < safe_until && preemptor(state) != nullptr ? safe_until : until;
+}
+
+// Whether what runs there keeps the CPU.
+bool Scheduler::goes_on(CpuState const& state, u64 now) {
+    Core const& core = *state.core;
     if (state.has_yielded || now >= state.slice_end) return false;
     if (core.wanted_group != none && core.wanted_group != state.current->group_) return false;
-    return now < state.picked_at + config_.shortest_slice || preemptor(core, cpu) == nullptr;
+    return now < state.picked_at + config_.shortest_slice || preemptor(state) == nullptr;
 }
 
 // Takes the next one out of the queue, or starts the change to its group.
@@ -242,58 +255,49 @@ void Scheduler::wake_siblings(Core& core, u32 cpu, CpuSet& kicks) {
             owner->home_.load(std::memory_order_relaxed) == core.index && owner->state_ == State::Waiting)
             kicks.add(sibling);
     });
-    u32 waiting = 0;
-    for (u32 i = 0; i < core_count_; i++)
-        waiting += cores_[i].waiting_count.load(std::memory_order_relaxed);
-    if (waiting == 0) return;
+    if (!is_anybody_waiting(nullptr)) return;
     core.cpus.for_each([&](u32 sibling) {
-        if (sibling != cpu && cpus_[sibling].current == nullptr && take_idle(sibling)) kicks.add(sibling);
+        if (sibling != cpu && cpus_[sibling].current == nullptr && idle_.take(sibling)) kicks.add(sibling);
     });
 }
 
 bool Scheduler::sleep(u32 cpu, u64 now) {
-    Core& core = core_of(cpu);
+    CpuState& state = cpus_[cpu];
     CpuSet kicks;
     {
-        CoreLock const locked(core);
-        charge(cpu, now);
-        SchedulerEntity& entity = *cpus_[cpu].current;
+        CoreLock const locked(*state.core);
+        charge(state, now);
+        SchedulerEntity& entity = *state.current;
         if (entity.wake_pending_) {
             entity.wake_pending_ = false;
             return false;
         }
-        leave(core, cpu, State::Asleep);
-        wake_siblings(core, cpu, kicks);
+        leave(state, State::Asleep);
+        wake_siblings(*state.core, cpu, kicks);
     }
     kick_all(kicks);
     return true;
 }
 
-bool Scheduler::is_anybody_waiting(Core const* but) const {
-    for (u32 i = 0; i < core_count_; i++)
-        if (&cores_[i] != but && cores_[i].waiting_count.load(std::memory_order_seq_cst) != 0) return true;
-    return false;
-}
-
 // Siblings that wait for this group to leave, caps and throttled ones need what sleep() and pick() do.
-bool Scheduler::may_nap(Core const& core, u32 cpu) const {
-    CpuState const& state = cpus_[cpu];
+bool Scheduler::may_nap(CpuState const& state) const {
+    Core const& core = *state.core;
     SchedulerEntity const& entity = *state.current;
     if (entity.wake_pending_) return false;
     if (SchedulerEntity const* const owner = state.dedicated; owner != nullptr) return owner == &entity;
-    bool const is_alone = config_.share_cores || !core.has_siblings;
-    return is_alone && may_use(entity, cpu) && entity.settings_.cap == 0 && core.throttled.is_empty();
+    bool const has_no_siblings = config_.share_cores || !core.has_siblings;
+    return has_no_siblings && may_use(entity, state.index) && entity.settings_.cap == 0 && core.throttled.is_empty();
 }
 
 bool Scheduler::nap(u32 cpu, u64 now) {
-    Core& core = core_of(cpu);
+    CpuState& state = cpus_[cpu];
     {
-        CoreLock const locked(core);
-        if (!may_nap(core, cpu)) return false;
-        charge(cpu, now);
-        cpus_[cpu].is_napping = true;
-        if (cpus_[cpu].dedicated != nullptr) return true;
-        set_idle(cpu); // before the queues are looked at: who queues after that look sees it
+        CoreLock const locked(*state.core);
+        if (!may_nap(state)) return false;
+        charge(state, now);
+        state.is_napping = true;
+        if (state.dedicated != nullptr) return true;
+        idle_.set(cpu); // before the queues are looked at: who queues after that look sees it
     }
     if (!is_anybody_waiting(nullptr)) return true;
     (void)end_nap(cpu, now);
@@ -301,12 +305,13 @@ bool Scheduler::nap(u32 cpu, u64 now) {
 }
 
 u64 Scheduler::end_nap(u32 cpu, u64 now) {
-    CoreLock const locked(core_of(cpu));
     CpuState& state = cpus_[cpu];
+    CoreLock const locked(*state.core);
     state.charged_at = now;
     state.is_napping = false;
     if (state.dedicated == state.current) return Decision::never;
-    if (!take_idle(cpu)) return over;
+    if (!idle_.take(cpu)) return over;
+    if (state.is_alone && alone_.has(cpu)) return state.limit;
     if (now >= state.slice_end) {
         state.picked_at = now;
         state.slice_end = now + slice_of(*state.current);
@@ -315,13 +320,13 @@ u64 Scheduler::end_nap(u32 cpu, u64 now) {
 }
 
 void Scheduler::stop(u32 cpu, u64 now) {
-    Core& core = core_of(cpu);
+    CpuState& state = cpus_[cpu];
     CpuSet kicks;
     {
-        CoreLock const locked(core);
-        charge(cpu, now);
-        leave(core, cpu, State::Stopped);
-        wake_siblings(core, cpu, kicks);
+        CoreLock const locked(*state.core);
+        charge(state, now);
+        leave(state, State::Stopped);
+        wake_siblings(*state.core, cpu, kicks);
     }
     kick_all(kicks);
 }
@@ -335,66 +340,101 @@ void Scheduler::kick_all(CpuSet const& cpus) {
     if (!cpus.is_empty()) cpus.for_each([&](u32 cpu) { kick_(cpu); });
 }
 
-Decision Scheduler::pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks) {
-    CpuState& state = cpus_[cpu];
+SchedulerEntity* Scheduler::pick_dedicated(CpuState& state, u64 now, SchedulerEntity*& evicted, CpuSet& kicks) {
+    Core& core = *state.core;
     SchedulerEntity& owner = *state.dedicated;
-    charge(cpu, now);
+    charge(state, now);
     if (state.current != nullptr && state.current != &owner) {
         evicted = state.current;
-        leave(core, cpu, State::Waiting);
+        leave(state, State::Waiting);
         if (!evicted->settings_.is_exclusive) insert_waiting(core, *evicted); // an exclusive one is in no list
-        wake_siblings(core, cpu, kicks);
+        wake_siblings(core, state.index, kicks);
     }
     // While it is new here, siblings may not have made room yet; they kick when they have.
     bool const is_here = owner.home_.load(std::memory_order_relaxed) == core.index;
     if (state.current == nullptr && is_here && owner.state_ == State::Waiting && group_fits(core, owner))
-        begin(core, cpu, owner, now);
-    return {state.current, Decision::never};
+        begin(state, owner, now);
+    return state.current;
 }
 
-// Ends what `cpu` did until now, unless it goes on.
-Scheduler::Settled Scheduler::settle(u32 cpu, u64 now) {
-    Core& core = core_of(cpu);
+// Ends what the CPU did until now, unless it goes on.
+void Scheduler::settle(CpuState& state, u64 now, Settled& result, CpuSet& kicks) {
+    Core& core = *state.core;
     CoreLock const locked(core);
-    CpuState& state = cpus_[cpu];
-    if (state.current == nullptr) take_idle(cpu); // else it is not marked
-    Settled result;
+    if (state.current == nullptr) idle_.take(state.index); // else it is not marked
+    if (state.is_alone) {
+        state.is_alone = false;
+        result.is_disturbed = !alone_.take(state.index);
+    }
     if (state.dedicated != nullptr) {
-        result.decision = pick_dedicated(core, cpu, now, result.evicted, result.kicks);
+        result.decision.entity = pick_dedicated(state, now, result.evicted, kicks);
         result.is_decided = true;
-        return result;
+        return;
     }
     release_throttled(core, now);
-    charge(cpu, now);
-    if (state.current == nullptr) return result;
+    charge(state, now);
+    if (state.current == nullptr) return;
     SchedulerEntity& entity = *state.current;
     result.has_left = true;
-    if (!may_use(entity, cpu)) {
+    if (!may_use(entity, state.index)) {
         result.evicted = &entity;
-        leave(core, cpu, State::Waiting);
+        leave(state, State::Waiting);
         if (!entity.settings_.is_exclusive) insert_waiting(core, entity);
     } else if (throttle_if_spent(core, entity, now)) {
-        leave(core, cpu, State::Throttled);
-    } else if (goes_on(core, cpu, now)) {
-        result = {{&entity, deadline(core, cpu, now)}, nullptr, {}, true, false};
+        leave(state, State::Throttled);
+    } else if (goes_on(state, now)) {
+        result.decision = {&entity, deadline(state, now)};
+        result.is_decided = true;
     } else {
-        leave(core, cpu, State::Waiting);
-        if (state.has_yielded) let_pass(core, cpu, entity);
+        leave(state, State::Waiting);
+        result.expired = &entity;
+        if (state.has_yielded) let_pass(core, state.index, entity);
         insert_waiting(core, entity);
-        choose_at_once(core, cpu, now, result);
+        choose_at_once(state, now, result, kicks);
     }
-    return result;
+}
+
+// Whether a CPU that idles or is alone might run it.
+inline bool Scheduler::is_awaited(SchedulerEntity const& entity) const {
+    for (u32 i = 0; i < word_count_; i++)
+        if (((idle_.word(i) | alone_.word(i)) & entity.settings_.allowed.word(i)) != 0) return true;
+    return false;
+}
+
+// Tells those who wait for it of everybody in this queue. True if there are any.
+inline bool Scheduler::offer(Core& core, CpuSet& kicks) {
+    bool is_any = false;
+    for (SchedulerEntity const& entity : core.waiting) {
+        if (!is_awaited(entity)) [[likely]]
+            continue;
+        offer_one(entity, core, kicks);
+        is_any = true;
+    }
+    return is_any;
+}
+
+void Scheduler::offer_waiting(Core& core) {
+    if (core.waiting_count.load(std::memory_order_relaxed) == 0) return;
+    CpuSet kicks;
+    {
+        CoreLock const locked(core);
+        if (!offer(core, kicks)) return;
+    }
+    kick_all(kicks);
 }
 
 // The usual end of a slice: nobody waits elsewhere, so that there is nothing to balance, and no sibling has a say.
-void Scheduler::choose_at_once(Core& core, u32 cpu, u64 now, Settled& result) {
+void Scheduler::choose_at_once(CpuState& state, u64 now, Settled& result, CpuSet& kicks) {
+    Core& core = *state.core;
     if (core.has_siblings || is_anybody_waiting(&core)) return;
-    SchedulerEntity* const next = first_for(core, cpu);
+    SchedulerEntity* const next = first_for(core, state.index);
     if (next == nullptr) return;
     take_out(core, *next);
-    begin(core, cpu, *next, now);
-    result.decision = {next, deadline(core, cpu, now)};
+    begin(state, *next, now);
+    result.decision = {next, first_deadline(state, now)};
     result.is_decided = true;
+    result.has_kicks = offer(core, kicks);
+    result.is_offered = true;
 }
 
 // Goes behind the first other one, by no more than a slice.
@@ -405,37 +445,63 @@ void Scheduler::let_pass(Core& core, u32 cpu, SchedulerEntity& entity) {
     entity.virtual_time_ = is_before(other->virtual_time_, latest) ? other->virtual_time_ : latest;
 }
 
+// Nobody waits in this core's queue: true if nobody who waits elsewhere may come here either. Who queues from now on
+// sees the mark.
+bool Scheduler::goes_alone(CpuState& state) {
+    alone_.set(state.index);
+    for (u32 i = 0; is_anybody_waiting(nullptr) && i < core_count_; i++) {
+        if (!waiting_cores_.has(i)) continue;
+        CoreLock const locked(cores_[i]);
+        if (first_for(cores_[i], state.index) == nullptr) continue;
+        alone_.take(state.index);
+        return false;
+    }
+    state.is_alone = true;
+    return true;
+}
+
 Decision Scheduler::pick(u32 cpu, u64 now) {
-    Core& core = core_of(cpu);
-    Settled const settled = settle(cpu, now);
-    if (core.has_siblings) kick_all(settled.kicks);
+    CpuState& state = cpus_[cpu];
+    Core& core = *state.core;
+    Settled settled;
+    CpuSet kicks;
+    settle(state, now, settled, kicks);
+    if (core.has_siblings || settled.has_kicks) kick_all(kicks);
     if (settled.evicted != nullptr) relocate(*settled.evicted, now);
     Decision decision = settled.decision;
     if (!settled.is_decided) {
         balance(cpu);
         constexpr unsigned attempts = 3;
         for (unsigned attempt = 0;; attempt++) {
-            decision = choose_or_idle(core, cpu, now, settled.has_left && attempt == 0);
+            decision = choose_or_idle(state, now, settled.has_left && attempt == 0);
             if (decision.entity != nullptr || attempt == attempts || !steal_any(cpu)) break;
-            take_idle(cpu);
+            idle_.take(cpu);
         }
     }
-    offer_waiting(core);
+    if (core.waiting_count.load(std::memory_order_relaxed) != 0) {
+        if (!settled.is_offered) offer_waiting(core);
+    } else if (decision.entity != nullptr && decision.entity == settled.expired && !settled.is_disturbed &&
+               goes_alone(state)) {
+        // Only after a whole slice, also when it was just disturbed: a CPU is kicked at most once in each.
+        decision.until = state.limit;
+    }
     return decision;
 }
 
-Decision Scheduler::choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left) {
+Decision Scheduler::choose_or_idle(CpuState& state, u64 now, bool has_left) {
+    Core& core = *state.core;
+    u32 const cpu = state.index;
     CpuSet kicks;
     Decision decision{nullptr, Decision::never};
     {
         CoreLock const locked(core);
         if (SchedulerEntity* const next = choose(core, cpu, now, kicks)) {
             take_out(core, *next);
-            begin(core, cpu, *next, now);
-            decision = {next, deadline(core, cpu, now)};
+            begin(state, *next, now);
+            decision = {next, first_deadline(state, now)};
             wake_siblings(core, cpu, kicks);
         } else {
-            set_idle(cpu); // before other queues are looked at again: who queues after that look sees it
+            idle_.set(cpu); // before other queues are looked at again: who queues after that look sees it
             if (has_left) wake_siblings(core, cpu, kicks);
             decision.until = idle_deadline(core, cpu);
         }

@@ -7,25 +7,21 @@ void Scheduler::start(Config const& config, u32 cpu_count, std::array<u32, max_c
     config_ = config;
     kick_ = kick;
     cpu_count_ = std::min(cpu_count, max_cpus);
+    word_count_ = (cpu_count_ + 63) / 64;
     for (u32 cpu = 0; cpu < cpu_count_; cpu++) {
-        u32 core = 0;
-        while (core < cpu && core_numbers[core] != core_numbers[cpu])
-            core++;
-        cpus_[cpu].core = core < cpu ? cpus_[core].core : core_count_++;
-        cpus_[cpu].victim = cpus_[cpu].core;
-        Core& own = core_of(cpu);
-        own.index = cpus_[cpu].core;
+        u32 sibling = 0;
+        while (sibling < cpu && core_numbers[sibling] != core_numbers[cpu])
+            sibling++;
+        u32 const index = sibling < cpu ? core_of(sibling).index : core_count_++;
+        Core& own = cores_[index];
+        own.index = index;
+        cpus_[cpu].core = &own;
+        cpus_[cpu].index = cpu;
+        cpus_[cpu].victim = index;
         own.has_siblings = !own.cpus.is_empty();
         own.cpus.add(cpu);
     }
     publish_shared(CpuSet::first(cpu_count_));
-}
-
-bool Scheduler::has_idle() const {
-    u64 any = 0;
-    for (u32 word = 0; word <= (cpu_count_ - 1) / 64; word++)
-        any |= idle_[word].load(std::memory_order_seq_cst);
-    return any != 0;
 }
 
 // Queue and running ones alike: their order among each other stays.
@@ -68,10 +64,10 @@ bool Scheduler::steal(u32 cpu, Core& from, bool is_balancing) {
 }
 
 bool Scheduler::steal_any(u32 cpu) {
-    u32 const own = cpus_[cpu].core;
-    for (u32 i = 1; i < core_count_; i++) {
-        Core& from = cores_[(own + i) % core_count_];
-        if (from.waiting_count.load(std::memory_order_seq_cst) != 0 && steal(cpu, from, false)) return true;
+    Core const& own = core_of(cpu);
+    for (u32 i = 1; i < core_count_ && is_anybody_waiting(&own); i++) {
+        Core& from = cores_[(own.index + i) % core_count_];
+        if (waiting_cores_.has(from.index) && steal(cpu, from, false)) return true;
     }
     return false;
 }
@@ -79,11 +75,10 @@ bool Scheduler::steal_any(u32 cpu) {
 void Scheduler::balance(u32 cpu) {
     CpuState& state = cpus_[cpu];
     u32 looked_at = 0;
-    for (u32 i = 1; i < core_count_ && looked_at < balance_victims; i++) {
+    for (u32 i = 1; i < core_count_ && looked_at < balance_victims && is_anybody_waiting(state.core); i++) {
         state.victim = (state.victim + 1) % core_count_;
-        if (state.victim == state.core) continue;
         Core& from = cores_[state.victim];
-        if (from.waiting_count.load(std::memory_order_relaxed) == 0) continue;
+        if (&from == state.core || !waiting_cores_.has(from.index)) continue;
         looked_at++;
         steal(cpu, from, true);
     }
@@ -92,14 +87,14 @@ void Scheduler::balance(u32 cpu) {
 // An idle CPU that may run the entity, no longer marked idle: the caller must kick it. `none`: there is none.
 u32 Scheduler::claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core) {
     for (bool const is_preferred : {true, false}) {
-        for (u32 word = 0; word <= (cpu_count_ - 1) / 64; word++) {
+        for (u32 word = 0; word < word_count_; word++) {
             // Most that idle on a machine of pinned vCPUs are not for this one.
-            u64 bits = idle_[word].load(std::memory_order_seq_cst) & entity.settings_.allowed.word(word);
+            u64 bits = idle_.word(word) & entity.settings_.allowed.word(word);
             while (bits != 0) {
                 u32 const cpu = word * 64 + static_cast<u32>(std::countr_zero(bits));
                 bits &= bits - 1;
-                if ((cpus_[cpu].core == preferred_core) != is_preferred) continue;
-                if (may_use(entity, cpu) && group_fits(core_of(cpu), entity) && take_idle(cpu)) return cpu;
+                if ((core_of(cpu).index == preferred_core) != is_preferred) continue;
+                if (may_use(entity, cpu) && group_fits(core_of(cpu), entity) && idle_.take(cpu)) return cpu;
             }
         }
     }
@@ -132,6 +127,14 @@ void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_
             }
         return;
     }
+    core.cpus.for_each([&](u32 cpu) {
+        // Without a slice it has not been charged for long, and the core's virtual time stood still.
+        CpuState& state = cpus_[cpu];
+        if (!state.is_alone || state.current == nullptr || state.is_napping) return;
+        charge(state, now);
+        if (is_before(core.virtual_time, state.current->virtual_time_))
+            core.virtual_time = state.current->virtual_time_;
+    });
     join(core, entity, idle_cpu == none ? 1 : any_lag);
     insert_waiting(core, entity);
     if (idle_cpu != none) return;
@@ -227,20 +230,21 @@ void Scheduler::relocate(SchedulerEntity& entity, u64 now) {
         is_done = true;
     }
     kick_all(kicks);
+    offer_waiting(cores_[entity.home_.load(std::memory_order_relaxed)]);
 }
 
-// Whoever waits in this queue although an idle CPU might run it: that CPU comes and steals.
-void Scheduler::offer_waiting(Core& core) {
-    if (core.waiting_count.load(std::memory_order_seq_cst) == 0 || !has_idle()) return;
-    CpuSet kicks;
-    {
-        CoreLock const locked(core);
-        for (auto* entity = core.waiting.front(); entity != nullptr; entity = core.waiting.next(*entity)) {
-            u32 const cpu = claim_idle_cpu(*entity, core.index);
-            if (cpu != none) kicks.add(cpu);
+// An idle CPU that may run it comes and steals. CPUs that are alone no longer are: at the end of a slice, which they
+// have from now on, they look who is behind.
+[[gnu::noinline]] void Scheduler::offer_one(SchedulerEntity const& entity, Core const& core, CpuSet& kicks) {
+    u32 const idle = claim_idle_cpu(entity, core.index);
+    if (idle != none) kicks.add(idle);
+    for (u32 word = 0; word < word_count_; word++) {
+        u64 bits = alone_.word(word) & entity.settings_.allowed.word(word);
+        for (; bits != 0; bits &= bits - 1) {
+            u32 const cpu = word * 64 + static_cast<u32>(std::countr_zero(bits));
+            if (alone_.take(cpu)) kicks.add(cpu);
         }
     }
-    kick_all(kicks);
 }
 
 } // namespace kernel

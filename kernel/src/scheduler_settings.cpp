@@ -96,7 +96,7 @@ void Scheduler::dedicate(u32 cpu, SchedulerEntity& entity) {
     publish_shared(shared_without(cpu));
     CoreLock const locked(core_of(cpu));
     cpus_[cpu].dedicated = &entity;
-    take_idle(cpu);
+    idle_.take(cpu);
 }
 
 void Scheduler::undedicate(SchedulerEntity& entity) {
@@ -130,12 +130,13 @@ lib::Result<void> Scheduler::add(SchedulerEntity& entity, ScheduleSettings const
     if (settings.is_exclusive) cpu = find_cpu_for(entity, settings.allowed);
     if (cpu >= cpu_count_) return lib::fail(lib::Errc::Busy);
     entity.settings_ = settings;
+    entity.set_weight(settings.weight);
     entity.virtual_time_ = 0;
     entity.budget_ = 0;
     entity.budget_at_ = 0;
     entity.wake_pending_ = false;
     entity.used_.store(0, std::memory_order_relaxed);
-    entity.home_.store(cpus_[cpu].core, std::memory_order_relaxed);
+    entity.home_.store(core_of(cpu).index, std::memory_order_relaxed);
     all_.push_back(entity);
     if (settings.is_exclusive) {
         dedicate(cpu, entity);
@@ -181,7 +182,7 @@ lib::Result<void> Scheduler::set_weight(SchedulerEntity& entity, u32 weight) {
     wanted.weight = weight;
     TRY(check(wanted));
     HomeLock const home(*this, entity);
-    entity.settings_.weight = weight;
+    entity.set_weight(weight);
     return {};
 }
 
@@ -235,7 +236,7 @@ void Scheduler::settle_exclusive(SchedulerEntity& entity, u64 now) {
     relocate(entity, now); // if it waits
     u32 target = 0;
     for (u32 cpu = 0; cpu < cpu_count_; cpu++)
-        if (cpus_[cpu].dedicated == &entity) target = cpus_[cpu].core;
+        if (cpus_[cpu].dedicated == &entity) target = core_of(cpu).index;
     for (;;) {
         u32 const home = entity.home_.load(std::memory_order_relaxed);
         PairLock const locked(cores_[home], cores_[target]);

@@ -19,13 +19,10 @@ u64 tsc_of(Nanos time) { return zero_tsc + scale.to_ticks(time.value); }
 bool TimerQueue::arm(Timer& timer, u64 deadline_tsc) {
     if (timer.is_linked()) lib::IntrusiveList<Timer>::remove(timer);
     timer.deadline_tsc_ = deadline_tsc;
-    Timer* later = timers_.front();
-    while (later != nullptr && later->deadline_tsc_ <= deadline_tsc)
-        later = timers_.next(*later);
-    if (later != nullptr)
-        timers_.insert_before(*later, timer);
-    else
-        timers_.push_back(timer);
+    auto later = timers_.begin();
+    while (later != timers_.end() && (*later).deadline_tsc_ <= deadline_tsc)
+        ++later;
+    timers_.insert_before(later, timer);
     u64 const before = next_;
     update_next();
     return next_ != before;
@@ -37,10 +34,7 @@ void TimerQueue::cancel(Timer& timer) {
     update_next();
 }
 
-void TimerQueue::update_next() {
-    Timer* const first = timers_.front();
-    next_ = first != nullptr ? first->deadline_tsc_ : never;
-}
+void TimerQueue::update_next() { next_ = timers_.is_empty() ? never : (*timers_.begin()).deadline_tsc_; }
 
 Timer* TimerQueue::pop_due(u64 now_tsc) {
     if (next_ > now_tsc) return nullptr;

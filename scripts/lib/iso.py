@@ -11,7 +11,7 @@ from .project import Failure
 # Not the time of the build: the same input makes the same image.
 IMAGE_TIME = 1700000000
 MODULES = "normal iso9660 part_msdos part_gpt part_acorn part_amiga part_bsd part_dfly part_dvh part_plan part_sun " \
-          "part_sunpc fat multiboot multiboot2 linux serial terminal terminfo echo test minicmd configfile reboot halt all_video"
+          "part_sunpc fat multiboot multiboot2 acpi linux serial terminal terminfo echo test minicmd configfile reboot halt all_video"
 # EFI has no text mode to leave to the hypervisor: without a video driver in GRUB it would get no screen. On a BIOS, GRUB's
 # must stay out: its VBE probe damages its own heap with some BIOSes.
 PREAMBLE = """serial --unit=0 --speed=115200

@@ -34,25 +34,21 @@ void Vcpu::load() {
     here_ = &here;
     if (avic_mode_ == AvicMode::XApic) flush_translations(); // see renew_asid()
     vmcb_->control.clean_bits = 0;                           // this CPU may remember an older state of this VMCB
-    if (capabilities_.has_tsc_aux) x86::wrmsr(x86::IA32_TSC_AUX, saved_.tsc_aux);
+    if (here.tsc_aux != tsc_aux_) x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = tsc_aux_); // without RDTSCP always 0
     x86::write_dr(0, saved_.dr0);
     x86::write_dr(1, saved_.dr1);
     x86::write_dr(2, saved_.dr2);
     x86::write_dr(3, saved_.dr3);
-    fpu_.load(xcr0_);
+    fpu_.load(xcr0_, here.xcr0);
 }
 
 void Vcpu::unload() {
     CpuState& here = cpu_state(kernel::this_cpu().index);
     if (here.loaded != this) return;
     here.loaded = nullptr;
-    saved_ = {.tsc_aux = capabilities_.has_tsc_aux ? x86::rdmsr(x86::IA32_TSC_AUX) : 0,
-              .dr0 = x86::read_dr(0),
-              .dr1 = x86::read_dr(1),
-              .dr2 = x86::read_dr(2),
-              .dr3 = x86::read_dr(3)};
+    saved_ = {.dr0 = x86::read_dr(0), .dr1 = x86::read_dr(1), .dr2 = x86::read_dr(2), .dr3 = x86::read_dr(3)};
     fetch_xcr0();
-    fpu_.save();
+    here.xcr0 = fpu_.save(xcr0_);
 }
 
 // XSETBV is intercepted, but not every emulator knows: the register is the guest's while it is loaded.
@@ -168,8 +164,7 @@ u64 Vcpu::read_hardware(vm::HardwareMsr which) {
     case HardwareMsr::SysenterCs: return save().sysenter_cs;
     case HardwareMsr::SysenterEsp: return save().sysenter_esp;
     case HardwareMsr::SysenterEip: return save().sysenter_eip;
-    case HardwareMsr::TscAux:
-        return cpu_state(kernel::this_cpu().index).loaded == this ? x86::rdmsr(x86::IA32_TSC_AUX) : saved_.tsc_aux;
+    case HardwareMsr::TscAux: return tsc_aux_;
     case HardwareMsr::Xss: return 0; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
     }
     return 0;
@@ -195,8 +190,9 @@ void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
     case HardwareMsr::SysenterEsp: area.sysenter_esp = value; break;
     case HardwareMsr::SysenterEip: area.sysenter_eip = value; break;
     case HardwareMsr::TscAux:
-        saved_.tsc_aux = value;
-        if (cpu_state(kernel::this_cpu().index).loaded == this) x86::wrmsr(x86::IA32_TSC_AUX, value);
+        tsc_aux_ = value;
+        if (CpuState& here = cpu_state(kernel::this_cpu().index); here.loaded == this)
+            x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = value);
         break;
     case HardwareMsr::Xss: break;
     }

@@ -1,5 +1,6 @@
 """Several CPUs: of the machine, and of its guests."""
 import re
+import struct
 
 from framework import PROMPT, ROOT, boot, boot_guest, boot_linux, check_power_off, description, guest, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, run_seconds
@@ -44,6 +45,34 @@ def two_vcpus_on_eight_cpus():
 @system_test(backend="qemu", why="Bochs runs one CPU at a time")
 def guest_of_four_cpus_in_parallel():
     run_smp(4, 4, kind="qemu")
+
+
+def madt(*apic_ids):
+    """A MADT with these CPUs, all enabled, and the IOAPIC and timer override that both emulators have. [acpi/6.5] 5.2.12"""
+    entries = b"".join(struct.pack("<BBBBI", 0, 8, number, apic_id, 1) for number, apic_id in enumerate(apic_ids))
+    entries += struct.pack("<BBBBII", 1, 12, 0, 0, 0xfec00000, 0) + struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
+    table = struct.pack("<4sIBB6s8sI4sI", b"APIC", 44 + len(entries), 1, 0, b"MULLIO", b"TESTMADT", 1, b"TEST", 1) \
+        + struct.pack("<II", 0xfee00000, 1) + entries
+    return table[:9] + bytes([-sum(table) & 0xff]) + table[10:]
+
+
+@system_test()
+def cpus_that_do_not_come_up_are_left_out():
+    """The firmware names two CPUs that are not there, one of them between those that are: GRUB puts another MADT in place of the real one."""
+    description_text = "".join(f'[vm.on{cpu}]\nmemory = "16M"\nkernel = "ticker.elf"\ncpus = "{cpu}"\n'
+                               f'cmdline = "does=work interval=20 quit=2"\n' for cpu in (0, 1, 2, 3))
+    modules = {"vms.toml": description_text.encode(), "ticker.elf": ROOT / "build/release/tests/guest/ticker.elf", "madt.bin": madt(0, 1, 9, 2, 77),
+               "mullion.elf": ROOT / "build/release/mullion.elf"}
+    commands = ["acpi --exclude=APIC /boot/modules/madt.bin", "multiboot2 /boot/modules/mullion.elf onfailure=poweroff",
+                "module2 /boot/modules/vms.toml vms.toml", "module2 /boot/modules/ticker.elf ticker.elf"]
+    with boot(modules, native_commands=commands, cpus=3, ignore_bad_msrs=False) as console:
+        for apic_id in (9, 77):
+            console.expect(rf"cpus: the CPU with APIC id {apic_id} is left out: it does not answer")
+        console.expect("cpus: 3 of 5 in use, 3 cores")
+        console.expect("cpus: expected processors of this machine, which has 0 to 2, found 3")
+        check_power_off(console, status=1)  # one VM was refused
+        ended = {name: how for name, how, _ in verdict.ended_vms(bytes(console.seen))}
+        assert set(ended) == {"on0", "on1", "on2"}, ended
 
 
 @system_test(backend="qemu", why="Linux on four CPUs takes Bochs many minutes")

@@ -85,10 +85,15 @@ def example(seconds, **options):
         check_power_off(console, seconds)
 
 
-@system_test(backend="qemu", why="it takes Bochs many minutes")
+@system_test(backend="qemu", why="on VT-x it is two_linuxes_and_a_ticker_on_vmx")
 def two_linuxes_and_a_ticker():
     """Where CPUs truly run at the same time."""
     example(150, kind="qemu")
+
+
+@system_test(backend="bochs", limit=400, why="on AMD-V it is two_linuxes_and_a_ticker")
+def two_linuxes_and_a_ticker_on_vmx():
+    example(300)
 
 
 def expect_anywhere(console, pattern, seconds=60):

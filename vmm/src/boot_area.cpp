@@ -73,6 +73,12 @@ BootStep copy_in(GuestMemory const& memory, u64 at, std::span<u8 const> bytes) {
     return {};
 }
 
+BootStep copy_in_later(BootInput const& input, GuestMemory const& memory, u64 at, std::span<u8 const> bytes) {
+    if (!memory.contains(GuestPhys{at}, bytes.size())) return mismatch(at);
+    if (input.copies != nullptr && input.copies->add(GuestPhys{at}, bytes)) return {};
+    return copy_in(memory, at, bytes);
+}
+
 std::expected<MemoryRange, LoadError> load_initrd(BootInput const& input, GuestMemory const& memory, u64 limit,
                                                   MemoryRange kernel) {
     u64 const size = input.initrd.size();
@@ -83,7 +89,7 @@ std::expected<MemoryRange, LoadError> load_initrd(BootInput const& input, GuestM
     if (!at)
         return std::unexpected(
             LoadError{LoadErrorCode::InitrdDoesNotFit, size, largest_free(input.memory_map, request)});
-    if (auto const done = copy_in(memory, *at, input.initrd); !done) return std::unexpected(done.error());
+    if (auto const done = copy_in_later(input, memory, *at, input.initrd); !done) return std::unexpected(done.error());
     return MemoryRange{*at, *at + size};
 }
 

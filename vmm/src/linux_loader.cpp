@@ -184,7 +184,8 @@ LoadResult load_linux(BootInput const& input, GuestMemory const& memory) {
     if (!initrd && image->above_4g) initrd = load_initrd(input, memory, highest, *kernel);
     if (!initrd) return std::unexpected(initrd.error());
 
-    if (auto const done = copy_in(memory, kernel->begin, input.kernel.subspan(image->code_offset)); !done)
+    auto const code = input.kernel.subspan(image->code_offset);
+    if (auto const done = copy_in_later(input, memory, kernel->begin, code); !done)
         return std::unexpected(done.error());
     if (auto const done = write_boot_parameters(input, *image, kernel->begin, *initrd, memory); !done)
         return std::unexpected(done.error());

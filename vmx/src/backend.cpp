@@ -39,6 +39,7 @@ lib::Result<void> Backend::enable_on_this_cpu() {
     // Translations of an earlier hypervisor mean nothing to us.
     if (!x86::invept(invept_all, {0, 0})) return lib::fail(lib::Errc::BadState);
     if (capabilities_.has_vpid() && !x86::invvpid(invvpid_all, {})) return lib::fail(lib::Errc::BadState);
+    Vcpu::clear_registers_of_cpu(capabilities_);
     return {};
 }
 

@@ -108,13 +108,14 @@ void Vcpu::write_controls() {
     }
 
     std::memset(msr_bitmap_, 0xff, lib::page_size);
-    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_STAR,
-                            x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS,
+    for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE, x86::IA32_SYSENTER_CS,
                             x86::IA32_SYSENTER_ESP, x86::IA32_SYSENTER_EIP, x86::IA32_PAT})
         pass_msr(index, true, true);
+    for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK})
+        pass_msr(index, true, false);
     pass_msr(x86::IA32_EFER, true, false);
     pass_msr(x86::IA32_TSC, true, false); // RDMSR of it is subject to the TSC offset
-    if (c.cpu2.get<C2::EnableRdtscp>()) pass_msr(x86::IA32_TSC_AUX, true, true);
+    if (c.cpu2.get<C2::EnableRdtscp>()) pass_msr(x86::IA32_TSC_AUX, true, false);
 }
 
 // Four bitmaps of 1 KiB: reads of low and high MSRs, writes of low and high ones. [intel/vol3] 25.6.9

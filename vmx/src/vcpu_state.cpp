@@ -13,9 +13,13 @@ namespace {
 
 namespace x86 = lib::x86;
 
-// Whose VMCS is current on each CPU, and whose registers it holds.
-constinit std::array<Vcpu*, kernel::max_cpus> current_vmcs{};
-constinit std::array<Vcpu*, kernel::max_cpus> loaded{};
+struct OnCpu {
+    Vcpu* current; // whose VMCS is
+    Vcpu* loaded;  // whose registers the CPU holds
+    InterceptedMsrs msrs;
+    u64 xcr0; // while nobody is loaded
+};
+constinit std::array<OnCpu, kernel::max_cpus> on_cpus{};
 
 constexpr u64 cr0_owned_by_host = x86::Cr0::NE::mask | x86::Cr0::CD::mask | x86::Cr0::NW::mask | x86::Cr0::PG::mask;
 
@@ -45,85 +49,96 @@ void vmcs_access_failed(u16 encoding) {
 
 void Vcpu::make_current() {
     u32 const here = kernel::this_cpu().index;
+    make_current_on(here, on_cpus[here].current);
+}
+
+inline void Vcpu::make_current_on(u32 here, Vcpu*& current) {
     ASSERT(last_cpu_ == ~0U || last_cpu_ == here); // unload() clears it before it may go elsewhere
     ASSERT(Loaded::load(region_).has_value());
-    if (current_vmcs[here] != nullptr) current_vmcs[here]->is_current_ = false;
-    current_vmcs[here] = this;
+    if (current != nullptr) current->is_current_ = false;
+    current = this;
     is_current_ = true;
     last_cpu_ = here;
-    if (host_state_of_ != here) {
-        host_state_of_ = here;
-        write_host_state_of_cpu();
-        requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
-    }
+    if (host_state_of_ == here) [[likely]]
+        return;
+    host_state_of_ = here;
+    write_host_state_of_cpu();
+    requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
 
 void Vcpu::load() {
-    Vcpu*& here = loaded[kernel::this_cpu().index];
-    if (here == this) return;
-    if (here != nullptr) here->unload();
-    make_current();
-    here = this;
-    x86::wrmsr(x86::IA32_STAR, saved_.star);
-    x86::wrmsr(x86::IA32_LSTAR, saved_.lstar);
-    x86::wrmsr(x86::IA32_CSTAR, saved_.cstar);
-    x86::wrmsr(x86::IA32_FMASK, saved_.fmask);
+    u32 const index = kernel::this_cpu().index;
+    OnCpu& here = on_cpus[index];
+    if (here.loaded == this) return;
+    if (here.loaded != nullptr) here.loaded->unload();
+    make_current_on(index, here.current);
+    here.loaded = this;
+    auto const load_msr = [](u32 index, u64& there, u64 wanted) {
+        if (there != wanted) x86::wrmsr(index, there = wanted);
+    };
+    load_msr(x86::IA32_STAR, here.msrs.star, intercepted_.star);
+    load_msr(x86::IA32_LSTAR, here.msrs.lstar, intercepted_.lstar);
+    load_msr(x86::IA32_CSTAR, here.msrs.cstar, intercepted_.cstar);
+    load_msr(x86::IA32_FMASK, here.msrs.fmask, intercepted_.fmask);
+    load_msr(x86::IA32_TSC_AUX, here.msrs.tsc_aux, intercepted_.tsc_aux); // without RDTSCP always 0
     x86::wrmsr(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base);
-    if (capabilities_.cpu2.get<CpuControls2::EnableRdtscp>()) x86::wrmsr(x86::IA32_TSC_AUX, saved_.tsc_aux);
     x86::write_cr2(saved_.cr2);
     x86::write_dr(0, saved_.dr0);
     x86::write_dr(1, saved_.dr1);
     x86::write_dr(2, saved_.dr2);
     x86::write_dr(3, saved_.dr3);
     x86::write_dr(6, saved_.dr6);
-    if (kernel::cpu_features().xsave) {
-        u64 const everything = vm().cpuid().rules().xcr0;
-        if (everything != 0) {
-            x86::xsetbv(0, everything);
-            x86::xrstor(fpu_area_, everything);
-            x86::xsetbv(0, xcr0_);
-            return;
-        }
+    u64 const everything = xsave_components();
+    if (everything == 0) {
+        x86::fxrstor(fpu_area_);
+        return;
     }
-    x86::fxrstor(fpu_area_);
+    if (here.xcr0 != everything) x86::xsetbv(0, everything);
+    x86::xrstor(fpu_area_, everything);
+    if (xcr0_ != everything) x86::xsetbv(0, xcr0_);
 }
 
 void Vcpu::unload() {
-    u32 const here = kernel::this_cpu().index;
-    if (loaded[here] == this) {
-        loaded[here] = nullptr;
-        saved_ = {.star = x86::rdmsr(x86::IA32_STAR),
-                  .lstar = x86::rdmsr(x86::IA32_LSTAR),
-                  .cstar = x86::rdmsr(x86::IA32_CSTAR),
-                  .fmask = x86::rdmsr(x86::IA32_FMASK),
-                  .kernel_gs_base = x86::rdmsr(x86::IA32_KERNEL_GS_BASE),
-                  .tsc_aux = capabilities_.cpu2.get<CpuControls2::EnableRdtscp>() ? x86::rdmsr(x86::IA32_TSC_AUX) : 0,
-                  .xss = 0,
+    u32 const index = kernel::this_cpu().index;
+    OnCpu& here = on_cpus[index];
+    if (here.loaded == this) {
+        here.loaded = nullptr;
+        saved_ = {.kernel_gs_base = x86::rdmsr(x86::IA32_KERNEL_GS_BASE),
                   .cr2 = x86::read_cr2(),
                   .dr0 = x86::read_dr(0),
                   .dr1 = x86::read_dr(1),
                   .dr2 = x86::read_dr(2),
                   .dr3 = x86::read_dr(3),
                   .dr6 = x86::read_dr(6)};
-        u64 const everything = vm().cpuid().rules().xcr0;
-        if (kernel::cpu_features().xsave && everything != 0) {
-            x86::xsetbv(0, everything);
-            x86::xsave(fpu_area_, everything);
-        } else {
+        u64 const everything = xsave_components();
+        if (everything == 0) {
             x86::fxsave(fpu_area_);
+        } else {
+            if (xcr0_ != everything) x86::xsetbv(0, everything);
+            x86::xsave(fpu_area_, everything);
+            here.xcr0 = everything;
         }
     }
-    if (last_cpu_ == here) {
+    if (last_cpu_ == index) {
         x86::vmclear(region_.value);
-        if (current_vmcs[here] == this) current_vmcs[here] = nullptr;
+        if (here.current == this) here.current = nullptr;
         is_current_ = false;
         last_cpu_ = ~0U;
         is_launched_ = false;
     }
 }
 
+// What load() compares with, whatever the firmware left there.
+void Vcpu::clear_registers_of_cpu(Capabilities const& capabilities) {
+    OnCpu& here = on_cpus[kernel::this_cpu().index];
+    here.msrs = {};
+    for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK})
+        x86::wrmsr(index, 0);
+    if (capabilities.cpu2.get<CpuControls2::EnableRdtscp>()) x86::wrmsr(x86::IA32_TSC_AUX, 0);
+}
+
 void Vcpu::unload_current() {
-    if (Vcpu* const vcpu = loaded[kernel::this_cpu().index]) vcpu->unload();
+    if (Vcpu* const vcpu = on_cpus[kernel::this_cpu().index].loaded) vcpu->unload();
 }
 
 u64 Vcpu::cr0() {
@@ -240,49 +255,52 @@ void Vcpu::set_tsc_offset(u64 offset) {
 
 u64 Vcpu::read_hardware(vm::HardwareMsr which) {
     using vm::HardwareMsr;
-    bool const is_live = loaded[kernel::this_cpu().index] == this;
-    auto const live = [&](u32 index, u64 kept) { return is_live ? x86::rdmsr(index) : kept; };
+    bool const is_live = on_cpus[kernel::this_cpu().index].loaded == this;
     switch (which) {
     case HardwareMsr::Efer: return efer();
     case HardwareMsr::Pat: return vmcs().read(field::GUEST_PAT);
-    case HardwareMsr::Star: return live(x86::IA32_STAR, saved_.star);
-    case HardwareMsr::Lstar: return live(x86::IA32_LSTAR, saved_.lstar);
-    case HardwareMsr::Cstar: return live(x86::IA32_CSTAR, saved_.cstar);
-    case HardwareMsr::Fmask: return live(x86::IA32_FMASK, saved_.fmask);
+    case HardwareMsr::Star: return intercepted_.star;
+    case HardwareMsr::Lstar: return intercepted_.lstar;
+    case HardwareMsr::Cstar: return intercepted_.cstar;
+    case HardwareMsr::Fmask: return intercepted_.fmask;
     case HardwareMsr::FsBase: return vmcs().read(field::GUEST_FS_BASE);
     case HardwareMsr::GsBase: return vmcs().read(field::GUEST_GS_BASE);
-    case HardwareMsr::KernelGsBase: return live(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base);
+    case HardwareMsr::KernelGsBase: return is_live ? x86::rdmsr(x86::IA32_KERNEL_GS_BASE) : saved_.kernel_gs_base;
     case HardwareMsr::SysenterCs: return vmcs().read(field::GUEST_SYSENTER_CS);
     case HardwareMsr::SysenterEsp: return vmcs().read(field::GUEST_SYSENTER_ESP);
     case HardwareMsr::SysenterEip: return vmcs().read(field::GUEST_SYSENTER_EIP);
-    case HardwareMsr::TscAux: return live(x86::IA32_TSC_AUX, saved_.tsc_aux);
-    case HardwareMsr::Xss: return saved_.xss;
+    case HardwareMsr::TscAux: return intercepted_.tsc_aux;
+    case HardwareMsr::Xss: return xss_;
     }
     return 0;
 }
 
 void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
     using vm::HardwareMsr;
-    bool const is_live = loaded[kernel::this_cpu().index] == this;
-    auto const live = [&](u32 index, u64& kept) {
-        kept = value;
-        if (is_live) x86::wrmsr(index, value);
+    OnCpu& here = on_cpus[kernel::this_cpu().index];
+    bool const is_live = here.loaded == this;
+    auto const set = [&](u32 index, u64 InterceptedMsrs::* msr) {
+        intercepted_.*msr = value;
+        if (is_live) x86::wrmsr(index, here.msrs.*msr = value);
     };
     switch (which) {
     case HardwareMsr::Efer: set_efer(value); break;
     case HardwareMsr::Pat: vmcs().write(field::GUEST_PAT, value); break;
-    case HardwareMsr::Star: live(x86::IA32_STAR, saved_.star); break;
-    case HardwareMsr::Lstar: live(x86::IA32_LSTAR, saved_.lstar); break;
-    case HardwareMsr::Cstar: live(x86::IA32_CSTAR, saved_.cstar); break;
-    case HardwareMsr::Fmask: live(x86::IA32_FMASK, saved_.fmask); break;
+    case HardwareMsr::Star: set(x86::IA32_STAR, &InterceptedMsrs::star); break;
+    case HardwareMsr::Lstar: set(x86::IA32_LSTAR, &InterceptedMsrs::lstar); break;
+    case HardwareMsr::Cstar: set(x86::IA32_CSTAR, &InterceptedMsrs::cstar); break;
+    case HardwareMsr::Fmask: set(x86::IA32_FMASK, &InterceptedMsrs::fmask); break;
     case HardwareMsr::FsBase: vmcs().write(field::GUEST_FS_BASE, value); break;
     case HardwareMsr::GsBase: vmcs().write(field::GUEST_GS_BASE, value); break;
-    case HardwareMsr::KernelGsBase: live(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base); break;
+    case HardwareMsr::KernelGsBase:
+        saved_.kernel_gs_base = value;
+        if (is_live) x86::wrmsr(x86::IA32_KERNEL_GS_BASE, value);
+        break;
     case HardwareMsr::SysenterCs: vmcs().write(field::GUEST_SYSENTER_CS, static_cast<u32>(value)); break;
     case HardwareMsr::SysenterEsp: vmcs().write(field::GUEST_SYSENTER_ESP, value); break;
     case HardwareMsr::SysenterEip: vmcs().write(field::GUEST_SYSENTER_EIP, value); break;
-    case HardwareMsr::TscAux: live(x86::IA32_TSC_AUX, saved_.tsc_aux); break;
-    case HardwareMsr::Xss: saved_.xss = value; break; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
+    case HardwareMsr::TscAux: set(x86::IA32_TSC_AUX, &InterceptedMsrs::tsc_aux); break;
+    case HardwareMsr::Xss: xss_ = value; break; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
     }
 }
 

@@ -9,6 +9,7 @@
 #include <kernel/time.hpp>
 #include <optional>
 #include <vm/vm.hpp>
+#include <vmm/boot_copies.hpp>
 #include <vmm/decoder.hpp>
 #include <vmm/description.hpp>
 #include <vmm/guest_memory.hpp>
@@ -154,7 +155,9 @@ private:
     u32 piece_count_ = 0;
     Nanos started_at_{};
     u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
-    u64 taken_ = 0;                              // of the machine's memory, for its start
+    vmm::BootCopies copies_;
+    bool is_loaded_ = false; // but for what is left in `copies_`
+    u64 taken_ = 0;          // of the machine's memory, for its start
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
     std::atomic<bool> is_held_{false};       // vCPUs may not run
     bool is_paused_ = false;                 // devices stand still

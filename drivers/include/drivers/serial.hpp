@@ -45,17 +45,30 @@ public:
     };
     // Acknowledges what the UART asks for. The caller then reads until read_some() gives 0.
     Events handle_interrupt();
-    // Asks the other side to send (true) or to pause.
+    // The interrupt: calls `body`, which sends and reads what it can, until the UART has asked for nothing for a
+    // moment. Else its line stays up, and the interrupt controller, which waits for an edge, hears of nothing any more:
+    // when the transmitter runs empty while a received byte waits, one request hides behind the other.
+    template <typename Body> void serve_interrupt(Body&& body) {
+        constexpr unsigned most_rounds = 16;
+        for (unsigned round = 0; round < most_rounds; round++) {
+            Events const events = handle_interrupt();
+            body();
+            if (!events.has_received) return;
+        }
+        make_edge(); // the other side sends faster than we read: others have their turn first
+    }
+    // Asks the other side to send (true) or to pause; what it still sends then waits without an interrupt.
     void set_rts(bool on);
 
 private:
     bool wait_for_line_status(u8 bits);
     void write_modem_control() const;
+    void make_edge() const;
 
     u16 base_;
     u8 fifo_depth_ = 0; // 0 before start()
     bool has_stalled_ = false;
-    bool has_interrupts_ = false;
+    u8 events_ = 0; // IER, but that nothing is received while the other side shall pause
     bool rts_ = true;
 };
 

@@ -6,7 +6,9 @@
 // Every core (the CPUs that share one: SMT siblings) has a queue of waiting entities ordered by virtual time, which is
 // CPU time divided by weight: who has had least comes first. A CPU takes from its own core's queue; when that is empty
 // it steals, so that no CPU idles while somebody who may run there waits; and at the end of each slice it looks at
-// other cores' queues and steals who is behind by more than a slice, so that fairness holds across cores too. Not
+// other cores' queues and steals who is behind by more than a slice, so that fairness holds across cores too. While
+// nobody waits who may run on it, a CPU is alone: who has had a slice there gets no end for the next, until somebody
+// queues and kicks that CPU. Not
 // supported: real-time priorities, gang scheduling, migration costs and caches (but the last core is preferred).
 #include <array>
 #include <atomic>
@@ -61,8 +63,15 @@ private:
     // Throttled: has used up what its cap allows for now. Stopped: will not run again until it is added anew.
     enum class State : u8 { Detached, Asleep, Waiting, Running, Throttled, Stopped };
 
+    void set_weight(u32 weight) {
+        settings_.weight = weight;
+        pace_ = (u64{ScheduleSettings::max_weight} << pace_shift) / weight;
+    }
+    static constexpr unsigned pace_shift = 32;
+
     ScheduleSettings settings_;
     u32 group_;
+    u64 pace_ = 0; // virtual time per CPU time, in fixed point: no division at the end of a slice
     // The rest belongs to the lock of the core `home_`.
     State state_ = State::Detached;
     bool wake_pending_ = false;
@@ -154,28 +163,43 @@ private:
         u64 turn_started = 0;    // when the group that runs here began to
         u32 wanted_group = none; // the next group; until the others have left nobody starts
         u32 running = 0;
-        std::atomic<u32> waiting_count{0};
+        std::atomic<u32> waiting_count{0}; // how many are in `waiting`; changed under the lock
         std::atomic<u32> running_group{none};
     };
     struct alignas(64) CpuState {
-        u32 core = 0;
+        Core* core = nullptr;
+        u32 index = 0;
         u32 victim = 0; // where balancing goes on
         SchedulerEntity* current = nullptr;
         std::atomic<SchedulerEntity*> dedicated{nullptr}; // the exclusive one
         u64 picked_at = 0;
         u64 charged_at = 0;
-        bool is_napping = false; // `current` has the CPU and does not use it
         u64 slice_end = 0;
+        u64 limit = 0;           // when to decide again although nobody waits
+        bool is_napping = false; // `current` has the CPU and does not use it
         bool has_yielded = false;
+        bool is_alone = false; // `current` has no slice as long as the CPU's bit in `alone_` stands
+    };
+    // A bit for each CPU or core that others may look at, set and cleared without a lock.
+    struct Marks {
+        std::array<std::atomic<u64>, max_cpus / 64> words{};
+        u64 word(u32 index) const { return words[index].load(std::memory_order_seq_cst); }
+        bool has(u32 bit) const { return (word(bit / 64) >> bit % 64 & 1) != 0; }
+        void set(u32 bit) { words[bit / 64].fetch_or(u64{1} << bit % 64, std::memory_order_seq_cst); }
+        // False: somebody else has taken it.
+        bool take(u32 bit) {
+            u64 const mask = u64{1} << bit % 64;
+            return (words[bit / 64].fetch_and(~mask, std::memory_order_seq_cst) & mask) != 0;
+        }
     };
     class CoreLock;
     class PairLock;
     class HomeLock;
 
-    Core& core_of(u32 cpu) { return cores_[cpus_[cpu].core]; }
+    Core& core_of(u32 cpu) { return *cpus_[cpu].core; }
     u64 slice_of(SchedulerEntity const& entity) const;
     static u64 scaled(SchedulerEntity const& entity, u64 nanos) {
-        return nanos * ScheduleSettings::max_weight / entity.settings_.weight;
+        return static_cast<u64>((lib::u128{nanos} * entity.pace_) >> SchedulerEntity::pace_shift);
     }
     u64 step_of(SchedulerEntity const& entity) const { return scaled(entity, slice_of(entity)); }
     static bool is_before(u64 a, u64 b) { return static_cast<i64>(a - b) < 0; }
@@ -186,10 +210,10 @@ private:
     bool is_shared(u32 cpu) const { return (shared_[cpu / 64].load(std::memory_order_relaxed) >> cpu % 64 & 1) != 0; }
 
     // kernel/src/scheduler.cpp; with the lock of the core(s) held unless said otherwise
-    void charge(u32 cpu, u64 now);
-    void leave(Core& core, u32 cpu, State state);
+    void charge(CpuState& state, u64 now);
+    static void leave(CpuState& state, State next);
     static void note_wake_latency(SchedulerEntity& entity, u64 now);
-    void begin(Core& core, u32 cpu, SchedulerEntity& entity, u64 now);
+    void begin(CpuState& state, SchedulerEntity& entity, u64 now);
     void refill(SchedulerEntity& entity, u64 now) const;
     i64 burst_of(SchedulerEntity const& entity) const;
     bool throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now);
@@ -198,34 +222,50 @@ private:
     void take_out(Core& core, SchedulerEntity& entity);
     void join(Core& core, SchedulerEntity& entity, u64 most_lag_steps);
     SchedulerEntity* first_for(Core& core, u32 cpu);
-    SchedulerEntity* preemptor(Core& core, u32 cpu);
+    SchedulerEntity* preemptor(CpuState const& state);
     SchedulerEntity* choose(Core& core, u32 cpu, u64 now, CpuSet& kicks);
-    bool goes_on(Core& core, u32 cpu, u64 now);
-    u64 deadline(Core& core, u32 cpu, u64 now);
+    bool goes_on(CpuState const& state, u64 now);
+    u64 first_deadline(CpuState& state, u64 now);
+    u64 deadline(CpuState& state, u64 now);
     u64 idle_deadline(Core& core, u32 cpu);
-    bool may_nap(Core const& core, u32 cpu) const;
-    bool is_anybody_waiting(Core const* but) const; // in other queues than this one; no lock needed
+    bool may_nap(CpuState const& state) const;
+    // In other queues than this one; no lock needed.
+    bool is_anybody_waiting(Core const* but) const {
+        for (u32 i = 0; i < word_count_; i++) {
+            u64 word = waiting_cores_.word(i);
+            if (but != nullptr && but->index / 64 == i) word &= ~(u64{1} << but->index % 64);
+            if (word != 0) return true;
+        }
+        return false;
+    }
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
-    Decision pick_dedicated(Core& core, u32 cpu, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
+    SchedulerEntity* pick_dedicated(CpuState& state, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
 
     // without locks
     struct Settled {
         Decision decision{nullptr, Decision::never};
         SchedulerEntity* evicted = nullptr; // may not stay on this CPU
-        CpuSet kicks{};
+        SchedulerEntity* expired = nullptr; // had a whole slice
         bool is_decided = false;
+        bool is_offered = false; // what waits here
+        bool has_kicks = false;
         bool has_left = false;
+        bool is_disturbed = false; // was alone until somebody queued
     };
-    Settled settle(u32 cpu, u64 now);
-    void choose_at_once(Core& core, u32 cpu, u64 now, Settled& result); // lock
-    Decision choose_or_idle(Core& core, u32 cpu, u64 now, bool has_left);
+    void settle(CpuState& state, u64 now, Settled& result, CpuSet& kicks);
+    void choose_at_once(CpuState& state, u64 now, Settled& result, CpuSet& kicks); // lock
+    Decision choose_or_idle(CpuState& state, u64 now, bool has_left);
+    bool goes_alone(CpuState& state);
 
     // kernel/src/scheduler_balance.cpp; without locks unless said otherwise
     bool steal(u32 cpu, Core& from, bool is_balancing);
     bool steal_any(u32 cpu);
     void balance(u32 cpu);
     void offer_waiting(Core& core);
+    bool offer(Core& core, CpuSet& kicks); // lock
+    bool is_awaited(SchedulerEntity const& entity) const;
+    void offer_one(SchedulerEntity const& entity, Core const& core, CpuSet& kicks);
     u32 claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core);
     u32 core_for(SchedulerEntity const& entity, u32 preferred_core);
     struct Place {
@@ -237,13 +277,7 @@ private:
     void relocate(SchedulerEntity& entity, u64 now);
     void put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_cpu, CpuSet& kicks); // both locks
     void shift_all(Core& core, u64 by);                                                       // lock
-    bool has_idle() const;
     void kick_all(CpuSet const& cpus);
-    void set_idle(u32 cpu) { idle_[cpu / 64].fetch_or(u64{1} << cpu % 64, std::memory_order_seq_cst); }
-    bool take_idle(u32 cpu) {
-        u64 const bit = u64{1} << cpu % 64;
-        return (idle_[cpu / 64].fetch_and(~bit, std::memory_order_seq_cst) & bit) != 0;
-    }
 
     // kernel/src/scheduler_settings.cpp; with control_lock_ held
     lib::Result<void> check(ScheduleSettings const& settings) const;
@@ -260,9 +294,12 @@ private:
     Kick kick_{};
     u32 cpu_count_ = 0;
     u32 core_count_ = 0;
+    u32 word_count_ = 0; // of Marks: cores are no more than CPUs
     std::array<CpuState, max_cpus> cpus_{};
     std::array<Core, max_cpus> cores_{};
-    std::array<std::atomic<u64>, max_cpus / 64> idle_{};
+    Marks idle_;          // CPUs with nothing to run
+    Marks alone_;         // CPUs that run something without a slice
+    Marks waiting_cores_; // cores in whose queue somebody waits; changed under the core's lock
     std::array<std::atomic<u64>, max_cpus / 64> shared_{};
     Spinlock control_lock_; // settings and `all_`; taken before a core's lock
     lib::IntrusiveList<SchedulerEntity, AllTag> all_;

@@ -34,24 +34,25 @@ lib::Result<void> FpuState::create(lib::u64 components, u32 size) {
     return {};
 }
 
-void FpuState::load(lib::u64 xcr0) {
+void FpuState::load(lib::u64 xcr0, lib::u64 in_cpu) {
     if (components_ == 0) {
         x86::fxrstor(area_);
         return;
     }
     // Everything, whatever of it the guest has turned on at the moment.
-    x86::xsetbv(0, components_);
+    if (in_cpu != components_) x86::xsetbv(0, components_);
     x86::xrstor(area_, components_);
-    x86::xsetbv(0, xcr0);
+    if (xcr0 != components_) x86::xsetbv(0, xcr0);
 }
 
-void FpuState::save() {
+lib::u64 FpuState::save(lib::u64 xcr0) {
     if (components_ == 0) {
         x86::fxsave(area_);
-        return;
+        return 0;
     }
-    x86::xsetbv(0, components_);
+    if (xcr0 != components_) x86::xsetbv(0, components_);
     x86::xsave(area_, components_);
+    return components_;
 }
 
 } // namespace vm

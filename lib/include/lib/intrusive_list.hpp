@@ -32,9 +32,33 @@ public:
         Link* const link = static_cast<Link&>(item).next_;
         return link == &head_ ? nullptr : element(link);
     }
+    T* previous(T& item) {
+        Link* const link = static_cast<Link&>(item).previous_;
+        return link == &head_ ? nullptr : element(link);
+    }
+    // For range-for; the body must not take anything out.
+    class Iterator {
+    public:
+        explicit Iterator(Link* link) : link_(link) {}
+        T& operator*() const { return *element(link_); }
+        Iterator& operator++() {
+            link_ = link_->next_;
+            return *this;
+        }
+        bool operator==(Iterator const&) const = default;
+
+    private:
+        friend class IntrusiveList;
+        Link* link_;
+    };
+    // At the end: behind all.
+    void insert_before(Iterator position, T& item) { insert(*position.link_->previous_, item); }
+    Iterator begin() { return Iterator(head_.next_); }
+    Iterator end() { return Iterator(&head_); }
     void push_back(T& item) { insert(*head_.previous_, item); }
     void push_front(T& item) { insert(head_, item); }
     void insert_before(T& position, T& item) { insert(*static_cast<Link&>(position).previous_, item); }
+    void insert_after(T& position, T& item) { insert(static_cast<Link&>(position), item); }
     static void remove(T& item) {
         Link& link = item;
         link.previous_->next_ = link.next_;
@@ -48,7 +72,7 @@ public:
     }
 
 private:
-    static T* element(Link* link) { return static_cast<T*>(link); }
+    static T* element(Link* link) { return &static_cast<T&>(*link); } // never null: a pointer's cast would ask
     static void insert(Link& after, T& item) {
         Link& link = item;
         link.previous_ = &after;

@@ -63,7 +63,7 @@ protected:
 private:
     // What the guest keeps in registers that the VMCB does not hold.
     struct LoadedRegisters {
-        u64 tsc_aux, dr0, dr1, dr2, dr3;
+        u64 dr0, dr1, dr2, dr3;
     };
     // How far the guest's NMI handler has come. [amd/vol2] 15.21.8 leaves this to the hypervisor.
     enum class NmiState : u8 {
@@ -187,7 +187,8 @@ private:
     PhysicalIdEntry published_entry_{}; // what the tables say
     u64 published_address_ = 0;
     vm::FpuState fpu_;
-    LoadedRegisters saved_{};
+    LoadedRegisters saved_{}; // while it is not loaded
+    u64 tsc_aux_ = 0;         // always right: writes exit
 };
 
 // What each CPU that runs guests needs.
@@ -195,6 +196,8 @@ struct CpuState {
     AsidPool asids;
     GuestPresence presence;
     Vcpu* loaded = nullptr;
+    u64 tsc_aux = 0;           // what its registers hold
+    u64 xcr0 = 0;              // while nobody is loaded; 0: not known
     HostPhys host_area{};      // what VMLOAD brings back: FS, GS, TR, LDTR and the MSRs beside them
     HostPhys host_save_area{}; // VM_HSAVE_PA
 };

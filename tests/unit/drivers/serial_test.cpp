@@ -3,6 +3,7 @@
 #include <array>
 #include <deque>
 #include <fakes/cpu.hpp>
+#include <functional>
 #include <gtest/gtest.h>
 #include <string>
 
@@ -26,7 +27,10 @@ public:
     bool is_dead = false;
     u8 ier = 0xff, lcr = 0, mcr = 0, scratch = 0, dll = 0, dlm = 0;
     unsigned overruns = 0;
+    std::function<void(u8)> on_ier;
     bool is_thre_pending = false;
+    // The level of the interrupt line.
+    bool has_request() const { return ((ier & 1) != 0 && !received.empty()) || ((ier & 2) != 0 && is_thre_pending); }
 
 private:
     u8 in(u16 offset) {
@@ -70,10 +74,14 @@ private:
                 return;
             }
             polls_ = 0;
+            is_thre_pending = false;
             if (++fill_ > (is_16550_ ? 16U : 1U)) overruns++;
             sent.push_back(static_cast<char>(value));
             return;
-        case 1: ((lcr & 0x80) != 0 ? dlm : ier) = value; return;
+        case 1:
+            if (on_ier && (lcr & 0x80) == 0) on_ier(value);
+            ((lcr & 0x80) != 0 ? dlm : ier) = value;
+            return;
         case 2: fifo_on_ = (value & 1) != 0; return;
         case 3: lcr = value; return;
         case 4: mcr = value; return;
@@ -178,6 +186,55 @@ TEST_F(Serial, ReportsInterruptCauses) {
     EXPECT_TRUE(events.has_received);
     port.enable_interrupts(false, false);
     EXPECT_EQ(uart.mcr & 8, 0);
+}
+
+// The transmitter runs empty between the looks at it and at the receiver: the line never fell, so nobody came again.
+TEST_F(Serial, NoRequestHidesBehindAnother) {
+    ASSERT_TRUE(port.start());
+    port.enable_interrupts(true, true);
+    std::array<u8, 40> text{};
+    u32 at = 0;
+    std::string got;
+    auto const send = [&] { at += port.write_some(std::span(text).subspan(at)); };
+    auto const serve = [&] {
+        send();
+        std::array<u8, 16> bytes{};
+        u32 const count = port.read_some(bytes);
+        got.append(bytes.begin(), bytes.begin() + count);
+    };
+    uart.polls_per_fifo = 2;
+    send();
+    uart.received = {'x'};
+    port.serve_interrupt(serve);
+    EXPECT_EQ(got, "x");
+    EXPECT_FALSE(uart.has_request()) << "or no edge will ever come";
+    EXPECT_EQ(at, 32U) << "what hid has been served";
+}
+
+TEST_F(Serial, ALineThatNeverFallsMakesAnEdgeAgain) {
+    ASSERT_TRUE(port.start());
+    port.enable_interrupts(true, true);
+    unsigned calls = 0, falls = 0;
+    uart.on_ier = [&](u8 value) { falls += value == 0 ? 1 : 0; };
+    uart.received = {'x'};
+    port.serve_interrupt([&] { calls++; }); // reads nothing
+    EXPECT_LE(calls, 16U);
+    EXPECT_EQ(falls, 1U);
+    EXPECT_TRUE(uart.has_request());
+}
+
+TEST_F(Serial, WhatComesDuringAPauseMakesNoInterrupt) {
+    ASSERT_TRUE(port.start());
+    port.enable_interrupts(true, true);
+    port.set_rts(false);
+    uart.received = {'x'};
+    EXPECT_FALSE(uart.has_request());
+    uart.is_thre_pending = true;
+    EXPECT_TRUE(uart.has_request()) << "sending goes on";
+    EXPECT_TRUE(port.handle_interrupt().can_send);
+    port.set_rts(true);
+    EXPECT_TRUE(uart.has_request());
+    EXPECT_TRUE(port.handle_interrupt().has_received);
 }
 
 TEST_F(Serial, DrivesRts) {

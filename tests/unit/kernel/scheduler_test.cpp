@@ -9,22 +9,18 @@ namespace {
 constexpr u64 ms = 1'000'000;
 constexpr u64 second = 1'000 * ms;
 
-double share(SimulatedMachine::Task const& task, u64 before, u64 time) {
-    return double(task.entity.used() - before) / double(time);
+u64 used(SimulatedMachine& machine, SimulatedMachine::Task& task) {
+    return machine.scheduler->used(task.entity, machine.now);
 }
 
 std::vector<double> shares_over(SimulatedMachine& machine, u64 time) {
     std::vector<u64> before;
     for (auto& task : machine.tasks)
-        before.push_back(task->entity.used());
+        before.push_back(used(machine, *task));
     machine.run_for(time);
     std::vector<double> result;
-    // What runs now has been charged up to its last decision only.
-    for (u32 i = 0; i < machine.cpus.size(); i++)
-        machine.kick(i);
-    machine.settle();
     for (std::size_t i = 0; i < machine.tasks.size(); i++)
-        result.push_back(share(*machine.tasks[i], before[i], time));
+        result.push_back(double(used(machine, *machine.tasks[i]) - before[i]) / double(time));
     return result;
 }
 
@@ -227,6 +223,92 @@ TEST(Scheduler, ExclusiveRunsAloneAndWithoutATick) {
     EXPECT_NEAR(got[0], 1.0, 0.001);
     for (std::size_t i = 1; i < got.size(); i++)
         EXPECT_NEAR(got[i], 0.25, 0.01);
+}
+
+TEST(Scheduler, WhoIsAloneHasNoTick) {
+    SimulatedMachine machine(2);
+    auto& alone = machine.add({.allowed = CpuSet::single(0)});
+    machine.add({.allowed = CpuSet::single(1)});
+    machine.add({.allowed = CpuSet::single(1)}); // these two wait for each other, but not for CPU 0
+    machine.wake_all();
+    machine.run_for(6 * ms);
+    EXPECT_EQ(machine.cpus[0].task, &alone);
+    EXPECT_EQ(machine.cpus[0].until, Decision::never);
+    EXPECT_NE(machine.cpus[1].until, Decision::never);
+    u64 const picks = machine.cpus[0].picks;
+    machine.run_for(10 * second);
+    EXPECT_EQ(machine.cpus[0].picks, picks);
+}
+
+TEST(Scheduler, ATickEndsALonelyTimeAtOnce) {
+    for (u64 const lonely_for : {4 * ms, 7 * ms, 60 * second}) {
+        SimulatedMachine machine(1);
+        auto& first = machine.add({});
+        auto& second_one = machine.add({.weight = 300});
+        machine.wake(first);
+        machine.run_for(lonely_for);
+        machine.wake(second_one);
+        EXPECT_NE(machine.cpus[0].until, Decision::never);
+        auto const got = shares_over(machine, second);
+        EXPECT_NEAR(got[0], 0.25, 0.02) << lonely_for;
+        EXPECT_NEAR(got[1], 0.75, 0.02) << lonely_for;
+        EXPECT_LE(second_one.longest_wait, 5 * ms) << lonely_for;
+        EXPECT_LE(first.longest_wait, 20 * ms) << lonely_for;
+    }
+}
+
+TEST(Scheduler, WhoIsAloneElsewhereSharesWithNewcomers) {
+    SimulatedMachine machine(2);
+    machine.add({});
+    machine.add({});
+    machine.wake_all();
+    machine.run_for(10 * second);
+    EXPECT_EQ(machine.cpus[0].until, Decision::never);
+    EXPECT_EQ(machine.cpus[1].until, Decision::never);
+    machine.add({});
+    machine.wake_all(); // queues on one core; the other must have ticks too
+    machine.run_for(100 * ms);
+    for (double const got : shares_over(machine, second))
+        EXPECT_NEAR(got, 2.0 / 3, 0.02);
+}
+
+TEST(Scheduler, WhoIsAloneKeepsItsCapForDays) {
+    for (u32 const cap : {30U, 99U, 100U}) {
+        SimulatedMachine machine(1);
+        auto& task = machine.add({.cap = cap});
+        machine.wake(task);
+        machine.check_always = false;
+        machine.run_for(100 * second);
+        EXPECT_NEAR(double(used(machine, task)) / double(machine.now), cap / 100.0, 0.01) << cap;
+        if (cap == 100) machine.run_for(3 * 86'400 * second); // not one tick
+        EXPECT_NEAR(shares_over(machine, second)[0], cap / 100.0, 0.01) << cap;
+    }
+}
+
+TEST(Scheduler, WhoIsAloneIsDisturbedOnceInASlice) {
+    SimulatedMachine machine(2);
+    machine.add({.allowed = CpuSet::single(0)});
+    machine.add({.allowed = CpuSet::single(1)});
+    auto& guest = machine.add({.allowed = CpuSet::single(0)}); // at home there
+    ASSERT_TRUE(machine.scheduler->set_affinity(guest.entity, machine.all_cpus(), machine.now));
+    guest.busy_min = guest.busy_max = 20'000;
+    guest.sleep_min = guest.sleep_max = 10 * second;
+    machine.wake(*machine.tasks[0]);
+    machine.wake(*machine.tasks[1]);
+    for (int round = 0; round < 3; round++) {
+        machine.run_for(12 * ms);
+        EXPECT_EQ(machine.cpus[1].until, Decision::never);
+        u64 const before = machine.cpus[1].picks;
+        machine.wake(guest); // queues for CPU 0; 1 might help
+        EXPECT_EQ(machine.cpus[1].picks, before + 1);
+        EXPECT_NE(machine.cpus[1].until, Decision::never);
+        for (int i = 0; i < 3; i++) {
+            machine.run_for(1'200'000);
+            EXPECT_FALSE(guest.wants_to_run);
+            machine.wake(guest);
+        }
+        EXPECT_EQ(machine.cpus[1].picks, before + 1);
+    }
 }
 
 TEST(Scheduler, ExclusiveKeepsItsCpuWhileAsleep) {

@@ -18,7 +18,7 @@ struct SchedulerProbe {
     static bool group_fits(Scheduler& s, SchedulerEntity const& entity, u32 cpu) {
         return s.group_fits(s.core_of(cpu), entity);
     }
-    static u32 core(Scheduler const& s, u32 cpu) { return s.cpus_[cpu].core; }
+    static u32 core(Scheduler const& s, u32 cpu) { return s.cpus_[cpu].core->index; }
     static SchedulerEntity* current(Scheduler const& s, u32 cpu) { return s.cpus_[cpu].current; }
     static bool is_changing_group(Scheduler& s, u32 cpu) { return s.core_of(cpu).wanted_group != Scheduler::none; }
     static std::size_t queued(Scheduler& s, u32 core) {
@@ -54,6 +54,7 @@ struct SimulatedMachine {
         Task* napping = nullptr; // has the CPU, which halts
         u64 until = 0;
         u64 ran_from = 0;
+        u64 picks = 0;
         bool kicked = true;
     };
 
@@ -137,6 +138,7 @@ struct SimulatedMachine {
         Task* const before = cpu.task;
         auto const decision = scheduler->pick(index, now);
         picks++;
+        cpu.picks++;
         cpu.task = decision.entity == nullptr ? nullptr : task_of(decision.entity);
         cpu.until = decision.until;
         cpu.ran_from = now;
@@ -244,6 +246,10 @@ struct SimulatedMachine {
                                   (shares_cores || SchedulerProbe::group_fits(*scheduler, task->entity, i)) &&
                                   !SchedulerProbe::is_changing_group(*scheduler, i);
                 ASSERT_FALSE(fits) << "CPU " << i << " idles although somebody waits for it";
+                bool const competes = SchedulerProbe::may_use(*scheduler, task->entity, i) && cpus[i].task != nullptr &&
+                                      !cpus[i].task->entity.settings().is_exclusive;
+                ASSERT_FALSE(competes && cpus[i].until == never)
+                    << "CPU " << i << " lets nobody else run although somebody waits for it";
             }
         }
     }

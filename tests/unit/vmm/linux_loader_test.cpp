@@ -45,12 +45,13 @@ struct LinuxLoader : testing::Test {
     std::vector<u8> initrd = std::vector<u8>(5000, 0x5a);
     std::string command_line = "console=ttyS0 root=/dev/vda";
 
-    LoadResult load() {
+    LoadResult load(BootCopies* copies = nullptr) {
         return load_linux({.kernel = kernel,
                            .initrd = initrd,
                            .command_line = command_line,
                            .memory_map = guest.map,
-                           .rsdp = GuestPhys{0xe0000}},
+                           .rsdp = GuestPhys{0xe0000},
+                           .copies = copies},
                           guest.memory());
     }
     LoadErrorCode error() {
@@ -96,6 +97,36 @@ TEST_F(LinuxLoader, PutsTheInitrdHigh) {
     EXPECT_EQ(at, 64 * lib::MiB - 2 * lib::page_size);
     EXPECT_EQ(guest.get<u32>(state->rsi + 0x21c), 5000U);
     EXPECT_TRUE(guest.holds(at, initrd));
+}
+
+TEST_F(LinuxLoader, LeavesTheLargeCopiesToWhoeverHasTime) {
+    BootCopies copies;
+    auto const state = load(&copies);
+    ASSERT_TRUE(state);
+    u32 const at = guest.get<u32>(state->rsi + 0x218);
+    std::vector<u8> const code = protected_mode_part();
+    EXPECT_FALSE(guest.holds(0x1000000, code));
+    EXPECT_FALSE(guest.holds(at, initrd));
+    u32 calls = 1;
+    while (!copies.go_on(guest.memory(), 1000))
+        calls++;
+    EXPECT_EQ(calls, (code.size() + initrd.size() + 999) / 1000);
+    EXPECT_TRUE(guest.holds(0x1000000, code));
+    EXPECT_TRUE(guest.holds(at, initrd));
+    EXPECT_TRUE(copies.go_on(guest.memory(), 0)) << "and stays done";
+}
+
+TEST_F(LinuxLoader, CopiesThatNobodyTakesAreMadeAtOnce) {
+    BootCopies copies;
+    std::vector<u8> const others(16, 1);
+    ASSERT_TRUE(copies.add(GuestPhys{0x10000}, others));
+    auto const state = load(&copies);
+    ASSERT_TRUE(state);
+    EXPECT_TRUE(guest.holds(0x1000000, protected_mode_part())) << "the initrd has the second place";
+    while (!copies.go_on(guest.memory(), 1000)) {
+    }
+    EXPECT_TRUE(guest.holds(guest.get<u32>(state->rsi + 0x218), initrd));
+    EXPECT_TRUE(guest.holds(0x10000, others));
 }
 
 TEST_F(LinuxLoader, MapsFourGigabytesOneToOne) {

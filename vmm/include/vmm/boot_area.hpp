@@ -31,7 +31,9 @@ std::expected<EntryState, LoadError> make_entry_state(GuestMemory const& memory,
 
 // Copies to where the memory map says RAM.
 BootStep copy_in(GuestMemory const& memory, u64 at, std::span<u8 const> bytes);
-// Finds the highest place below `limit` and copies the initrd there. Without one: an empty range.
+// The same, later if `input` says so: nothing else that is loaded may touch that place.
+BootStep copy_in_later(BootInput const& input, GuestMemory const& memory, u64 at, std::span<u8 const> bytes);
+// Finds the highest place below `limit` for the initrd, which goes there, perhaps later. Without one: an empty range.
 std::expected<MemoryRange, LoadError> load_initrd(BootInput const& input, GuestMemory const& memory, u64 limit,
                                                   MemoryRange kernel);
 

@@ -3,6 +3,7 @@
 #include <lib/types.hpp>
 #include <span>
 #include <string_view>
+#include <vmm/boot_copies.hpp>
 #include <vmm/e820.hpp>
 
 namespace vmm {
@@ -12,7 +13,8 @@ struct BootInput {
     std::span<lib::u8 const> initrd; // empty: none
     std::string_view command_line;
     std::span<E820Entry const> memory_map;
-    lib::GuestPhys rsdp{}; // 0: no ACPI tables
+    lib::GuestPhys rsdp{};        // 0: no ACPI tables
+    BootCopies* copies = nullptr; // takes a bzImage and the initrd; nullptr: they are copied at once
 };
 
 } // namespace vmm

@@ -13,6 +13,12 @@ bool after_exit(Vcpu& vcpu);
 bool measured_after_exit(Vcpu& vcpu);
 void entry_instruction_failed(Vcpu& vcpu);
 
+// MSRs that guests write once and no instruction changes: a CPU's need not be read, and are written only where two
+// vCPUs differ.
+struct InterceptedMsrs {
+    u64 star, lstar, cstar, fmask, tsc_aux;
+};
+
 class Vcpu final : public vm::Vcpu {
 public:
     static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
@@ -26,6 +32,7 @@ public:
     void unload() override;
     // The vCPU whose registers this CPU holds, if any, goes back to memory.
     static void unload_current();
+    static void clear_registers_of_cpu(Capabilities const& capabilities);
 
     u64 rip() override { return vmcs().read(field::GUEST_RIP); }
     void set_rip(u64 value) override { vmcs().write(field::GUEST_RIP, value); }
@@ -76,8 +83,7 @@ private:
     }
     // What the guest keeps in registers that VM entry and exit leave alone.
     struct LoadedRegisters {
-        u64 star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, xss;
-        u64 cr2, dr0, dr1, dr2, dr3, dr6;
+        u64 kernel_gs_base, cr2, dr0, dr1, dr2, dr3, dr6;
     };
     Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page)
         : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), apic_page_(page) {}
@@ -93,7 +99,10 @@ private:
     }
     // Rare, so it shall not cost its callers registers.
     [[clang::preserve_most]] void make_current();
+    void make_current_on(u32 cpu, Vcpu*& current);
     void load();
+    // What XCR0 may ever enable in this VM; 0: the machine has no XSAVE.
+    u64 xsave_components() const { return kernel::cpu_features().xsave ? vm_.cpuid().rules().xcr0 : 0; }
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
     void load_page_directory_pointers();
@@ -162,10 +171,12 @@ private:
     bool has_event_ = false;     // the entry-interruption field is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
     bool is_delivery_virtualized_ = false;
-    u32 tpr_threshold_ = 0;   // as in the VMCS
-    u32 last_cpu_ = ~0U;      // where the VMCS is active
-    u32 host_state_of_ = ~0U; // the CPU that it goes back to at an exit, where it ran last
-    LoadedRegisters saved_{};
+    u32 tpr_threshold_ = 0;         // as in the VMCS
+    u32 last_cpu_ = ~0U;            // where the VMCS is active
+    u32 host_state_of_ = ~0U;       // the CPU that it goes back to at an exit, where it ran last
+    LoadedRegisters saved_{};       // while it is not loaded
+    InterceptedMsrs intercepted_{}; // always right: writes exit
+    u64 xss_ = 0;
 };
 
 } // namespace vmx

@@ -15,8 +15,10 @@ public:
 
     // `components`: what XCR0 may ever enable in this VM, 0 without XSAVE; `size`: the bytes these need.
     lib::Result<void> create(lib::u64 components, lib::u32 size);
-    void load(lib::u64 xcr0);
-    void save();
+    // `in_cpu`: what XCR0 is now, 0 if that is not known; `xcr0`: what it is to be.
+    void load(lib::u64 xcr0, lib::u64 in_cpu);
+    // `xcr0`: what it is now. Returns what it is afterwards.
+    lib::u64 save(lib::u64 xcr0);
 
 private:
     lib::u8* area_ = nullptr;
