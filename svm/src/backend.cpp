@@ -19,11 +19,28 @@ constexpr unsigned msr_map_order = 1;
 constinit std::array<CpuState, kernel::max_cpus> states{};
 
 // Two bits for each MSR, read and write, in ranges of 2 KiB for 0, C000_0000h and C001_0000h. [amd/vol2] 15.11
-void pass_msr(u8* map, u32 index, bool write) {
+enum class Pass : u8 { Read = 1, Write = 2, Both = 3 };
+void pass_msr(u8* map, u32 index, Pass what) {
     constexpr u32 high_base = 0xc000'0000, range_size = 0x800, per_byte = 4;
     u32 const offset = index >= high_base ? index - high_base : index;
     u8& byte = map[(index >= high_base ? range_size : 0U) + offset / per_byte];
-    byte = static_cast<u8>(byte & ~((write ? 3U : 1U) << offset % per_byte * 2));
+    byte = static_cast<u8>(byte & ~(static_cast<u32>(what) << offset % per_byte * 2));
+}
+
+// What x2AVIC does alone. Reads: registers whose value in the page is what RDMSR returns. Writes: not those that would
+// exit behind the access, because then it is too late for the #GP that reserved bits deserve. [amd/vol2] table 15-22
+void pass_x2apic(u8* map) {
+    using namespace vm::apic_reg;
+    auto const pass = [&](u32 offset, Pass what) { pass_msr(map, x86::IA32_X2APIC_BASE + offset / 16, what); };
+    for (u32 const offset : {ID, VERSION, PPR, LDR, SVR, ESR, LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0,
+                             LVT_LINT1, LVT_ERROR, INITIAL_COUNT, DIVIDE})
+        pass(offset, Pass::Read);
+    for (u32 offset = ISR; offset < ESR; offset += 16) // and TMR and IRR
+        pass(offset, Pass::Read);
+    for (u32 const offset : {TPR, ICR_LOW})
+        pass(offset, Pass::Both);
+    for (u32 const offset : {EOI, SELF_IPI})
+        pass(offset, Pass::Write);
 }
 
 } // namespace
@@ -46,16 +63,22 @@ lib::Result<void> Backend::build() {
     // The bases that system calls and context switches touch belong to the guest. The rest of what VMLOAD switches is
     // written once by any guest, and a write is checked: not every CPU refuses what the manual says it does.
     for (u32 const index : {x86::IA32_FS_BASE, x86::IA32_GS_BASE, x86::IA32_KERNEL_GS_BASE})
-        pass_msr(map, index, true);
+        pass_msr(map, index, Pass::Both);
     for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK, x86::IA32_SYSENTER_CS,
                             x86::IA32_SYSENTER_ESP, x86::IA32_SYSENTER_EIP})
-        pass_msr(map, index, false);
+        pass_msr(map, index, Pass::Read);
+    if (!capabilities_.has_x2avic) return {};
+    x2avic_msr_permissions_ = TRY(kernel::allocate_frames(msr_map_order));
+    u8* const x2avic_map = kernel::phys_to_virt<u8>(x2avic_msr_permissions_);
+    std::memcpy(x2avic_map, map, lib::page_size << msr_map_order);
+    pass_x2apic(x2avic_map);
     return {};
 }
 
 Backend::~Backend() {
     if (io_permissions_.value != 0) kernel::free_frames(io_permissions_, io_map_order);
-    if (msr_permissions_.value != 0) kernel::free_frames(msr_permissions_, msr_map_order);
+    for (HostPhys const map : {msr_permissions_, x2avic_msr_permissions_})
+        if (map.value != 0) kernel::free_frames(map, msr_map_order);
 }
 
 lib::Result<void> Backend::enable_on_this_cpu() {

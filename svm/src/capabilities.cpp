@@ -21,18 +21,23 @@ struct Feature {
     std::string_view name;
 };
 constexpr u32 nested_paging = 0, next_rip = 3, clean_bits = 5, flush_by_asid = 6, decode_assists = 7, pause_filter = 10,
-              pause_threshold = 12;
-constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {13, "AVIC"}, {15, "VMSAVE"},
-                              {16, "VGIF"}, {18, "x2AVIC"},   {25, "VNMI"}, {30, "idle-HLT"}};
+              pause_threshold = 12, avic = 13, x2avic = 18;
+constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {15, "VMSAVE"},
+                              {16, "VGIF"}, {25, "VNMI"},     {30, "idle-HLT"}};
 
 struct Word {
     std::string_view name;
     bool Disabled::* flag;
 };
 constexpr Word words[] = {
-    {"next-rip", &Disabled::next_rip},           {"decode-assists", &Disabled::decode_assists},
-    {"flush-by-asid", &Disabled::flush_by_asid}, {"clean-bits", &Disabled::clean_bits},
-    {"large-pages", &Disabled::large_pages},     {"pause-filter", &Disabled::pause_filter},
+    {"next-rip", &Disabled::next_rip},
+    {"decode-assists", &Disabled::decode_assists},
+    {"flush-by-asid", &Disabled::flush_by_asid},
+    {"clean-bits", &Disabled::clean_bits},
+    {"large-pages", &Disabled::large_pages},
+    {"pause-filter", &Disabled::pause_filter},
+    {"avic", &Disabled::avic},
+    {"x2avic", &Disabled::x2avic},
 };
 
 constexpr bool has(u32 word, u32 number) { return (word >> number & 1) != 0; }
@@ -43,6 +48,15 @@ bool is_tcg() {
     if (!has(x86::cpuid(1).ecx, hypervisor)) return false;
     auto const leaf = x86::cpuid(signature_leaf);
     return leaf.ebx == 0x5447'4354 && leaf.ecx == 0x4354'4743 && leaf.edx == 0x4743'5447;
+}
+
+// AVIC of Zen 1 and Zen 2 (and their sisters of family 18h) may go on taking a vCPU for running that has just stopped:
+// it sends the interrupt, and nobody is told to run the vCPU (erratum 1235). There it is never told that one runs.
+bool notices_stopped_vcpus() {
+    u32 const signature = x86::cpuid(1).eax;
+    u32 const base_family = signature >> 8 & 0xf;
+    u32 const family = base_family == 0xf ? base_family + (signature >> 20 & 0xff) : base_family;
+    return family != 0x17 && family != 0x18;
 }
 
 } // namespace
@@ -64,7 +78,7 @@ bool Disabled::parse(std::string_view text) {
 }
 
 std::string_view Disabled::known_words() {
-    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, pause-filter, all";
+    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, pause-filter, avic, x2avic, all";
 }
 
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
@@ -90,6 +104,8 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
         return std::unexpected(Refusal{"this CPU's AMD-V has no address-space identifiers for guests",
                                        "the virtual machine that this runs in is set up wrongly: update it"});
     constexpr u32 pages_1g = 26, rdtscp = 27;
+    bool const has_avic =
+        has(svm.edx, avic) && has(svm.edx, flush_by_asid) && !disabled.avic && !disabled.flush_by_asid;
     return Capabilities{.features = svm.edx,
                         .asids = svm.ebx,
                         .revision = static_cast<u8>(svm.eax),
@@ -102,6 +118,9 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
                         .has_pages_2m = !disabled.large_pages,
                         .has_pages_1g = has(extended.edx, pages_1g) && !disabled.large_pages,
                         .has_tsc_aux = has(extended.edx, rdtscp),
+                        .has_avic = has_avic,
+                        .has_x2avic = has_avic && has(svm.edx, x2avic) && !disabled.x2avic,
+                        .has_avic_running = has_avic && notices_stopped_vcpus(),
                         .repeats_interrupts = is_tcg()};
 }
 
@@ -118,6 +137,8 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(has_pages_2m, "2M-pages");
     word(has_pages_1g, "1G-pages");
     word(has_tsc_aux, "RDTSCP");
+    word(has_avic, "AVIC");
+    word(has_x2avic, "x2AVIC");
     if (repeats_interrupts) lib::format(sink, "; QEMU's fault: injected interrupts come twice, avoided");
     if (!std::ranges::any_of(unused, [&](Feature const& feature) { return has(features, feature.bit); })) return;
     lib::format(sink, "; not used:");

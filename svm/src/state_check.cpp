@@ -24,6 +24,9 @@ std::size_t violated_rules(Vmcb const& vmcb, std::span<std::string_view> rules) 
     check(!long_paging || (s.cs.attributes & (l_bit | d_bit)) != (l_bit | d_bit), "CS.L and CS.D both set");
     check(vmcb.control.intercepts.has(exit_code::VMRUN), "VMRUN is not intercepted");
     check(vmcb.control.asid != 0, "ASID 0");
+    InterruptControl const interrupts = vmcb.control.interrupt_control;
+    check(!interrupts.get<InterruptControl::X2AvicEnable>() || interrupts.get<InterruptControl::AvicEnable>(),
+          "x2AVIC without AVIC");
     EventInfo const event = vmcb.control.event_injection;
     if (!event.get<EventInfo::Valid>()) return count;
     u8 const type = event.get<EventInfo::Type>();

@@ -96,6 +96,7 @@ lib::Result<void> Vcpu::build() {
     control.msrpm_base = backend_.msr_permissions().value;
     control.nested_control = 1;
     control.nested_cr3 = static_cast<NptSpace&>(vm().space()).root().value;
+    build_avic();
     // The same for all: guest state that reset_registers() does not name.
     vmcb_->save.pat = x86::pat_at_reset;
     drop_events();

@@ -19,8 +19,10 @@ namespace x86 = lib::x86;
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
+    if (avic_mode_ != AvicMode::Off) publish_avic();
     if (before_entry() == After::Enter) svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
     running_on_.store(~0U, std::memory_order_seq_cst);
+    if (avic_mode_ != AvicMode::Off) leave_avic();
     return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
@@ -72,6 +74,8 @@ Vcpu::After Vcpu::before_entry() {
     } else {
         lease_ = asids.take();
         changing(clean::asid).control.asid = lease_.asid;
+        // Where another vCPU of this VM ran before, a fresh ASID does not keep its APIC page away. [amd/vol2] 15.29.4.3
+        if (avic_mode_ == AvicMode::XApic) vmcb_->control.tlb_control = TlbControl::FlushAsid;
     }
     if (asids.take_flush()) vmcb_->control.tlb_control = TlbControl::FlushAll;
     must_flush_ = false;
@@ -136,6 +140,7 @@ bool Vcpu::deliver_events() {
     bool woken = has_event_;
     apic().merge_posted();
     if (nmi_pending_ && deliver_nmi()) woken = true;
+    if (avic_ != nullptr && deliver_by_avic(woken)) return woken;
     virtual_tpr_ = static_cast<u8>(apic().task_priority() >> 4);
     if (deliver_interrupt()) woken = true;
     // Held back by the TPR? Then lowering it must exit.

@@ -94,6 +94,7 @@ inline void Vcpu::fetch_virtual_tpr() {
     if (now == virtual_tpr_) [[likely]]
         return;
     virtual_tpr_ = now;
+    if (avic_mode_ != AvicMode::Off) return; // the page has it, with the sub-class
     apic().set_task_priority(static_cast<u8>(now << 4));
 }
 
@@ -276,6 +277,7 @@ void Vcpu::put_off_event() {
         x86::take_interrupts(); // it still waits: its handler runs here
         return After::Enter;
     }
+    if (code == exit_code::AVIC_INCOMPLETE_IPI || code == exit_code::AVIC_NOACCEL) return avic_exit(code);
     Exit exit{};
     switch (code) {
     case exit_code::NPF: {

@@ -32,7 +32,8 @@ void Vcpu::load() {
     if (here.loaded != nullptr) here.loaded->unload();
     here.loaded = this;
     here_ = &here;
-    vmcb_->control.clean_bits = 0; // this CPU may remember an older state of this VMCB
+    if (avic_mode_ == AvicMode::XApic) flush_translations(); // see renew_asid()
+    vmcb_->control.clean_bits = 0;                           // this CPU may remember an older state of this VMCB
     if (here.tsc_aux != tsc_aux_) x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = tsc_aux_); // without RDTSCP always 0
     x86::write_dr(0, saved_.dr0);
     x86::write_dr(1, saved_.dr1);

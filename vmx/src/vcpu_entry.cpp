@@ -1,5 +1,6 @@
 // The way into the guest: requests, interrupts and the run loop.
 #include <algorithm>
+#include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
@@ -105,6 +106,16 @@ void Vcpu::disarm_timer() {
     if ((now & request::leave) != 0) return leave(vm::Leave::Work);
     if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
     return After::Enter;
+}
+
+// Posted interrupts: the CPU takes them from apic().pending() when it is told by vectors::notify.
+void Vcpu::post_to_hardware(u8 vector, vm::TriggerMode trigger) {
+    if (trigger == vm::TriggerMode::Level) return post_to_owner(vector, trigger);
+    if (!apic().post(vector, trigger)) return;
+    u32 const where = running_on_.load(std::memory_order_acquire);
+    if (where == ~0U || where == kernel::this_cpu().index) return post(vm::request::interrupt);
+    // Should it leave the guest meanwhile, run() or has_wake_event() finds what was posted.
+    kernel::local_apic().send_ipi(kernel::cpu(where).apic_id, kernel::vectors::notify);
 }
 
 void Vcpu::flush_translations() {

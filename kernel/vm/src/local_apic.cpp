@@ -97,7 +97,7 @@ void LocalApic::accept(u8 vector, TriggerMode trigger) {
     u32 const mask = ApicPage::vector_bit(vector);
     u32& tmr = page_[TMR + offset];
     tmr = trigger == TriggerMode::Level ? tmr | mask : tmr & ~mask;
-    page_[IRR + offset] |= mask;
+    page_.shared(IRR + offset).fetch_or(mask, std::memory_order_relaxed);
     irr_summary_ |= static_cast<u8>(1U << (vector / 32U));
     bus_.interrupt_pending(*this);
 }
@@ -120,7 +120,7 @@ bool LocalApic::merge_outstanding() {
             u32 const number = i * 2 + half;
             u32& tmr = page_[TMR + number * 16];
             tmr = (tmr & ~word) | (word & static_cast<u32>(level >> (32 * half)));
-            page_[IRR + number * 16] |= word;
+            page_.shared(IRR + number * 16).fetch_or(word, std::memory_order_relaxed);
             irr_summary_ |= static_cast<u8>(1U << number);
             changed = true;
         }

@@ -131,8 +131,11 @@ void LocalApic::write_register(u32 offset, u32 value) {
     case TPR:
         set_task_priority(static_cast<u8>(value));
         return bus_.interrupt_pending(*this); // what a higher one held back
-    case LDR: page_[LDR] = value & 0xff00'0000; return publish_logical_id();
-    case DFR: page_[DFR] = value | 0x0fff'ffff; return publish_logical_id();
+    case LDR:
+    case DFR:
+        page_[offset] = offset == LDR ? value & 0xff00'0000 : value | 0x0fff'ffff;
+        publish_logical_id();
+        return bus_.destination_changed(*this);
     case SVR: return write_svr(value);
     case ESR: return write_esr();
     case ICR_HIGH: page_[ICR_HIGH] = value & 0xff00'0000; return;
@@ -154,6 +157,7 @@ void LocalApic::write_svr(u32 value) {
     merge_posted(); // what came before the switch is judged by its old position
     page_[SVR] = value & svr_writable;
     software_enabled_ = (value & 0x100) != 0;
+    bus_.destination_changed(*this);
     if (software_enabled_) return;
     for (u32 lvt : {LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR})
         page_[lvt] |= lvt_masked;

@@ -1,6 +1,4 @@
-#include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
-#include <kernel/traps.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/guest_walk.hpp>
@@ -117,19 +115,16 @@ void Vcpu::post(u32 requests) {
 }
 
 void Vcpu::post_interrupt(u8 vector, TriggerMode trigger) {
-    if (!apic_.post(vector, trigger)) return;
-    if (trigger == TriggerMode::Edge && takes_posted_.load(std::memory_order_relaxed)) {
-        u32 const where = running_on_.load(std::memory_order_acquire);
-        if (where != ~0U && where != kernel::this_cpu().index) {
-            // Should it leave the guest meanwhile, run() or has_wake_event() finds what was posted.
-            kernel::local_apic().send_ipi(kernel::cpu(where).apic_id, kernel::vectors::notify);
-            return;
-        }
-    }
-    post(request::interrupt);
+    if (takes_posted_.load(std::memory_order_relaxed)) [[unlikely]]
+        return post_to_hardware(vector, trigger);
+    post_to_owner(vector, trigger);
 }
 
+void Vcpu::post_to_hardware(u8 vector, TriggerMode trigger) { post_to_owner(vector, trigger); }
+
 void Vcpu::interrupt_pending(LocalApic&) { requests_.fetch_or(request::interrupt, std::memory_order_relaxed); }
+
+void Vcpu::destination_changed(LocalApic&) { requests_.fetch_or(request::destination, std::memory_order_relaxed); }
 
 void Vcpu::send_ipi(LocalApic&, IpiRequest const& request) { vm_.deliver(request, this, TriggerMode::Edge); }
 

@@ -26,6 +26,8 @@ public:
     // The same for all vCPUs: every port is intercepted, and so is every MSR but those that a guest may have to itself.
     HostPhys io_permissions() const { return io_permissions_; }
     HostPhys msr_permissions() const { return msr_permissions_; }
+    // The same, but for the x2APIC registers that x2AVIC keeps. Without x2AVIC they would be the machine's own.
+    HostPhys x2avic_msr_permissions() const { return x2avic_msr_permissions_; }
 
 private:
     explicit Backend(Capabilities const& capabilities) : capabilities_(capabilities) {}
@@ -33,6 +35,7 @@ private:
     Capabilities capabilities_;
     HostPhys io_permissions_{};
     HostPhys msr_permissions_{};
+    HostPhys x2avic_msr_permissions_{};
 };
 
 } // namespace svm

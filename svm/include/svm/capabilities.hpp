@@ -1,6 +1,7 @@
 #pragma once
-// What this CPU's AMD-V can do. Not used although it may be there: AVIC and x2AVIC, virtual GIF and virtual
-// VMLOAD/VMSAVE (guests have no SVM of their own), virtual NMI, LBR virtualization, TSC ratio.
+// What this CPU's AMD-V can do. Not used although it may be there: virtual GIF and virtual VMLOAD/VMSAVE (they serve
+// STGI, CLGI, VMLOAD and VMSAVE of a guest, and guests have no SVM of their own), virtual NMI, LBR virtualization, TSC
+// ratio.
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <vm/backend.hpp>
@@ -12,7 +13,7 @@ using Refusal = vm::Refusal;
 // Optional features to leave alone although the CPU has them: for tests and for finding faults.
 struct Disabled {
     bool next_rip = false, decode_assists = false, flush_by_asid = false, clean_bits = false, large_pages = false,
-         pause_filter = false;
+         pause_filter = false, avic = false, x2avic = false;
     // Words of the option svm-disable=..., comma-separated. False at an unknown one.
     bool parse(std::string_view words);
     static std::string_view known_words();
@@ -31,6 +32,10 @@ struct Capabilities {
     bool has_pages_2m;
     bool has_pages_1g;
     bool has_tsc_aux; // RDTSCP: the guest's TSC_AUX is switched
+    bool has_avic;    // with flush by ASID, which it needs
+    bool has_x2avic;
+    // The CPU notices at once that a target of an interrupt runs no more, so that it may be told that it runs.
+    bool has_avic_running;
     // QEMU's TCG may deliver an interrupt that is injected as an event a second time, while the guest has interrupts
     // off: helper_vmrun() leaves its vector in exception_index, where the end of a time slice finds it. Virtual
     // interrupts it delivers once.

@@ -17,7 +17,8 @@ inline constexpr u32 READ_CR0 = 0x00, WRITE_CR0 = 0x10, WRITE_CR4 = 0x14, WRITE_
                      SHUTDOWN = 0x7f, VMRUN = 0x80, VMMCALL = 0x81, VMLOAD = 0x82, VMSAVE = 0x83, STGI = 0x84,
                      CLGI = 0x85, SKINIT = 0x86, WBINVD = 0x89, MONITOR = 0x8a, MWAIT = 0x8b, MWAIT_ARMED = 0x8c,
                      XSETBV = 0x8d, RDPRU = 0x8e, INVLPGB = 0xa0, INVLPGB_ILLEGAL = 0xa1, MCOMMIT = 0xa3,
-                     TLBSYNC = 0xa4, NPF = 0x400, INVALID = 0xffff'ffff;
+                     TLBSYNC = 0xa4, NPF = 0x400, AVIC_INCOMPLETE_IPI = 0x401, AVIC_NOACCEL = 0x402,
+                     INVALID = 0xffff'ffff;
 
 constexpr std::string_view name(u32 code) {
     constexpr std::array<std::string_view, 0x45> from_intr{"INTR",
@@ -95,6 +96,8 @@ constexpr std::string_view name(u32 code) {
     if (code <= EXCEPTION_LAST) return "exception";
     if (code - INTR < from_intr.size()) return from_intr[code - INTR];
     if (code == NPF) return "nested page fault";
+    if (code == AVIC_INCOMPLETE_IPI) return "incomplete IPI";
+    if (code == AVIC_NOACCEL) return "unaccelerated APIC access";
     return code == INVALID ? "invalid guest state" : "?";
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 // Guest-physical space of one VM by nested paging.
+#include <svm/avic.hpp>
 #include <svm/capabilities.hpp>
 #include <svm/npt.hpp>
 #include <svm/tlb.hpp>
@@ -10,25 +11,29 @@ namespace svm {
 class NptSpace final : public vm::AddressSpace {
 public:
     explicit NptSpace(Capabilities const& capabilities)
-        : table_(capabilities.has_pages_1g   ? 3U
-                 : capabilities.has_pages_2m ? 2U
-                                             : 1U) {}
-    // Nobody may find the dead tables in a TLB.
-    ~NptSpace() override { flush_everywhere(); }
-    lib::Result<void> create() { return table_.create_root(); }
+        : has_avic_(capabilities.has_avic), table_(largest_level(capabilities)),
+          table_with_apic_(largest_level(capabilities)) {}
+    ~NptSpace() override;
+    lib::Result<void> create();
     lib::HostPhys root() const { return table_.root(); }
-    lib::Result<void> map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) override {
-        return table_.map(at, to, size, rights);
-    }
-    lib::Result<void> unmap(lib::GuestPhys at, lib::u64 size) override {
-        TRY(table_.unmap(at, size));
-        flush_everywhere();
-        return {};
-    }
-    lib::u64 table_bytes() const override { return table_.table_bytes(); }
+    // The same with a page at the xAPIC's address, for vCPUs whose accesses there are AVIC's: the CPU wants them
+    // allowed, and does not use the page. The others' shall fault.
+    lib::HostPhys root_with_apic() const { return table_with_apic_.root(); }
+    // nullptr: the CPU has no AVIC.
+    AvicTables* avic() { return has_avic_ ? &avic_ : nullptr; }
+    lib::Result<void> map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) override;
+    lib::Result<void> unmap(lib::GuestPhys at, lib::u64 size) override;
+    lib::u64 table_bytes() const override { return table_.table_bytes() + table_with_apic_.table_bytes(); }
 
 private:
+    static unsigned largest_level(Capabilities const& capabilities) {
+        return capabilities.has_pages_1g ? 3U : capabilities.has_pages_2m ? 2U : 1U;
+    }
+    bool has_avic_;
     vm::StageTwoTable<NptEntry> table_;
+    vm::StageTwoTable<NptEntry> table_with_apic_; // empty without AVIC
+    lib::HostPhys apic_access_page_{};
+    AvicTables avic_;
 };
 
 } // namespace svm

@@ -1,5 +1,6 @@
 #pragma once
 // A vCPU on AMD-V.
+#include <svm/avic.hpp>
 #include <svm/backend.hpp>
 #include <svm/tlb.hpp>
 #include <svm/vmcb.hpp>
@@ -55,6 +56,9 @@ public:
     void print_state(lib::TextSink& sink) override;
 
     Vmcb& vmcb_for_tests() { return *vmcb_; }
+
+protected:
+    void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
 
 private:
     // What the guest keeps in registers that the VMCB does not hold.
@@ -140,6 +144,22 @@ private:
     void set_task_priority_intercept(bool on);
     void step_over();
 
+    // AVIC, in vcpu_avic.cpp
+    void build_avic();
+    AvicMode wanted_avic_mode();
+    void set_avic_mode(AvicMode mode);
+    bool has_doorbell(u32 apic_id) const;
+    void publish_avic();
+    void leave_avic();
+    bool has_deliverable();
+    bool deliver_by_avic(bool& woken);
+    void notify_posted();
+    void notify_targets(u64 icr);
+    void send_by_software(u64 icr);
+    After avic_exit(u32 code);
+    void incomplete_ipi_exit();
+    bool unaccelerated_exit(vm::Exit& exit);
+
     Backend& backend_;
     Capabilities const& capabilities_;
     Vmcb* vmcb_;
@@ -162,6 +182,10 @@ private:
     u64 dr6_before_step_ = 0;
     u64 nmi_iret_rip_ = 0;
     u32 undecodable_in_a_row_ = 0;
+    AvicTables* avic_ = nullptr; // of the VM; nullptr: the CPU has no AVIC
+    AvicMode avic_mode_ = AvicMode::Off;
+    PhysicalIdEntry published_entry_{}; // what the tables say
+    u64 published_address_ = 0;
     vm::FpuState fpu_;
     LoadedRegisters saved_{}; // while it is not loaded
     u64 tsc_aux_ = 0;         // always right: writes exit

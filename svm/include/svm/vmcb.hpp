@@ -40,6 +40,8 @@ struct InterruptControl : Reg<InterruptControl, u64> {
     using Priority = Bits<u64, 19, 16, u8>;
     using IgnoreTpr = Bits<u64, 20>;
     using InterruptMasking = Bits<u64, 24>;
+    using X2AvicEnable = Bits<u64, 30>; // [amd/vol2] 15.29.4.1; needs AvicEnable
+    using AvicEnable = Bits<u64, 31>;   // the fields of virtual interrupts mean nothing then
     using Vector = Bits<u64, 39, 32, u8>;
 };
 // Offset 68h
@@ -72,7 +74,8 @@ inline constexpr u32 debug_registers = 1U << 6;
 inline constexpr u32 descriptor_tables = 1U << 7;
 inline constexpr u32 segments = 1U << 8; // CS, DS, SS, ES, CPL
 inline constexpr u32 cr2 = 1U << 9;
-inline constexpr u32 all = (1U << 10) - 1; // those we know; the rest stays 0: never cached
+inline constexpr u32 all = (1U << 10) - 1; // of every CPU, that we know; the rest stays 0: never cached
+inline constexpr u32 avic = 1U << 11;      // APIC_BAR, backing page and tables
 } // namespace clean
 
 struct ControlArea {
@@ -93,7 +96,8 @@ struct ControlArea {
     u64 exit_info_2;
     EventInfo exit_int_info;
     u64 nested_control; // bit 0: NP_ENABLE
-    u64 reserved_098[2];
+    u64 avic_apic_bar;
+    u64 reserved_0a0;
     EventInfo event_injection;
     u64 nested_cr3;
     u64 lbr_control;
@@ -102,7 +106,11 @@ struct ControlArea {
     u64 next_rip;
     u8 bytes_fetched;
     u8 instruction_bytes[15];
-    u8 reserved_0e0[0x320];
+    u64 avic_backing_page;
+    u64 reserved_0e8;
+    u64 avic_logical_table;
+    u64 avic_physical_table; // bits 11:0: the last index
+    u8 reserved_100[0x300];
 };
 static_assert(offsetof(ControlArea, pause_filter_threshold) == 0x3c && offsetof(ControlArea, iopm_base) == 0x40 &&
               offsetof(ControlArea, tsc_offset) == 0x50 && offsetof(ControlArea, asid) == 0x58 &&
@@ -110,7 +118,9 @@ static_assert(offsetof(ControlArea, pause_filter_threshold) == 0x3c && offsetof(
               offsetof(ControlArea, exit_code) == 0x70 && offsetof(ControlArea, exit_int_info) == 0x88 &&
               offsetof(ControlArea, nested_control) == 0x90 && offsetof(ControlArea, event_injection) == 0xa8 &&
               offsetof(ControlArea, nested_cr3) == 0xb0 && offsetof(ControlArea, clean_bits) == 0xc0 &&
-              offsetof(ControlArea, next_rip) == 0xc8 && offsetof(ControlArea, bytes_fetched) == 0xd0 &&
+              offsetof(ControlArea, next_rip) == 0xc8 && offsetof(ControlArea, avic_apic_bar) == 0x98 &&
+              offsetof(ControlArea, avic_backing_page) == 0xe0 && offsetof(ControlArea, avic_logical_table) == 0xf0 &&
+              offsetof(ControlArea, avic_physical_table) == 0xf8 && offsetof(ControlArea, bytes_fetched) == 0xd0 &&
               sizeof(ControlArea) == 0x400);
 
 struct VmcbSegment {

@@ -60,5 +60,29 @@ TEST_F(CapabilitiesTest, TellsWhatItUsesAndWhatNot) {
     EXPECT_FALSE(disabled.parse("next-rip,ept"));
 }
 
+TEST_F(CapabilitiesTest, AvicNeedsItsFriends) {
+    auto const found = [&](u32 features, svm::Disabled const& disabled = {}) {
+        cpu.set_cpuid(0x8000'000a, {1, 64, 0, features});
+        return *svm::read_capabilities(disabled);
+    };
+    EXPECT_TRUE(found(features_zen4).has_avic && found(features_zen4).has_x2avic);
+    EXPECT_TRUE(found(features_zen2).has_avic && !found(features_zen2).has_x2avic);
+    EXPECT_FALSE(found(features_zen4 & ~(1U << 13)).has_x2avic) << "x2AVIC alone";
+    EXPECT_FALSE(found(features_zen4 & ~(1U << 6)).has_avic) << "without flush by ASID";
+    svm::Disabled disabled;
+    ASSERT_TRUE(disabled.parse("x2avic"));
+    EXPECT_TRUE(found(features_zen4, disabled).has_avic && !found(features_zen4, disabled).has_x2avic);
+    ASSERT_TRUE(disabled.parse("avic"));
+    EXPECT_FALSE(found(features_zen4, disabled).has_avic);
+    EXPECT_NE(words().find(" AVIC x2AVIC"), std::string::npos) << words();
+}
+
+TEST_F(CapabilitiesTest, Erratum1235IsThatOfFamily17) {
+    cpu.set_cpuid(0x8000'000a, {1, 64, 0, features_zen4});
+    EXPECT_FALSE(svm::read_capabilities({})->has_avic_running);
+    cpu.set_cpuid(1, {signature_zen4, 0, 0, 0});
+    EXPECT_TRUE(svm::read_capabilities({})->has_avic_running);
+}
+
 } // namespace
 } // namespace machine

@@ -23,8 +23,10 @@ using lib::u64;
 using lib::u8;
 namespace exit_code = svm::exit_code;
 
-// CPUID 8000_000Ah EDX of QEMU's AMD-V, and of a Zen 2.
-inline constexpr u32 features_tcg = 1, features_zen2 = 0x0001'bcff;
+// CPUID 8000_000Ah EDX of QEMU's AMD-V, of a Zen 2 (with AVIC), and of a Zen 4 (with x2AVIC).
+inline constexpr u32 features_tcg = 1, features_zen2 = 0x0001'bcff, features_zen4 = features_zen2 | 1U << 18;
+// CPUID 1 EAX of a Zen 2 and a Zen 4.
+inline constexpr u32 signature_zen2 = 0x0080'0f12, signature_zen4 = 0x00a1'0f11;
 // A CPU with AMD-V, VM_CR open.
 void populate(fakes::Cpu& cpu, u32 features, u32 asids);
 
@@ -33,6 +35,7 @@ public:
     bool pic = false;
     vm::Outcome memory_outcome = vm::Outcome::Retry;
     std::vector<vm::Exit> memory;
+    std::vector<u8> ended;
     vm::DecodedInstruction decoded{};
     bool can_decode = true;
     unsigned decode_count = 0;
@@ -54,7 +57,7 @@ public:
         pic = false;
         return 0x20;
     }
-    void end_of_interrupt(u8) override {}
+    void end_of_interrupt(u8 vector) override { ended.push_back(vector); }
     std::array<u64, 4> eoi_vectors() override { return {}; }
     void vm_stopped() override {}
 };
@@ -78,14 +81,15 @@ public:
 protected:
     explicit SvmMachine(u32 features = features_tcg, u32 asids = 16);
     ~SvmMachine() override;
-    void create(svm::Disabled const& disabled = {});
+    void create(svm::Disabled const& disabled = {}, u32 vcpus = 1);
     // A guest in 64-bit mode with interrupts on, its code in a 2 MiB page, its APIC enabled.
     void settle();
     void write_code(u64 at, std::initializer_list<u8> bytes);
     // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.
     vm::Leave run(std::vector<Exit> exits);
 
-    svm::Vcpu& vcpu() { return static_cast<svm::Vcpu&>(vm->vcpu(0)); }
+    u32 current = 0; // the vCPU that all this is about
+    svm::Vcpu& vcpu() { return static_cast<svm::Vcpu&>(vm->vcpu(current)); }
     svm::Vmcb& vmcb() { return vcpu().vmcb_for_tests(); }
 
     kernel::Own<svm::Backend> backend;
@@ -96,6 +100,7 @@ protected:
 
 private:
     void enter();
+    void check_avic(svm::Vmcb const& block);
     void take_virtual_interrupt(svm::Vmcb& block, u32 code);
     std::vector<Exit> script_;
     std::size_t next_ = 0;

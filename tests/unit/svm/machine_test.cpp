@@ -1,6 +1,8 @@
 // The machine of the SVM tests.
 #include "svm/machine.hpp"
 
+#include <algorithm>
+
 // What svm/src/entry.S does, with the guest played by the test.
 extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, lib::u64 vmcb, lib::u64 host_area);
 extern "C" bool svm_after_exit(svm::Vcpu* vcpu);
@@ -18,8 +20,8 @@ Entry on_entry;
 
 void populate(fakes::Cpu& cpu, u32 features, u32 asids) {
     constexpr u32 nx = 1U << 20, pages_1g = 1U << 26, rdtscp = 1U << 27, long_mode = 1U << 29;
-    cpu.set_cpuid(0, {0xd, 0x6874'7541, 0x444d'4163, 0x6974'6e65});      // AuthenticAMD
-    cpu.set_cpuid(1, {0x0080'0f12, 0x0001'0800, 1U << 21, 0x178b'fbff}); // x2APIC: no page to map
+    cpu.set_cpuid(0, {0xd, 0x6874'7541, 0x444d'4163, 0x6974'6e65});         // AuthenticAMD
+    cpu.set_cpuid(1, {signature_zen2, 0x0001'0800, 1U << 21, 0x178b'fbff}); // x2APIC: no page to map
     for (u32 leaf : {6U, 7U, 0xbU, 0xdU, 0x8000'0007U})
         cpu.set_cpuid(leaf, {0, 0, 0, 0});
     cpu.set_cpuid(0x8000'0000, {0x8000'000a, 0, 0, 0});
@@ -49,23 +51,24 @@ SvmMachine::SvmMachine(u32 features, u32 asids) {
 }
 
 SvmMachine::~SvmMachine() {
-    if (vm) vm->vcpu(0).unload();
+    for (u32 i = 0; vm && i < vm->vcpu_count(); i++)
+        vm->vcpu(i).unload();
     vm = {};
     if (backend) backend->disable_on_this_cpu();
     kernel::this_cpu().work_pending = false;
     on_entry = {};
 }
 
-void SvmMachine::create(svm::Disabled const& disabled) {
+void SvmMachine::create(svm::Disabled const& disabled, u32 vcpus) {
     if (is_tcg) {
-        cpu.set_cpuid(1, {0x0080'0f12, 0x0001'0800, 1U << 31 | 1U << 21, 0x178b'fbff});
+        cpu.set_cpuid(1, {signature_zen2, 0x0001'0800, 1U << 31 | 1U << 21, 0x178b'fbff});
         cpu.set_cpuid(0x4000'0000, {0x4000'0001, 0x5447'4354, 0x4354'4743, 0x4743'5447});
     }
     auto made = svm::Backend::create(disabled);
     ASSERT_TRUE(made) << made.error().what;
     backend = std::move(*made);
     ASSERT_TRUE(backend->enable_on_this_cpu());
-    auto machine = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = 1}, *backend, platform);
+    auto machine = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = vcpus}, *backend, platform);
     ASSERT_TRUE(machine);
     vm = std::move(*machine);
     EXPECT_TRUE(vm->ram().scrub(~lib::u64{0}));
@@ -113,6 +116,25 @@ void SvmMachine::take_virtual_interrupt(svm::Vmcb& block, u32 code) {
     block.control.interrupt_control.set<svm::InterruptControl::VirtualIrq>(false);
 }
 
+// [amd/vol2] 15.29.4; and that the machine's own x2APIC is out of reach.
+void SvmMachine::check_avic(svm::Vmcb const& block) {
+    using Control = svm::InterruptControl;
+    bool const is_on = block.control.interrupt_control.get<Control::AvicEnable>();
+    bool const is_x2apic = block.control.interrupt_control.get<Control::X2AvicEnable>();
+    EXPECT_TRUE(is_on || !is_x2apic);
+    // Read and write of the MSRs 800h to 8FFh: two bits each, four to a byte.
+    u8 const* const x2apic = kernel::phys_to_virt<u8>(kernel::HostPhys{block.control.msrpm_base}) + 0x800 / 4;
+    bool const is_all_intercepted = std::all_of(x2apic, x2apic + 0x100 / 4, [](u8 byte) { return byte == 0xff; });
+    EXPECT_EQ(is_all_intercepted, !is_x2apic);
+    if (!is_on) return;
+    EXPECT_FALSE(block.control.interrupt_control.get<Control::VirtualIrq>()) << "ignored: it would be lost";
+    EXPECT_EQ(block.control.avic_apic_bar, 0xfee0'0000U);
+    EXPECT_EQ(block.control.avic_backing_page, kernel::virt_to_phys(&vcpu().apic().page()).value);
+    EXPECT_EQ(block.control.avic_physical_table & 0xfff, vm->vcpu_count() - 1);
+    EXPECT_EQ(block.control.avic_logical_table & 0xfff, 0U);
+    EXPECT_NE(block.control.avic_logical_table, 0U);
+}
+
 void SvmMachine::enter() {
     svm::Vmcb& block = vmcb();
     entries.push_back(block);
@@ -120,6 +142,7 @@ void SvmMachine::enter() {
     EXPECT_NE(block.control.asid, 0U);
     EXPECT_NE(block.save.efer & vm::efer::SVME, 0U);
     EXPECT_TRUE(block.control.intercepts.has(exit_code::VMRUN));
+    check_avic(block);
     block.control.event_injection = {}; // the CPU clears it
     block.control.exit_int_info = {};
     block.control.next_rip = 0;
@@ -129,7 +152,7 @@ void SvmMachine::enter() {
         block.control.exit_code = exit_code::INTR;
         return;
     }
-    Exit const& exit = script_[next_++];
+    Exit const exit = script_[next_++]; // a copy: what it calls may run another vCPU
     take_virtual_interrupt(block, exit.code);
     block.control.exit_code = exit.code;
     block.control.exit_info_1 = exit.info_1;

@@ -502,6 +502,32 @@ TEST_F(LocalApicTest, VirtualizedLeavesThePageToTheHardware) {
     EXPECT_EQ(apic.highest_pending(), 0x20);
 }
 
+TEST_F(LocalApicTest, FindsWhatOthersHaveSetInThePage) {
+    enable();
+    apic.accept(0x30, TriggerMode::Edge);
+    page->set(IRR, 0x66); // AVIC of another CPU
+    EXPECT_EQ(apic.highest_pending(), 0x30);
+    apic.find_requests();
+    EXPECT_EQ(apic.highest_pending(), 0x66);
+    apic.acknowledge(0x66);
+    EXPECT_EQ(apic.highest_irr(), 0x30);
+    write(EOI, 0);
+    EXPECT_EQ(apic.highest_pending(), 0x30);
+}
+
+TEST_F(LocalApicTest, TellsWhenItAcceptsOtherInterrupts) {
+    enable();
+    bus.destination_changes = 0;
+    write(LDR, 0x0200'0000);
+    write(DFR, 0x0fff'ffff);
+    write(SVR, 0xff);
+    EXPECT_EQ(bus.destination_changes, 3U);
+    EXPECT_EQ(apic.logical_id(), 2U);
+    EXPECT_FALSE(apic.is_flat());
+    write(TPR, 0x10);
+    EXPECT_EQ(bus.destination_changes, 3U);
+}
+
 TEST_F(LocalApicTest, TrapLikeWritesActOnThePage) {
     enable();
     (*page)[LVT_TIMER] = 0xffff'ffff & ~0x10000U & ~0x60000U;

@@ -71,6 +71,9 @@ public:
     void write_hardware(vm::HardwareMsr which, u64 value) override;
     void print_state(lib::TextSink& sink) override;
 
+protected:
+    void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
+
 private:
     static u64 gpr_offset() {
 #pragma clang diagnostic push

@@ -1,6 +1,7 @@
 #pragma once
 // The register file of a local APIC in its architectural layout: one page that VT-x APIC-register virtualization and
 // AMD AVIC can work on directly. Every register is 32 bits at a 16-byte stride. [intel/vol3] 12.4.1
+#include <atomic>
 #include <lib/bits.hpp>
 
 namespace vm {
@@ -40,6 +41,9 @@ struct alignas(4096) ApicPage {
     bool test(u32 base, u8 vector) const { return ((*this)[vector_word(base, vector)] & vector_bit(vector)) != 0; }
     void set(u32 base, u8 vector) { (*this)[vector_word(base, vector)] |= vector_bit(vector); }
     void clear(u32 base, u8 vector) { (*this)[vector_word(base, vector)] &= ~vector_bit(vector); }
+    // IRR has other writers than the CPU that runs the vCPU: AVIC of CPUs that send it interrupts, and
+    // post_to_hardware(). A bit of theirs must not be lost by a change of ours, so all changes are atomic.
+    std::atomic_ref<u32> shared(u32 offset) { return std::atomic_ref<u32>(words[offset / 4]); }
     int highest(u32 base) const {
         for (u32 i = 8; i-- > 0;) {
             u32 const word = (*this)[base + i * 16];

@@ -40,6 +40,8 @@ public:
     // IRR has something new, or something whose turn may have come by an EOI, the TPR or LINT0; not called for
     // merge_posted(). After every write of the TPR: a backend may keep a copy.
     virtual void interrupt_pending(LocalApic& at) = 0;
+    // Which interrupts the APIC accepts was changed by a write of its own: of LDR, DFR or SVR.
+    virtual void destination_changed(LocalApic&) {}
 
 protected:
     ~ApicBus() = default;
@@ -85,6 +87,8 @@ public:
     bool post(u8 vector, TriggerMode trigger) { return pending_.post(vector, trigger); } // true: notify the owner
     u32 physical_id() const { return id_; }
     bool matches(u32 destination, bool logical) const;
+    u32 logical_id() const { return logical_id_.load(std::memory_order_relaxed); } // xAPIC: 8 bits
+    bool is_flat() const { return is_flat_.load(std::memory_order_relaxed); }
 
     // --- delivery, by the owner
     void accept(u8 vector, TriggerMode trigger);
@@ -126,6 +130,12 @@ public:
     // --- with virtual-interrupt delivery the hardware owns IRR, ISR, TPR, PPR and EOI of the page. highest_pending(),
     // acknowledge() and end_of_interrupt() are then not for use; accept(), merge_posted() and the writes still are.
     void set_virtualized(bool on);
+    // Without it, where others set bits in IRR all the same: looks for them.
+    void find_requests() {
+        for (u32 i = 0; i < 8; ++i)
+            if (page_.shared(apic_reg::IRR + i * 16).load(std::memory_order_seq_cst) != 0)
+                irr_summary_ |= static_cast<u8>(1U << i);
+    }
     int highest_irr() const { return page_.highest(apic_reg::IRR); }
     int highest_isr() const { return page_.highest(apic_reg::ISR); }
     // EOI-induced exit: ISR is already clear.
@@ -179,9 +189,9 @@ private:
 inline void LocalApic::acknowledge(u8 vector) {
     u32 const number = vector / 32U;
     u32 const mask = ApicPage::vector_bit(vector);
-    u32& irr = page_[apic_reg::IRR + number * 16];
-    irr &= ~mask;
-    if (irr == 0) irr_summary_ &= static_cast<u8>(~(1U << number));
+    u32 const offset = apic_reg::IRR + number * 16;
+    page_.shared(offset).fetch_and(~mask, std::memory_order_relaxed);
+    if (page_[offset] == 0) irr_summary_ &= static_cast<u8>(~(1U << number));
     page_[apic_reg::ISR + number * 16] |= mask;
     isr_classes_ |= static_cast<u16>(1U << (vector >> 4)); // it was deliverable, so its class was free
     in_service_[vector >> 4] = vector;

@@ -70,7 +70,8 @@ inline constexpr u32 eoi_bitmap = 1U << 5;
 inline constexpr u32 timer = 1U << 6; // the APIC timer's deadline has come
 inline constexpr u32 init = 1U << 7;
 inline constexpr u32 sipi = 1U << 8;
-inline constexpr u32 look_again = 1U << 9; // not running, or an NMI waits: prepare the next entry with care
+inline constexpr u32 look_again = 1U << 9;   // not running, or an NMI waits: prepare the next entry with care
+inline constexpr u32 destination = 1U << 10; // LDR, DFR or SVR of the APIC changed
 inline constexpr u32 handled = nmi | timer | init | sipi; // by Vcpu::take_requests()
 inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 } // namespace request
@@ -160,6 +161,7 @@ public:
     void send_ipi(LocalApic& from, IpiRequest const& request) override;
     void end_of_interrupt(u8 vector) override;
     void interrupt_pending(LocalApic& at) override;
+    void destination_changed(LocalApic& at) override;
     // MsrHooks; the hardware ones are the backend's
     void shift_tsc(u64 delta) override;
     u64 read_tsc_deadline() override { return apic_.tsc_deadline(); }
@@ -218,8 +220,14 @@ protected:
     u64 tsc_offset_ = 0;
     u64 xcr0_ = 1;
     CpuidRegs features_{};
-    // The hardware takes edge interrupts from apic().pending() by itself while the guest runs, told by vectors::notify.
+    // Interrupts are for post_to_hardware(): the CPU takes those that are edge-triggered by itself while the guest
+    // runs.
     std::atomic<bool> takes_posted_{false};
+    virtual void post_to_hardware(u8 vector, TriggerMode trigger); // from any CPU
+    // The CPU that runs the vCPU does the rest, before the next entry.
+    void post_to_owner(u8 vector, TriggerMode trigger) {
+        if (apic_.post(vector, trigger)) post(request::interrupt);
+    }
     std::atomic<u32> running_on_{~0U}; // index of the CPU while in run()
     Vm& vm_;
     u32 id_;
