@@ -167,7 +167,9 @@ void Scheduler::begin(CpuState& state, SchedulerEntity& entity, u64 now) {
     state.has_yielded = false;
     if (is_before(core.virtual_time, entity.virtual_time_)) core.virtual_time = entity.virtual_time_;
     if (core.running++ == 0) {
-        core.turn_started = now;
+        // A new slice of the same group is no new turn: a sibling may be waiting for the end of this one.
+        if (core.turn_group != entity.group_ || now > core.turn_ended) core.turn_started = now;
+        core.turn_group = entity.group_;
         core.running_group.store(entity.group_, std::memory_order_relaxed);
     }
     if (core.wanted_group == entity.group_) core.wanted_group = none;
@@ -178,7 +180,9 @@ void Scheduler::leave(CpuState& state, State next) {
     Core& core = *state.core;
     state.current->state_ = next;
     state.current = nullptr;
-    if (--core.running == 0) core.running_group.store(none, std::memory_order_relaxed);
+    if (--core.running != 0) return;
+    core.running_group.store(none, std::memory_order_relaxed);
+    core.turn_ended = state.charged_at;
 }
 
 u64 Scheduler::idle_deadline(Core& core, u32 cpu) {

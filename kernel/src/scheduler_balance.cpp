@@ -94,7 +94,11 @@ u32 Scheduler::claim_idle_cpu(SchedulerEntity const& entity, u32 preferred_core)
                 u32 const cpu = word * 64 + static_cast<u32>(std::countr_zero(bits));
                 bits &= bits - 1;
                 if ((core_of(cpu).index == preferred_core) != is_preferred) continue;
-                if (may_use(entity, cpu) && group_fits(core_of(cpu), entity) && idle_.take(cpu)) return cpu;
+                // A core that is about to change hands has its idle CPUs for those who wait for just that.
+                Core const& core = core_of(cpu);
+                u32 const wanted = core.wanted_group.load(std::memory_order_relaxed);
+                if (wanted != none && wanted != entity.group_) continue;
+                if (may_use(entity, cpu) && group_fits(core, entity) && idle_.take(cpu)) return cpu;
             }
         }
     }

@@ -283,6 +283,41 @@ def a_flood_next_door_costs_nothing():
     assert flooded == quiet, (quiet, flooded)
 
 
+THREADS = ("-smp", "4,sockets=1,cores=2,threads=2")
+
+
+def use_of_threads(first_line):
+    """Percent of a CPU's time that two busy VMs get, each with one thread of the same core, over three seconds."""
+    text = first_line + small("clock", "interval=1000", cpus='"1"') + \
+        "".join(small(name, "does=work interval=1000", cpus=f'"{cpu}"', console='"none"') for name, cpu in (("two", 2), ("three", 3)))
+    with boot_small(text, extra=THREADS) as console:
+        console.expect(r"cpus: 4 of 4 in use, 2 cores")
+        for _ in range(3):
+            console.expect(r"ticker: \d+ ms, ", 60)
+        open_monitor(console)
+        rows = ask(console, "vm list")
+        console.send("poweroff now\r")
+        console.until_end(60)
+        return [float(row(rows, name)[5]) for name in ("two", "three")]
+
+
+@system_test(backend="qemu", why="Bochs shows no threads of a core")
+def threads_of_a_core_are_for_one_vm():
+    text = small("own", "interval=3000", cpus='"2"', exclusive="true") + small("beside", cpus='"3"', exclusive="true")
+    with boot_small(text, extra=THREADS) as console:
+        console.expect(r"vms.toml:\d+: cpus: expected processors of cores that no other VM has to itself, found a thread of the core of 2, "
+                       r"which \[vm.own\] of line 1 has")
+        console.expect("vm own: started")
+        open_monitor(console)
+        assert states(console) == {"own": "running", "beside": "refused"}
+        console.send("poweroff now\r")
+        console.until_end(60)
+    turns = use_of_threads("")
+    assert all(35 < use < 65 for use in turns) and sum(turns) < 102, turns
+    together = use_of_threads("[mullion]\nshare_cores = true\n")
+    assert all(use > 90 for use in together), together
+
+
 NUMA = ("-object", "memory-backend-ram,id=m0,size=3G", "-object", "memory-backend-ram,id=m1,size=3G",
         "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1")
 

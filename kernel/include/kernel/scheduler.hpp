@@ -160,8 +160,10 @@ private:
         Queue waiting;   // by virtual time
         Queue throttled; // by resume time
         u64 virtual_time = 0;
-        u64 turn_started = 0;    // when the group that runs here began to
-        u32 wanted_group = none; // the next group; until the others have left nobody starts
+        u64 turn_started = 0;                // when the group that runs here began to
+        u64 turn_ended = 0;                  // when it stopped
+        u32 turn_group = none;               // which it was
+        std::atomic<u32> wanted_group{none}; // the next group; until the others have left nobody starts
         u32 running = 0;
         std::atomic<u32> waiting_count{0}; // how many are in `waiting`; changed under the lock
         std::atomic<u32> running_group{none};

@@ -467,6 +467,18 @@ TEST(Scheduler, SiblingsOfOneVmDoNotStarveAnother) {
     EXPECT_LT(machine.tasks[4]->longest_wait, 60 * ms);
 }
 
+TEST(Scheduler, VmsThatMayUseOneThreadEachTakeTurns) {
+    for (u32 const first : {0U, 1U}) { // whichever of the two CPUs looks first at the end of a slice
+        SimulatedMachine machine(2, {}, 2);
+        machine.add({.allowed = CpuSet::single(first)}, 1);
+        machine.add({.allowed = CpuSet::single(1 - first)}, 2);
+        machine.wake_all();
+        machine.run_for(second);
+        for (double const got : shares_over(machine, second))
+            EXPECT_NEAR(got, 0.5, 0.03) << first;
+    }
+}
+
 TEST(Scheduler, VmsShareACoreWhenAllowed) {
     SimulatedMachine machine(2, {.share_cores = true}, 2);
     machine.shares_cores = true;
