@@ -142,6 +142,7 @@ void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_
     join(core, entity, idle_cpu == none ? 1 : any_lag);
     insert_waiting(core, entity);
     if (idle_cpu != none) return;
+    tell_idle_siblings(core, entity, kicks);
     // Who has had most makes room, if that is clearly more than what this one has had.
     u32 victim = none;
     u64 most = entity.virtual_time_ + scaled(entity, config_.shortest_slice);
@@ -155,6 +156,14 @@ void Scheduler::put_into(Core& core, SchedulerEntity& entity, u64 now, u32 idle_
         victim = cpu;
     });
     if (victim != none) kicks.add(victim);
+}
+
+// CPUs of this core that idle because of another group must note when the turn of this one comes.
+void Scheduler::tell_idle_siblings(Core& core, SchedulerEntity const& entity, CpuSet& kicks) {
+    if (config_.share_cores || !core.has_siblings) return;
+    core.cpus.for_each([&](u32 cpu) {
+        if (cpus_[cpu].current == nullptr && may_use(entity, cpu) && idle_.take(cpu)) kicks.add(cpu);
+    });
 }
 
 // Where an entity that sleeps or is queued in `from`, whose lock is held, should go. An idle CPU found is in `kicks`.
@@ -224,6 +233,7 @@ void Scheduler::relocate(SchedulerEntity& entity, u64 now) {
             place = find_place(entity, *from, kicks);
             is_done = place.core == from;
             if (is_done && entity.settings_.is_exclusive) put_at(place, entity, now, kicks);
+            if (is_done && entity.state_ == State::Waiting) tell_idle_siblings(*from, entity, kicks);
         }
         if (is_done) break; // a shared one is queued there already
         PairLock const locked(*from, *place.core);

@@ -241,6 +241,7 @@ private:
         return false;
     }
     void wake_siblings(Core& core, u32 cpu, CpuSet& kicks);
+    void tell_idle_siblings(Core& core, SchedulerEntity const& entity, CpuSet& kicks);
     void let_pass(Core& core, u32 cpu, SchedulerEntity& entity);
     SchedulerEntity* pick_dedicated(CpuState& state, u64 now, SchedulerEntity*& evicted, CpuSet& kicks);
 

@@ -479,6 +479,26 @@ TEST(Scheduler, VmsThatMayUseOneThreadEachTakeTurns) {
     }
 }
 
+TEST(Scheduler, WhoComesLateToASiblingHasTurnsToo) {
+    for (bool const is_moved : {false, true}) {
+        SimulatedMachine machine(4, {}, 2);
+        auto& first = machine.add({.allowed = CpuSet::single(0)}, 1);
+        auto& late = machine.add({.allowed = CpuSet::single(is_moved ? 2 : 1)}, 2);
+        machine.wake(first);
+        if (is_moved) machine.wake(late);
+        machine.run_for(100 * ms); // the first one has no tick any more
+        if (is_moved) {
+            ASSERT_TRUE(machine.scheduler->set_affinity(late.entity, CpuSet::single(1), machine.now));
+            machine.settle();
+        } else {
+            machine.wake(late);
+        }
+        machine.run_for(second);
+        for (double const got : shares_over(machine, second))
+            EXPECT_NEAR(got, 0.5, 0.03) << is_moved;
+    }
+}
+
 TEST(Scheduler, VmsShareACoreWhenAllowed) {
     SimulatedMachine machine(2, {.share_cores = true}, 2);
     machine.shares_cores = true;
