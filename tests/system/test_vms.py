@@ -57,8 +57,7 @@ def example(seconds, **options):
         open_monitor(console)
         assert states(console) == {"owner": "running", "shared": "running", "ticker": "running"}
         go_to(console, "shared")
-        console.send("\n")
-        console.expect(prompt_of("shared"), seconds)
+        console.expect(prompt_of("shared"), seconds)  # what it printed meanwhile comes out
         assert shell(console, "shared", "nproc") == "2"
         assert shell(console, "shared", "hostname") == "shared"
         open_monitor(console)
