@@ -138,12 +138,12 @@ void SerialPort::enable_interrupts(bool received, bool can_send) {
     if (!is_started()) return;
     events_ = static_cast<u8>((received ? IER_received : u8{0}) | (can_send ? IER_can_send : u8{0}));
     write_modem_control();
-    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
+    write_interrupt_enable();
 }
 
 void SerialPort::make_edge() const {
     drivers::write(base_, IER, 0);
-    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
+    write_interrupt_enable();
 }
 
 SerialPort::Events SerialPort::handle_interrupt() {
@@ -170,8 +170,11 @@ void SerialPort::set_rts(bool on) {
     if (!is_started() || rts_ == on) return;
     rts_ = on;
     write_modem_control();
-    if ((events_ & IER_received) != 0)
-        drivers::write(base_, IER, static_cast<u8>(on ? events_ : events_ & ~IER_received));
+    if ((events_ & IER_received) != 0) write_interrupt_enable();
+}
+
+void SerialPort::write_interrupt_enable() const {
+    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
 }
 
 void SerialPort::write_modem_control() const {

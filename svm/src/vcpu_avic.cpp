@@ -47,17 +47,16 @@ void Vcpu::set_avic_mode(AvicMode mode) {
     bool const on = mode != AvicMode::Off, is_x2apic = mode == AvicMode::X2Apic;
     // From here on who posts tells us, and find_requests() looks for what was posted until now.
     if (!on) takes_posted_.store(false, std::memory_order_seq_cst);
+    avic_mode_ = mode;
+    interrupt_control_of_mode_.set<InterruptControl::AvicEnable>(on);
+    interrupt_control_of_mode_.set<InterruptControl::X2AvicEnable>(is_x2apic);
     set_virtual_interrupt(VirtualInterrupt::None); // an offer is made again if need be
     set_task_priority_intercept(false);
     NptSpace const& space = static_cast<NptSpace&>(vm().space());
-    ControlArea& control =
-        changing(clean::interrupt_control | clean::avic | clean::nested_paging | clean::permission_maps).control;
-    control.interrupt_control.set<InterruptControl::AvicEnable>(on);
-    control.interrupt_control.set<InterruptControl::X2AvicEnable>(is_x2apic);
+    ControlArea& control = changing(clean::avic | clean::nested_paging | clean::permission_maps).control;
     control.nested_cr3 = (mode == AvicMode::XApic ? space.root_with_apic() : space.root()).value;
     control.msrpm_base = (is_x2apic ? backend_.x2avic_msr_permissions() : backend_.msr_permissions()).value;
     flush_translations();
-    avic_mode_ = mode;
     apic().set_virtualized(on);
     if (on) takes_posted_.store(true, std::memory_order_seq_cst);
 }
@@ -115,7 +114,7 @@ bool Vcpu::deliver_by_avic(bool& woken) {
     // The CPU keeps V_TPR and the page together when the guest writes one of them, not when we do.
     if (auto const priority = static_cast<u8>(apic().task_priority() >> 4); priority != virtual_tpr_) {
         virtual_tpr_ = priority;
-        changing(clean::interrupt_control).control.interrupt_control.set<InterruptControl::VirtualTpr>(priority);
+        set_virtual_interrupt(VirtualInterrupt::None);
     }
     if (activity_ != vm::Activity::Running && has_deliverable()) woken = true;
     return true;

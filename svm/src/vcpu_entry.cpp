@@ -108,11 +108,10 @@ void Vcpu::set_intercept(u32 code, bool on) {
     if (control().intercepts.has(code) != on) changing(clean::intercepts).control.intercepts.set(code, on);
 }
 
-// What V_IRQ is for. The CPU compares V_TPR with the vector's class itself, unless IgnoreTpr says that nobody may hold
-// this one back. [amd/vol2] 15.21.4
+// What V_IRQ is for; nobody else writes this field. The CPU compares V_TPR with the vector's class itself, unless
+// IgnoreTpr says that nobody may hold this one back. [amd/vol2] 15.21.4
 void Vcpu::set_virtual_interrupt(VirtualInterrupt use, u8 vector) {
-    InterruptControl interrupts{};
-    interrupts.set<InterruptControl::InterruptMasking>(true);
+    InterruptControl interrupts = interrupt_control_of_mode_;
     interrupts.set<InterruptControl::VirtualTpr>(virtual_tpr_);
     interrupts.set<InterruptControl::VirtualIrq>(use != VirtualInterrupt::None);
     interrupts.set<InterruptControl::IgnoreTpr>(use == VirtualInterrupt::Window || put_off_interrupt_ >= 0);

@@ -54,7 +54,6 @@ void Vcpu::check_interrupt_window() {
 
 // Whether the CPU has taken the interrupt that it was offered. QEMU leaves V_IRQ set when the delivery was cut off.
 [[gnu::noinline]] void Vcpu::settle_offer() {
-    if (virtual_interrupt_ != VirtualInterrupt::Offer) return;
     InterruptControl const interrupts = control().interrupt_control;
     EventInfo const cut_off = control().exit_int_info;
     bool const was_cut_off = cut_off.get<EventInfo::Valid>() && cut_off.get<EventInfo::Type>() == EventInfo::external;
@@ -131,7 +130,7 @@ Vcpu::After Vcpu::handle_exit() {
     vmcb_->control.tlb_control = TlbControl::Nothing;
     has_event_ = false;
     fetch_virtual_tpr();
-    if (virtual_interrupt_ != VirtualInterrupt::None) [[unlikely]]
+    if (virtual_interrupt_ == VirtualInterrupt::Offer) [[unlikely]]
         settle_offer();
     auto const code = static_cast<u32>(control().exit_code);
     [[clang::uninitialized]] Exit exit;

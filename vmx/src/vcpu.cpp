@@ -1,5 +1,4 @@
 // Creation of a vCPU: its VMCS, MSR bitmap and register areas.
-#include <bit>
 #include <cstring>
 #include <kernel/cpus.hpp>
 #include <kernel/page_table.hpp>
@@ -14,10 +13,6 @@ namespace vmx {
 namespace {
 
 namespace x86 = lib::x86;
-
-constexpr u32 xsave_legacy_size = 512, xsave_header_size = 64;
-constexpr u32 mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
-constexpr u16 fcw_at_reset = 0x37f;
 
 // TSC ticks. PAUSEs no further apart than this are one loop; one that goes on for longer than the window waits for a
 // vCPU that perhaps waits for this CPU: it gives the CPU away. [intel/vol3] 26.1.3
@@ -44,7 +39,6 @@ Vcpu::~Vcpu() {
     unload();
     if (region_.value != 0) kernel::free_frames(region_, 0);
     if (msr_bitmap_ != nullptr) kernel::free_frames(kernel::virt_to_phys(msr_bitmap_), 0);
-    if (fpu_area_ != nullptr) kernel::free_frames(kernel::virt_to_phys(fpu_area_), fpu_order_);
     kernel::free_frames(kernel::virt_to_phys(&apic_page_), 0);
 }
 
@@ -52,13 +46,7 @@ lib::Result<void> Vcpu::build() {
     region_ = TRY(backend_.allocate_region());
     msr_bitmap_ = kernel::phys_to_virt<u8>(TRY(kernel::allocate_zeroed_frame()));
     u64 const components = vm().cpuid().rules().xcr0;
-    u32 const size = components != 0 ? vm().cpuid().xsave_size(components) : xsave_legacy_size + xsave_header_size;
-    fpu_order_ = static_cast<u32>(std::bit_width((size - 1) / lib::page_size));
-    auto const area = TRY(kernel::allocate_frames(fpu_order_));
-    fpu_area_ = kernel::phys_to_virt<u8>(area);
-    std::memset(fpu_area_, 0, lib::page_size << fpu_order_);
-    std::memcpy(fpu_area_, &fcw_at_reset, sizeof(fcw_at_reset));
-    std::memcpy(fpu_area_ + mxcsr_offset, &mxcsr_at_reset, sizeof(mxcsr_at_reset));
+    TRY(fpu_.create(components, vm().cpuid().xsave_size(components)));
     saved_.dr6 = 0xffff'0ff0;
 
     if (!x86::vmclear(region_.value)) return lib::fail(lib::Errc::BadState);

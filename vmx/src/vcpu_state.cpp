@@ -88,14 +88,7 @@ void Vcpu::load() {
     x86::write_dr(2, saved_.dr2);
     x86::write_dr(3, saved_.dr3);
     x86::write_dr(6, saved_.dr6);
-    u64 const everything = xsave_components();
-    if (everything == 0) {
-        x86::fxrstor(fpu_area_);
-        return;
-    }
-    if (here.xcr0 != everything) x86::xsetbv(0, everything);
-    x86::xrstor(fpu_area_, everything);
-    if (xcr0_ != everything) x86::xsetbv(0, xcr0_);
+    fpu_.load(xcr0_, here.xcr0);
 }
 
 void Vcpu::unload() {
@@ -110,14 +103,7 @@ void Vcpu::unload() {
                   .dr2 = x86::read_dr(2),
                   .dr3 = x86::read_dr(3),
                   .dr6 = x86::read_dr(6)};
-        u64 const everything = xsave_components();
-        if (everything == 0) {
-            x86::fxsave(fpu_area_);
-        } else {
-            if (xcr0_ != everything) x86::xsetbv(0, everything);
-            x86::xsave(fpu_area_, everything);
-            here.xcr0 = everything;
-        }
+        here.xcr0 = fpu_.save(xcr0_);
     }
     if (last_cpu_ == index) {
         x86::vmclear(region_.value);

@@ -63,6 +63,7 @@ public:
 private:
     bool wait_for_line_status(u8 bits);
     void write_modem_control() const;
+    void write_interrupt_enable() const;
     void make_edge() const;
 
     u16 base_;

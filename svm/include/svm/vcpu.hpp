@@ -173,6 +173,8 @@ private:
     bool has_event_ = false;     // EVENTINJ is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
     VirtualInterrupt virtual_interrupt_ = VirtualInterrupt::None;
+    // What of it changes with AVIC's mode only.
+    InterruptControl interrupt_control_of_mode_ = InterruptControl{}.with<InterruptControl::InterruptMasking>(true);
     bool is_takeable_ = false; // the guest could take an interrupt at the last look
     bool has_tpr_intercept_ = false;
     u8 virtual_tpr_ = 0; // what V_TPR was at the last entry

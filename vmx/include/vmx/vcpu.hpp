@@ -1,5 +1,6 @@
 #pragma once
 // A vCPU on Intel VT-x.
+#include <vm/fpu_state.hpp>
 #include <vm/vm.hpp>
 #include <vmx/backend.hpp>
 #include <vmx/vmcs.hpp>
@@ -101,8 +102,6 @@ private:
     [[clang::preserve_most]] void make_current();
     void make_current_on(u32 cpu, Vcpu*& current);
     void load();
-    // What XCR0 may ever enable in this VM; 0: the machine has no XSAVE.
-    u64 xsave_components() const { return kernel::cpu_features().xsave ? vm_.cpuid().rules().xcr0 : 0; }
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
     void load_page_directory_pointers();
@@ -155,8 +154,6 @@ private:
     vm::ApicPage& apic_page_;
     HostPhys region_{};
     u8* msr_bitmap_ = nullptr;
-    u8* fpu_area_ = nullptr;
-    u32 fpu_order_ = 0;
     u16 vpid_ = 0;
     CpuControls cpu_controls_{};
     CpuControls2 cpu2_controls_{};
@@ -175,6 +172,7 @@ private:
     u32 last_cpu_ = ~0U;            // where the VMCS is active
     u32 host_state_of_ = ~0U;       // the CPU that it goes back to at an exit, where it ran last
     LoadedRegisters saved_{};       // while it is not loaded
+    vm::FpuState fpu_;              // likewise
     InterceptedMsrs intercepted_{}; // always right: writes exit
     u64 xss_ = 0;
 };
