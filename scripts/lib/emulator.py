@@ -55,6 +55,14 @@ def choose(asked, uefi, cpu_model):
     return "qemu", "AMD-V in software, many times as fast as Bochs; --emulator bochs has Intel VT-x"
 
 
+def hypervisor_options(kind, own=""):
+    """What Mullion is told in this emulator: `own`, and in Bochs to do without virtual-interrupt delivery, which Bochs gets
+    wrong now and then (docs/CAVEATS.md); but who says himself what to do without knows better."""
+    if kind != "bochs" or "vmx-disable=" in own:
+        return own
+    return f"vmx-disable=virtual-interrupts {own}".rstrip()
+
+
 def die_with_parent():
     """Runs in the child before exec: not even a killed script leaves an emulator behind."""
     pr_set_pdeathsig = 1

@@ -187,13 +187,22 @@ def boot(modules, append="", native_commands=None, **options):
             raise
 
 
+def usual_options(own="", kind=None):
+    """Options for Mullion under a guest that runs for long."""
+    return emulator.hypervisor_options(kind or PLATFORMS[platform]["kind"], own)
+
+
 @contextlib.contextmanager
-def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, **options):
-    """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's."""
+def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
+               **options):
+    """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's.
+    all_features: also those that this emulator gets wrong now and then."""
     initrd = guest.initramfs() + (guest.command_archive(command, "test") if command else b"")
     modules = {"vmlinuz": guest.debian_kernel(), "initrd.img": initrd}
     if not NATIVE:
         modules = {"vms.toml": description.default(memory, vcpus, command_line).encode(), **modules}
+    if not all_features:
+        append = usual_options(append, options.get("kind"))
     with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, memory=machine_memory, **options) as console:
         yield console
 

@@ -1,7 +1,7 @@
 """The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
 
-from framework import PROMPT, boot, boot_linux, check_power_off, description, guest, system_test, verdict
+from framework import PROMPT, boot, boot_linux, check_power_off, description, guest, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -110,7 +110,7 @@ def poweroff_waits_for_guests_but_not_for_ever():
     """On two CPUs, with a guest of two. Nobody in it listens to the power button."""
     modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
                "initrd.img": guest.initramfs()}
-    with boot(modules, cpus=2) as console:
+    with boot(modules, usual_options(), cpus=2) as console:
         console.expect(PROMPT, 500)
         console.send("while :; do :; done & echo bu''sy\n")
         console.expect("busy")

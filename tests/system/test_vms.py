@@ -3,7 +3,7 @@ import random
 import re
 import time
 
-from framework import ROOT, Skip, boot, check_power_off, guest, system_test, verdict
+from framework import ROOT, Skip, boot, check_power_off, guest, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
@@ -50,7 +50,7 @@ def states(console):
 
 
 def example(seconds, **options):
-    with boot(example_modules(), cpus=4, **options) as console:
+    with boot(example_modules(), usual_options(kind=options.get("kind")), cpus=4, **options) as console:
         console.expect(prompt_of("owner"), seconds)
         assert shell(console, "owner", "nproc") == "2"
         assert shell(console, "owner", "hostname") == "owner"
@@ -149,6 +149,22 @@ def mistakes_refuse_only_the_vms_that_make_them():
             ("missing_cpu", "overlaps", "mullions", "too_many", "all_that_is_left", "nowhere", "typo"), "refused")}, found
         assert ask(console, "vm start overlaps") == "overlaps has a mistake in its description: the log says which"
         assert ask(console, "vm start huge") .endswith("huge cannot be started; the log says why")
+        console.send("poweroff now\r")
+        check_power_off(console, status=1)
+
+
+@system_test()
+def interrupts_wait_while_another_vm_has_its_turns():
+    """A guest with its interrupts off gets none, whatever the machine's own do to its CPU meanwhile."""
+    behave = ROOT / "build/release/tests/guest/behave.elf"
+    if not behave.is_file():
+        raise Skip(f"there is no {behave.relative_to(ROOT)}")
+    text = small("behave", "test=flag", kernel='"behave.elf"') + small("other", "does=work interval=100", console='"none"')
+    with boot({"vms.toml": text.encode(), "behave.elf": behave, "ticker.elf": ticker()}, usual_options()) as console:
+        console.expect(r"guest: ok flag\r?\n")
+        exits = console.expect(r"vm behave: \d+ exits: .*external-interrupt (\d+)")
+        assert int(exits.group(1)) > 2, "nobody else had a turn"
+        open_monitor(console)
         console.send("poweroff now\r")
         check_power_off(console, status=1)
 

@@ -9,21 +9,22 @@ namespace behave {
 
 using namespace guest;
 
-void local_apic();  // IRR, ISR, TPR, PPR, order, self IPI, NMI
-void shadows();     // STI, MOV SS, priorities
-void pic();         // ExtINT by LINT0
-void io_apic();     // edge, level, remote IRR
-void apic_timer();  // one-shot, periodic, TSC deadline
-void real_mode();   // 16-bit code, unreal, protected, PAE, back to long mode
-void debug();       // breakpoints over exits
-void single_step(); // TF over emulated instructions
-void fpu();         // x87, SSE and AVX state over exits
-void msrs();        // SYSCALL, PAT, EFER, TSC_ADJUST, TSC_AUX
-void paging();      // NX, WP, A/D, PCD/PWT
-void cpuid();       // consistency
-void guest_time();  // PIT, PM timer, TSC, RTC against each other
-void uart();        // loopback, FIFO, scratch
-void mmio_forms();  // instruction forms on the IOAPIC
+void local_apic();     // IRR, ISR, TPR, PPR, order, self IPI, NMI
+void shadows();        // STI, MOV SS, priorities
+void interrupt_flag(); // nothing comes while IF is clear, for as long as it is
+void pic();            // ExtINT by LINT0
+void io_apic();        // edge, level, remote IRR
+void apic_timer();     // one-shot, periodic, TSC deadline
+void real_mode();      // 16-bit code, unreal, protected, PAE, back to long mode
+void debug();          // breakpoints over exits
+void single_step();    // TF over emulated instructions
+void fpu();            // x87, SSE and AVX state over exits
+void msrs();           // SYSCALL, PAT, EFER, TSC_ADJUST, TSC_AUX
+void paging();         // NX, WP, A/D, PCD/PWT
+void cpuid();          // consistency
+void guest_time();     // PIT, PM timer, TSC, RTC against each other
+void uart();           // loopback, FIFO, scratch
+void mmio_forms();     // instruction forms on the IOAPIC
 
 // Counts and orders what arrives.
 inline constexpr u8 vector_low = 0x41, vector_middle = 0x52, vector_high = 0x83;

@@ -5,8 +5,9 @@
 namespace behave {
 namespace {
 
-constexpr std::array<Test, 15> tests = {{{"apic", local_apic},
+constexpr std::array<Test, 16> tests = {{{"apic", local_apic},
                                          {"shadow", shadows},
+                                         {"flag", interrupt_flag},
                                          {"pic", pic},
                                          {"ioapic", io_apic},
                                          {"timer", apic_timer},
