@@ -69,7 +69,12 @@ inline void Vcpu::make_current_on(u32 here, Vcpu*& current) {
 void Vcpu::load() {
     u32 const index = kernel::this_cpu().index;
     OnCpu& here = on_cpus[index];
-    if (here.loaded == this) return;
+    if (here.loaded == this) {
+        // This CPU may have made or looked at another vCPU meanwhile.
+        if (!is_current_) [[unlikely]]
+            make_current_on(index, here.current);
+        return;
+    }
     if (here.loaded != nullptr) here.loaded->unload();
     make_current_on(index, here.current);
     here.loaded = this;

@@ -428,6 +428,21 @@ TEST_F(Virtualized, RegistersOfTheGuestLeaveTheCpuWithIt) {
     EXPECT_FALSE(entries.back().is_launched); // VMCLEAR: launch again
 }
 
+// A VM that is made on a CPU, or whose registers are printed there, while another one's stay loaded.
+TEST_F(Virtualized, ItsOwnVmcsIsEnteredAfterAnotherWasUsedOnItsCpu) {
+    run({});
+    auto other = vm::Vm::create({.name = "other", .memory = 4 * lib::MiB, .vcpu_count = 1}, *backend, platform);
+    ASSERT_TRUE(other);
+    (*other)->vcpu(0).set_rip(0xbad);
+    run({});
+    EXPECT_EQ(entries.back().rip, rip);
+    (*other)->vcpu(0).set_rip(0xbad);
+    (*other)->vcpu(0).unload();
+    run({});
+    EXPECT_EQ(entries.back().rip, rip);
+    EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+}
+
 TEST_F(Virtualized, ANewCpuFlushesWhatItMayRemember) {
     run({});
     vcpu().unload();
