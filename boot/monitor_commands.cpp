@@ -283,7 +283,8 @@ void Monitor::memory(Words const&) {
     u64 const used = use.managed - use.free;
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "managed by Mullion", mebibytes(use.managed));
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "  memory of running VMs", mebibytes(guests));
-    lib::format(terminal_, "{:<28} {:>10} KiB\n", "  small objects (heap)", use.heap / lib::KiB);
+    lib::format(terminal_, "{:<28} {:>10} KiB, {} bytes of it in use\n", "  small objects (heap)", use.heap / lib::KiB,
+                use.heap_objects);
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  the allocator's own", use.metadata / lib::KiB);
     u64 const known = guests + use.heap + use.metadata;
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",

@@ -33,6 +33,7 @@ void* Heap::allocate(FrameAllocator& frames, u64 size) {
         auto const block = frames.allocate(order_for(size));
         if (!block) return nullptr;
         frames_used_ += u64{1} << order_for(size);
+        bytes_used_ += lib::page_size << order_for(size);
         return std::memset(phys_to_virt(*block), 0, lib::page_size << order_for(size));
     }
     u64 const object_size = u64{1} << (index + smallest_shift);
@@ -49,6 +50,7 @@ void* Heap::allocate(FrameAllocator& frames, u64 size) {
     }
     FreeObject* const object = free_[index];
     free_[index] = object->next;
+    bytes_used_ += object_size;
     return std::memset(static_cast<void*>(object), 0, object_size);
 }
 
@@ -59,12 +61,14 @@ void Heap::free(FrameAllocator& frames, void* pointer, u64 size) {
     if (index >= classes) {
         frames.free(virt_to_phys(pointer), order_for(size));
         frames_used_ -= u64{1} << order_for(size);
+        bytes_used_ -= lib::page_size << order_for(size);
         return;
     }
     // Frames of small objects stay with their class: they are reused, not returned.
     auto* const object = static_cast<FreeObject*>(pointer);
     object->next = free_[index];
     free_[index] = object;
+    bytes_used_ -= u64{1} << (index + smallest_shift);
 }
 
 lib::Result<HostPhys> allocate_frames(unsigned order, u32 node) {
@@ -88,7 +92,7 @@ u32 memory_of_nodes(std::span<NodeMemory> out) {
 MemoryUse memory_use() {
     return memory.with([](Memory& m) {
         return MemoryUse{m.frames.managed_bytes(), m.frames.free_bytes(), m.frames.metadata_bytes(),
-                         m.heap.frames_used() * lib::page_size};
+                         m.heap.frames_used() * lib::page_size, m.heap.bytes_used()};
     });
 }
 

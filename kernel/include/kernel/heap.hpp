@@ -13,6 +13,7 @@ public:
     void* allocate(FrameAllocator& frames, u64 size);
     void free(FrameAllocator& frames, void* pointer, u64 size);
     u64 frames_used() const { return frames_used_; }
+    u64 bytes_used() const { return bytes_used_; } // of objects that live, as large as their class
 
 private:
     static constexpr unsigned smallest_shift = 5;
@@ -23,6 +24,7 @@ private:
     static unsigned class_of(u64 size);
     std::array<FreeObject*, classes> free_{};
     u64 frames_used_ = 0;
+    u64 bytes_used_ = 0;
 };
 
 // 2^order frames of this machine's memory, and the heap on top. Safe on every CPU.
@@ -30,7 +32,9 @@ lib::Result<HostPhys> allocate_frames(unsigned order, u32 node = FrameAllocator:
 void free_frames(HostPhys base, unsigned order);
 lib::Result<HostPhys> allocate_zeroed_frame();
 struct MemoryUse {
-    u64 managed, free, metadata, heap;
+    u64 managed, free, metadata;
+    u64 heap;         // its frames: those of small objects are never given back
+    u64 heap_objects; // what lives in them
 };
 MemoryUse memory_use();
 u32 memory_of_nodes(std::span<NodeMemory> out); // FrameAllocator::nodes()

@@ -79,6 +79,7 @@ TEST_F(HeapTest, LargeBlocksGoBackAndSmallOnesAreUsedAgain) {
     void* const large = heap.allocate(frames, 3 * page_size);
     EXPECT_EQ(frames.free_bytes(), before - 4 * page_size);
     EXPECT_EQ(heap.frames_used(), 4U);
+    EXPECT_EQ(heap.bytes_used(), 4 * page_size);
     heap.free(frames, large, 3 * page_size);
     EXPECT_EQ(frames.free_bytes(), before);
     EXPECT_EQ(heap.frames_used(), 0U);
@@ -87,8 +88,10 @@ TEST_F(HeapTest, LargeBlocksGoBackAndSmallOnesAreUsedAgain) {
     for (u64 i = 0; i < page_size / 64; i++)
         objects.push_back(heap.allocate(frames, 50));
     EXPECT_EQ(heap.frames_used(), 1U);
+    EXPECT_EQ(heap.bytes_used(), page_size);
     for (void* const object : objects)
         heap.free(frames, object, 50);
+    EXPECT_EQ(heap.bytes_used(), 0U);
     for (u64 i = 0; i < page_size / 64; i++)
         heap.allocate(frames, 64);
     EXPECT_EQ(heap.frames_used(), 1U);
