@@ -112,6 +112,7 @@ u64 failures();
 struct Test {
     std::string_view name;
     void (*run)();
+    bool is_in_all = true;
 };
 
 struct Random { // xorshift64*: every run of a seed is the same run
