@@ -70,11 +70,6 @@ void Monitor::close() {
     if (mode_ == Mode::Top) kernel::cancel_timer(refresh_timer_);
     is_open_ = false;
     mode_ = Mode::Line;
-    for (u32 i = 0; i < vms_.vm_count(); i++) {
-        auto const status = vms_.vm_status(i);
-        if (status.has_console) return lib::format(terminal_, "\nconsole of {}\n", status.name);
-    }
-    terminal_.write("\nno VM has the console; Ctrl-A c opens the monitor\n");
 }
 
 void Monitor::prompt() {

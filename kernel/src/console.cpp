@@ -223,12 +223,21 @@ void Console::discard_input() {
 
 void Console::switch_to_monitor(bool on) {
     if (monitor_ == nullptr || in_monitor_ == on) return;
+    if (!on) say_whose_line_it_is(); // before what that one wrote meanwhile
     in_monitor_ = on;
     discard_input(); // what was typed for the guest is not a command, and the other way round
     told_.monitor_of_space = monitor_;
     if (on) return;
     told_.owner_of_space = owner_;
     release_held();
+}
+
+void Console::say_whose_line_it_is() {
+    ConsoleUser const* const owner = owner_;
+    if (owner == nullptr) return print("\nno VM has the console; Ctrl-A c opens the monitor\n");
+    print("\nconsole of ");
+    print(owner->console_name());
+    print("\n");
 }
 
 void Console::enter_monitor() {

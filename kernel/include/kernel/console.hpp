@@ -29,9 +29,9 @@ protected:
 // Who may have the line.
 class ConsoleUser {
 public:
-    virtual void on_console_input() = 0; // bytes wait for Console::read()
-    virtual void on_console_space() = 0; // a write that was cut may go on
-    virtual std::string_view console_name() const = 0;
+    virtual void on_console_input() = 0;               // bytes wait for Console::read()
+    virtual void on_console_space() = 0;               // a write that was cut may go on
+    virtual std::string_view console_name() const = 0; // for people
 
 protected:
     ~ConsoleUser() = default;
@@ -95,6 +95,7 @@ private:
     void accept(u8 byte);
     void escape(u8 byte);
     void switch_to_monitor(bool on);
+    void say_whose_line_it_is();
 
     // Whom to call when the input lock is free again.
     struct Told {

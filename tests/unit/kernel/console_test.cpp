@@ -240,7 +240,7 @@ TEST_F(ConsoleTest, AGuestDoesNotWriteIntoTheMonitor) {
     console->leave_monitor();
     console->write(guest, bytes_of("three"));
     drain();
-    EXPECT_EQ(port.out, "> helpone two three");
+    EXPECT_EQ(port.out, "> help\r\nconsole of guest\r\none two three");
 }
 
 TEST_F(ConsoleTest, TheLastOfMuchIsKeptAndComesOutAsTheLineTakesIt) {
@@ -254,7 +254,7 @@ TEST_F(ConsoleTest, TheLastOfMuchIsKeptAndComesOutAsTheLineTakesIt) {
     guest.write_on();
     EXPECT_EQ(guest.to_write, later);
     drain();
-    EXPECT_TRUE(port.out.substr(23 * 1024) == last + later);
+    EXPECT_TRUE(port.out.substr(23 * 1024) == "\r\nconsole of guest\r\n" + last + later);
 }
 
 TEST_F(ConsoleTest, TheLastWordsOfAGuestAreShown) {

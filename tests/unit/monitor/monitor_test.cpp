@@ -137,7 +137,7 @@ TEST_F(MonitorTest, OpensAndClosesByTheEscape) {
     EXPECT_TRUE(monitor.is_open());
     EXPECT_EQ(type("\x01"
                    "c"),
-              "\nconsole of web\n");
+              "\nconsole of guest\n");
     EXPECT_FALSE(monitor.is_open());
     u8 byte = 0;
     EXPECT_EQ(console.read(guest, {&byte, 1}), 0U) << "what was typed before or in the monitor does not reach it";
