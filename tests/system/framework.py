@@ -187,9 +187,21 @@ def boot(modules, append="", native_commands=None, **options):
             raise
 
 
+def kind_of_emulator():
+    return PLATFORMS[platform]["kind"]
+
+
 def usual_options(own="", kind=None):
     """Options for Mullion under a guest that runs for long."""
-    return emulator.hypervisor_options(kind or PLATFORMS[platform]["kind"], own)
+    return emulator.hypervisor_options(kind or kind_of_emulator(), own)
+
+
+def guest_kernel(name):
+    """One of tests/guest."""
+    elf = ROOT / f"build/release/tests/guest/{name}.elf"
+    if not elf.is_file():
+        raise Skip(f"there is no {elf.relative_to(ROOT)}")
+    return elf
 
 
 @contextlib.contextmanager
@@ -210,10 +222,7 @@ def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=
 @contextlib.contextmanager
 def boot_guest(name, command_line="", guest_memory=64, vcpus=1, native=NATIVE, append="", keys="", **options):
     """Boots a guest kernel of tests/guest; keys: more lines for its description. `cpus` are the machine's."""
-    elf = ROOT / f"build/release/tests/guest/{name}.elf"
-    if not elf.is_file():
-        raise Skip(f"there is no {elf.relative_to(ROOT)}")
-    modules = {f"{name}.elf": elf}
+    modules = {f"{name}.elf": guest_kernel(name)}
     if not native:
         text = description.default(guest_memory, vcpus, command_line, kernel=f"{name}.elf", initrd=None, name=name) + keys
         modules = {"vms.toml": text.encode(), **modules}

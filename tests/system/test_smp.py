@@ -2,8 +2,7 @@
 import re
 import struct
 
-import framework
-from framework import PROMPT, ROOT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, system_test, verdict
+from framework import ELF, PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, kind_of_emulator, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, run_seconds
 
 LOAD_AND_HOTPLUG = r"""
@@ -62,8 +61,8 @@ def cpus_that_do_not_come_up_are_left_out():
     """The firmware names two CPUs that are not there, one of them between those that are: GRUB puts another MADT in place of the real one."""
     description_text = "".join(f'[vm.on{cpu}]\nmemory = "16M"\nkernel = "ticker.elf"\ncpus = "{cpu}"\n'
                                f'cmdline = "does=work interval=20 quit=2"\n' for cpu in (0, 1, 2, 3))
-    modules = {"vms.toml": description_text.encode(), "ticker.elf": ROOT / "build/release/tests/guest/ticker.elf", "madt.bin": madt(0, 1, 9, 2, 77),
-               "mullion.elf": ROOT / "build/release/mullion.elf"}
+    modules = {"vms.toml": description_text.encode(), "ticker.elf": guest_kernel("ticker"), "madt.bin": madt(0, 1, 9, 2, 77),
+               "mullion.elf": ELF}
     commands = ["acpi --exclude=APIC /boot/modules/madt.bin", "multiboot2 /boot/modules/mullion.elf onfailure=poweroff",
                 "module2 /boot/modules/vms.toml vms.toml", "module2 /boot/modules/ticker.elf ticker.elf"]
     with boot(modules, native_commands=commands, cpus=3, ignore_bad_msrs=False) as console:
@@ -101,10 +100,10 @@ def linux_on_sixteen_cpus():
 def spinners(*machines, cpus=1):
     """Boots VMs that count down and switch themselves off: (name, keys, how many seconds of a CPU's work). Both emulators take the
     same time for each instruction. Returns name -> (seconds that it ran, its exits)."""
-    per_second = emulator.BOCHS_TICKS_PER_SECOND if framework.platform == "vt-x/bochs" else 1_000_000_000
+    per_second = emulator.BOCHS_TICKS_PER_SECOND if kind_of_emulator() == "bochs" else 1_000_000_000
     text = "".join(f'[vm.{name}]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "spin={int(work * per_second) // 2}"\n{keys}\n'
                    for name, keys, work in machines)
-    modules = {"vms.toml": text.encode(), "bench.elf": ROOT / "build/release/tests/guest/bench.elf"}
+    modules = {"vms.toml": text.encode(), "bench.elf": guest_kernel("bench")}
     with boot(modules, deterministic=True, cpus=cpus, memory=1024) as console:
         check_power_off(console)
         exits = {name.decode(): int(count) for name, count in re.findall(rb"vm (\w+): (\d+) exits:", console.seen)}
@@ -150,7 +149,7 @@ def clock_is_right_after_a_pause():
     text = description.default(256, 2, guest.COMMAND_LINE) + \
         '[vm.ticker]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "idle=10000000"\nconsole = "none"\n'
     modules = {"vms.toml": text.encode(), "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(),
-               "bench.elf": ROOT / "build/release/tests/guest/bench.elf"}
+               "bench.elf": guest_kernel("bench")}
     with boot(modules, kind="qemu", deterministic=True, cpus=2) as console:
         def now():
             return int(console.command("date +%s"))

@@ -3,21 +3,14 @@ import random
 import re
 import time
 
-from framework import ROOT, Skip, boot, check_power_off, guest, system_test, usual_options, verdict
+from framework import ROOT, boot, check_power_off, guest, guest_kernel, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
-TICKER = ROOT / "build/release/tests/guest/ticker.elf"
-
-
-def ticker():
-    if not TICKER.is_file():
-        raise Skip(f"there is no {TICKER.relative_to(ROOT)}")
-    return TICKER
 
 
 def example_modules():
-    return {"vms.toml": EXAMPLE, "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(), "ticker.elf": ticker()}
+    return {"vms.toml": EXAMPLE, "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(), "ticker.elf": guest_kernel("ticker")}
 
 
 def prompt_of(name):
@@ -49,8 +42,11 @@ def states(console):
     return {line.split()[0]: line.split()[1] for line in lines}
 
 
-def example(seconds, **options):
-    with boot(example_modules(), usual_options(kind=options.get("kind")), cpus=4, **options) as console:
+@system_test()
+def two_linuxes_and_a_ticker():
+    """The README's example; in QEMU the CPUs truly run at the same time."""
+    seconds = 300
+    with boot(example_modules(), usual_options(), cpus=4) as console:
         console.expect(prompt_of("owner"), seconds)
         assert shell(console, "owner", "nproc") == "2"
         assert shell(console, "owner", "hostname") == "owner"
@@ -84,17 +80,6 @@ def example(seconds, **options):
         check_power_off(console, seconds)
 
 
-@system_test(backend="qemu", why="on VT-x it is two_linuxes_and_a_ticker_on_vmx")
-def two_linuxes_and_a_ticker():
-    """Where CPUs truly run at the same time."""
-    example(150, kind="qemu")
-
-
-@system_test(backend="bochs", limit=400, why="on AMD-V it is two_linuxes_and_a_ticker")
-def two_linuxes_and_a_ticker_on_vmx():
-    example(300)
-
-
 def expect_anywhere(console, pattern, seconds=60):
     """Also before what was seen last: log lines of several VMs come in any order."""
     console._position = 0
@@ -108,7 +93,7 @@ def small(name, cmdline="", **keys):
 
 
 def boot_small(description, cpus=4, **options):
-    modules = {"vms.toml": description.encode(), "ticker.elf": ticker()}
+    modules = {"vms.toml": description.encode(), "ticker.elf": guest_kernel("ticker")}
     return boot(modules, cpus=cpus, **options)
 
 
@@ -156,11 +141,9 @@ def mistakes_refuse_only_the_vms_that_make_them():
 @system_test()
 def interrupts_wait_while_another_vm_has_its_turns():
     """A guest with its interrupts off gets none, whatever the machine's own do to its CPU meanwhile."""
-    behave = ROOT / "build/release/tests/guest/behave.elf"
-    if not behave.is_file():
-        raise Skip(f"there is no {behave.relative_to(ROOT)}")
     text = small("behave", "test=flag", kernel='"behave.elf"') + small("other", "does=work interval=100", console='"none"')
-    with boot({"vms.toml": text.encode(), "behave.elf": behave, "ticker.elf": ticker()}, usual_options()) as console:
+    modules = {"vms.toml": text.encode(), "behave.elf": guest_kernel("behave"), "ticker.elf": guest_kernel("ticker")}
+    with boot(modules, usual_options()) as console:
         console.expect(r"guest: ok flag\r?\n")
         exits = console.expect(r"vm behave: \d+ exits: .*external-interrupt (\d+)")
         assert int(exits.group(1)) > 2, "nobody else had a turn"
@@ -280,11 +263,11 @@ def lives_and_deaths_leave_the_memory_as_it_was():
         check_power_off(console, status=1)
 
 
-def work_beside(habit, **options):
+def work_beside(habit):
     """Rounds that a VM with a CPU of its own makes in each of ten intervals while another on its own CPU does `habit`."""
     description = small("neighbour", f"does={habit} interval=10000", cpus='"2"', exclusive="true", console='"none"') + \
         small("worker", "does=work interval=50 quit=12", cpus='"1"', exclusive="true")
-    with boot_small(description, cpus=3, **options) as console:
+    with boot_small(description, cpus=3) as console:
         console.expect(r"guest: done 0", 200)
         rounds = [int(number) for number in re.findall(rb"ms, (\d+) rounds in 50 ms", bytes(console.seen))]
         assert len(rounds) >= 10, rounds
@@ -297,7 +280,7 @@ def work_beside(habit, **options):
 @system_test(backend="bochs", limit=200, why="QEMU does not say how many instructions it ran")
 def a_flood_next_door_costs_nothing():
     """In instruction counts, which Bochs knows: exits, port I/O, device accesses and IPIs of another VM take nothing away."""
-    quiet, flooded = work_beside("idle", kind="bochs"), work_beside("flood", kind="bochs")
+    quiet, flooded = work_beside("idle"), work_beside("flood")
     print(quiet, flooded)
     assert flooded == quiet, (quiet, flooded)
 

@@ -4,7 +4,6 @@
 namespace behave {
 namespace {
 
-bool nmi_seen;
 // Long enough for the machine's own interrupts, where this vCPU shares its CPU with another.
 u64 some_slices;
 void spin_for_some_slices() {
@@ -25,6 +24,7 @@ bool on_slow(Frame&) {
     return true;
 }
 
+bool nmi_seen;
 bool on_nmi(Frame&) {
     nmi_seen = true;
     return true;
