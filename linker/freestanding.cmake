@@ -57,9 +57,10 @@ function(add_hypervisor_image)
     target_link_options(${image} PRIVATE ${link_flags})
     set_target_properties(${image} PROPERTIES SUFFIX .elf LINK_DEPENDS ${script})
   endforeach()
-  # What GRUB loads has no section headers: GRUB 2.06 would load every debug section too, and corrupts its heap doing so.
+  # GRUB 2.06 loads every section of a file, debug information too, and corrupts its heap with so much of it; GRUB 2.12 refuses
+  # a file without section headers. So the headers stay, and the sections that are not loaded by an address go.
   add_custom_command(OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf
-    COMMAND llvm-objcopy-19 --strip-sections $<TARGET_FILE:mullion_debug> ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf
+    COMMAND llvm-objcopy-19 --strip-all $<TARGET_FILE:mullion_debug> ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf
     DEPENDS mullion_debug)
   add_custom_target(mullion ALL DEPENDS ${CMAKE_CURRENT_BINARY_DIR}/mullion.elf)
 endfunction()

@@ -1,5 +1,6 @@
 """Unit tests of the scripts: what they decide, without an emulator."""
 import pathlib
+import struct
 import subprocess
 import sys
 import tempfile
@@ -7,7 +8,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from lib import bridge, cpio, description, emulator, iso, project, testing, verdict  # noqa: E402
+from lib import bridge, cpio, description, emulator, grub_elf, iso, project, testing, verdict  # noqa: E402
 
 
 def script(name):
@@ -110,6 +111,45 @@ class IsoTest(unittest.TestCase):
                 iso.build(path, ["true"], {"boot/file": b"content"})
                 images.append(path.read_bytes())
         self.assertEqual(images[0], images[1])
+
+
+class GrubElfTest(unittest.TestCase):
+    """A file of one segment and a table of section names, and what each mistake in it is called."""
+    SIZE = 0x1000
+    SECTIONS = 0x800  # two headers, then the names
+
+    def image(self, **changes):
+        fields = {"machine": 62, "entry": 0xFFFFFFFF80200100, "segments_at": 64, "sections_at": self.SECTIONS, "segment_count": 1,
+                  "section_size": 64, "section_count": 2, "names_index": 1, "physical": 0x200000, "file_size": 0x400,
+                  "section_kind": 3, "name_bytes": 11, **changes}
+        content = bytearray(self.SIZE)
+        grub_elf.HEADER.pack_into(content, 0, b"\x7fELF\x02\x01\x01" + bytes(9), 2, fields["machine"], 1, fields["entry"],
+                                  fields["segments_at"], fields["sections_at"], 0, 64, 56, fields["segment_count"],
+                                  fields["section_size"], fields["section_count"], fields["names_index"])
+        grub_elf.SEGMENT.pack_into(content, 64, 1, 5, 0x200, 0xFFFFFFFF80200000, fields["physical"], fields["file_size"], 0x1000, 4096)
+        struct.pack_into("<IIII", content, 0x200, 0xE85250D6, 0, 16, (1 << 32) - 0xE85250D6 - 16)
+        grub_elf.SECTION.pack_into(content, self.SECTIONS + 64, 1, fields["section_kind"], 0, 0, 0x900, fields["name_bytes"], 0, 0, 1, 0)
+        return bytes(content)
+
+    def test_a_good_file_has_no_complaint(self):
+        self.assertEqual(list(grub_elf.complaints(self.image())), [])
+
+    def test_what_each_grub_refuses(self):
+        mistakes = {"want a section header table": {"sections_at": 0, "section_count": 0, "names_index": 0},
+                    "e_shnum 65280": {"section_count": 0xFF00}, "e_shstrndx": {"names_index": 2},
+                    "table (2 times 64 bytes at 0xfc0) ends": {"sections_at": 0xFC0}, "2 times 40 bytes": {"section_size": 40},
+                    "relocation": {"section_kind": 4}, "debug information": {"name_bytes": 5000},
+                    "program headers end": {"segments_at": 0x8000}, "e_phnum 0": {"segment_count": 0},
+                    "in no segment": {"entry": 0x200000}, "crosses 4 GiB": {"physical": 0xFFFFF001}, "no executable": {"machine": 3},
+                    "more bytes in the file": {"file_size": 0x1001}}
+        for text, change in mistakes.items():
+            self.assertTrue(any(text in line for line in grub_elf.complaints(self.image(**change))), text)
+        self.assertIn("no Multiboot2 header", " ".join(grub_elf.complaints(self.image().replace(b"\xd6\x50\x52\xe8", bytes(4)))))
+
+    def test_a_file_cut_anywhere_is_refused_without_a_traceback(self):
+        content = self.image()[:self.SECTIONS + 128 + 11]
+        for size in range(len(content) - 12):
+            self.assertTrue(list(grub_elf.complaints(content[:size])), size)
 
 
 class EmulatorTest(unittest.TestCase):
