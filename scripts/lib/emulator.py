@@ -17,10 +17,14 @@ from .project import Failure
 BOCHS_MODEL = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine.
 BOCHS_TICKS_PER_SECOND = 100_000_000
+BOCHS_LOG = "machine.log"
 # How the names of Bochs' CPU models begin; QEMU has none of these.
-BOCHS_MODELS = ("bx_generic", "p2_", "p3_", "p4_", "core_duo", "core2_", "corei3_", "corei5_", "corei7_", "atom_", "athlon64_",
-                "turion64_", "phenom_", "amd_k6", "broadwell_", "tigerlake", "ryzen", "zambezi", "trinity_")
-OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE.fd")
+BOCHS_MODELS = ("bx_generic", "i386", "i486dx4", "pentium_mmx", "p2_", "p3_", "p4_", "core_duo", "core2_", "corei3_", "corei5_", "corei7_",
+                "atom_", "athlon_xp", "athlon64_", "turion64_", "phenom_", "amd_k6", "broadwell_", "tigerlake", "sapphire_rapids",
+                "arrow_lake", "wildcat_lake", "ryzen", "zambezi", "trinity_")
+# UEFI firmware for QEMU: Debian 13 and Ubuntu 24.04 have the larger one only.
+OVMF = ("OVMF_CODE_4M.fd", "OVMF_CODE.fd")
+OVMF_FOLDER = pathlib.Path("/usr/share/OVMF")
 
 
 @dataclasses.dataclass
@@ -94,6 +98,10 @@ class Machine:
     def log(self):
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    def _messages(self):
+        file = self.folder / BOCHS_LOG
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def close(self):
         """Stops the emulator if it still runs and removes its files."""
         if self.process and self.process.poll() is None:
@@ -132,7 +140,7 @@ class Machine:
             self.process.wait(wait)
         except subprocess.TimeoutExpired:
             return End("the emulator closed the serial line but runs on", False)
-        return bochs_end(self.log()) if self.is_bochs else qemu_end(self.process.returncode, self.log())
+        return bochs_end(self.log(), self._messages()) if self.is_bochs else qemu_end(self.process.returncode, self.log())
 
     def _spawn(self, command, **options):
         with open(self._log, "wb") as log:
@@ -199,7 +207,7 @@ def bochs_configuration(image, options, port):
         "error: action=ignore",
         "info: action=report",
         "debug: action=ignore",
-        "log: machine.log",
+        f"log: {BOCHS_LOG}",
         *options.extra,
     ]
     return "\n".join(lines) + "\n"
@@ -210,13 +218,22 @@ def bochs_reason(log):
     return found[-1] if found else "\n".join(line for line in log.splitlines()[-8:] if "ALSA" not in line)
 
 
-def bochs_end(log):
+def bochs_end(log, messages):
+    """log: what Bochs wrote to its terminal; messages: its log file."""
     reason = bochs_reason(log)
     # "ACPI control: soft power off" and the shutdown port are how a machine switches itself off; all end with status 1.
     orderly = "power off" in reason.lower() or "shutdown port" in reason.lower()
-    ticks = re.findall(r"^(\d{11,})[a-z]\[", log, re.M)
-    final = re.findall(r"\(0\)\.\[(\d+)\]", log)
-    return End(reason, orderly, int((final or ticks)[-1]) if final or ticks else None)
+    # Each line begins with the ticks since power-on; the last power-off lines of Bochs 3 say 0.
+    ticks = [int(digits) for digits in re.findall(r"^(\d{11,})[a-z]\[", messages, re.M)]
+    return End(reason, orderly, max(ticks, default=None))
+
+
+def ovmf():
+    """Returns the file of the UEFI firmware's code; that of its variables is named after it."""
+    found = [OVMF_FOLDER / name for name in OVMF if (OVMF_FOLDER / name).exists()]
+    if not found:
+        raise Failure(f"there is no {' or '.join(OVMF)} in {OVMF_FOLDER}; ./scripts/setup qemu installs it")
+    return found[0]
 
 
 def qemu_command(image, options, serial_descriptor, folder):
@@ -232,9 +249,9 @@ def qemu_command(image, options, serial_descriptor, folder):
     if options.uefi if options.screen is None else options.screen:
         command += ["-vga", "std", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
     if options.uefi:
-        variables = folder / "variables.fd"
-        shutil.copyfile(OVMF.with_name(OVMF.name.replace("CODE", "VARS")), variables)
-        command += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}", "-drive", f"if=pflash,format=raw,file={variables}"]
+        firmware, variables = ovmf(), folder / "variables.fd"
+        shutil.copyfile(firmware.with_name(firmware.name.replace("CODE", "VARS")), variables)
+        command += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware}", "-drive", f"if=pflash,format=raw,file={variables}"]
     return command + list(options.extra)
 
 

@@ -60,7 +60,7 @@ def build(output, commands, files):
             path.chmod(0o755 if path.is_dir() else 0o644)
         partial = pathlib.Path(folder, "image.iso")
         rescue(partial, tree)
-        fix_fat_serial(partial)
+        remove_the_clock(partial)
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(partial, output)
 
@@ -76,14 +76,22 @@ def rescue(output, tree):
         raise Failure(f"grub-mkrescue failed:\n{done.stderr.strip()}")
 
 
-def fix_fat_serial(image):
-    """mformat takes the serial number of the EFI system partition from the clock."""
-    with open(image, "r+b") as file:
-        content = file.read(1 << 20)
-        for sector in range(0, len(content), 512):
-            if content[sector + 3:sector + 7] == b"MTOO" and content[sector + 38] == 0x29:
-                file.seek(sector + 39)
-                file.write(b"MULL")
+def remove_the_clock(image):
+    """Overwrites what grub-mkrescue and mformat take from the clock: GRUB 2.12 finds its medium by a file that is named after the
+    time, and the EFI system partition has a serial number."""
+    content = image.read_bytes()
+    found = re.search(rb"/\.disk/(\d{4}(?:-\d\d){6})\.uuid", content)
+    if found:
+        now, fixed = found.group(1).decode(), "2023-11-14-22-13-20-00"
+        content = content.replace(f"{now}.uuid".encode(), f"{fixed}.uuid".encode())
+        content = content.replace(f"{now}.uuid".encode("utf-16-be"), f"{fixed}.uuid".encode("utf-16-be"))  # Joliet
+        short = [stem.replace("-", "_")[:8].encode() + b".UUI;1" for stem in (now, fixed)]  # ISO 9660
+        content = content.replace(*short)
+    content = bytearray(content)
+    for sector in range(0, min(len(content), 1 << 20) - 511, 512):
+        if content[sector + 3:sector + 7] == b"MTOO" and content[sector + 38] == 0x29:
+            content[sector + 39:sector + 43] = b"MULL"
+    image.write_bytes(content)
 
 
 def module_name(text):

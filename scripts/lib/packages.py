@@ -18,7 +18,7 @@ GROUPS = {
 FONT_PACKAGE = "console-setup-linux"
 FONT = pathlib.Path("usr/share/consolefonts/Lat15-VGA16.psf.gz")
 NAMES_OF_OTHERS = "clang 19, lld 19, llvm 19, libc++ 19 headers, cmake >= 3.25, ninja, GRUB 2 (grub-mkrescue for i386-pc and x86_64-efi), " \
-                  "xorriso, mtools, a static busybox, Bochs 2.7 or QEMU 7.2, OVMF, " \
+                  "xorriso, mtools, a static busybox, Bochs >= 2.7 or QEMU >= 7.2, OVMF, Python >= 3.11, " \
                   "the console font Lat15-VGA16.psf.gz (or cmake -DCONSOLE_FONT=FILE: a PSF font, 8 pixels wide)"
 
 
@@ -77,7 +77,7 @@ def make_known(needed, visible):
         run_quietly("Reading the package lists", [*as_root(), "apt-get", "update"], visible)
     unknown = [package for package in needed if not known_to_apt([package])]
     if unknown:
-        raise Failure("this release has no package " + ", ".join(unknown) + "; Mullion is made on Debian 12. Needed: " + NAMES_OF_OTHERS)
+        raise Failure("this release has no package " + ", ".join(unknown) + "; Mullion is made on Debian 13 and 12. Needed: " + NAMES_OF_OTHERS)
 
 
 def known_to_apt(packages):

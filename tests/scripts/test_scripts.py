@@ -4,7 +4,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -110,6 +112,7 @@ class IsoTest(unittest.TestCase):
                 path = pathlib.Path(folder, name)
                 iso.build(path, ["true"], {"boot/file": b"content"})
                 images.append(path.read_bytes())
+            time.sleep(1.1)  # neither the time of the build
         self.assertEqual(images[0], images[1])
 
 
@@ -156,17 +159,31 @@ class EmulatorTest(unittest.TestCase):
     def test_the_faster_one_is_the_default_and_an_intel_model_takes_bochs(self):
         self.assertEqual(emulator.choose(None, False, "")[0], "qemu")
         self.assertEqual(emulator.choose(None, False, "EPYC-Rome,+svm")[0], "qemu")
-        self.assertEqual(emulator.choose(None, False, emulator.BOCHS_MODEL)[0], "bochs")
+        for model in (emulator.BOCHS_MODEL, "sapphire_rapids", "arrow_lake", "corei3_cnl", "wildcat_lake"):
+            self.assertEqual(emulator.choose(None, False, model)[0], "bochs", model)
         self.assertEqual(emulator.choose(None, True, "")[0], "qemu")
         for kind in ("bochs", "qemu", "qemu-kvm"):
             self.assertEqual(emulator.choose(kind, False, ""), (kind, "as asked for"))
 
     def test_how_bochs_ended(self):
-        frame = "(0).[2179910480] [0x1] f000:0 (unk. ctxt): hlt\n=====\nBochs is exiting with the following message:\n{}\n=====\n"
-        off = emulator.bochs_end(frame.format("[ACPI  ] ACPI control: soft power off"))
-        self.assertTrue(off.orderly)
-        self.assertEqual(off.ticks, 2179910480)
-        self.assertFalse(emulator.bochs_end(frame.format("[CPU0  ] exception(): 3rd (13) exception with no resolution")).orderly)
+        terminal = "=====\nBochs is exiting with the following message:\n{}\n=====\n"
+        # The last lines of Bochs 2.7's log file, and of Bochs 3's.
+        old = "02179910480p[ACPI  ] >>PANIC<< ACPI control: soft power off\n02179910480i[CPU0  ] CPU is in long mode (active)\n"
+        new = old + "00000000000i[SIM   ] quit_sim called with exit code 1\n"
+        for messages in (old, new):
+            off = emulator.bochs_end(terminal.format("[ACPI  ] ACPI control: soft power off"), messages)
+            self.assertEqual((off.orderly, off.ticks), (True, 2179910480))
+        crash = emulator.bochs_end(terminal.format("[CPU0  ] exception(): 3rd (13) exception with no resolution"), "")
+        self.assertEqual((crash.orderly, crash.ticks), (False, None))
+
+    def test_the_firmware_is_the_one_that_the_release_has(self):
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(emulator, "OVMF_FOLDER", pathlib.Path(folder)):
+            with self.assertRaisesRegex(project.Failure, "OVMF_CODE_4M.fd or OVMF_CODE.fd"):
+                emulator.ovmf()
+            pathlib.Path(folder, "OVMF_CODE.fd").touch()
+            self.assertEqual(emulator.ovmf().name, "OVMF_CODE.fd")
+            pathlib.Path(folder, "OVMF_CODE_4M.fd").touch()
+            self.assertEqual(emulator.ovmf().name, "OVMF_CODE_4M.fd")
 
 
 class SymbolsTest(unittest.TestCase):
