@@ -1,7 +1,6 @@
 #include <array>
 #include <boot/machine.hpp>
 #include <boot/screen.hpp>
-#include <boot/virtual_machine.hpp>
 #include <drivers/clock_calibration.hpp>
 #include <drivers/ioapic.hpp>
 #include <drivers/pic.hpp>
@@ -16,6 +15,7 @@
 #include <kernel/panic.hpp>
 #include <kernel/traps.hpp>
 #include <lib/x86/instructions.hpp>
+#include <manage/virtual_machine.hpp>
 
 namespace boot {
 namespace {
@@ -66,7 +66,7 @@ constinit PanicSink panic_sink;
 constinit drivers::AcpiInfo acpi{};
 constinit std::array<u8, sizeof(drivers::Power)> power_storage{};
 constinit drivers::Power* power = nullptr;
-constinit FailureAction on_failure = FailureAction::Halt;
+constinit config::FailureAction on_failure = config::FailureAction::Halt;
 
 void LogSink::write(std::string_view text) {
     kernel::console().write_log(text);
@@ -105,19 +105,20 @@ void read_acpi_tables(Multiboot2 const& information) {
                      acpi.rejected_tables == 0 ? "all tables sound" : "some tables unsound, ignored");
 }
 
-void calibrate(Options const& options, u64 tsc_at_entry) {
+void calibrate(config::Options const& options, u64 tsc_at_entry) {
     drivers::ReferenceClocks clocks;
-    auto const wants = [&](ClockSource source) {
-        return options.clock == ClockSource::Automatic || options.clock == source;
+    auto const wants = [&](config::ClockSource source) {
+        return options.clock == config::ClockSource::Automatic || options.clock == source;
     };
-    if (wants(ClockSource::Hpet) && acpi.hpet.address.value != 0) {
+    if (wants(config::ClockSource::Hpet) && acpi.hpet.address.value != 0) {
         constexpr u64 hpet_registers = 0x400;
         if (auto const mapped = kernel::map_device(acpi.hpet.address, hpet_registers)) clocks.hpet = mapped->value;
     }
     auto const& timer = acpi.fadt.pm_timer;
-    if (wants(ClockSource::PmTimer) && timer.is_present() && timer.space == drivers::AcpiRegister::Space::SystemIo)
+    if (wants(config::ClockSource::PmTimer) && timer.is_present() &&
+        timer.space == drivers::AcpiRegister::Space::SystemIo)
         clocks.pm_timer = drivers::PmTimer::at_port(static_cast<u16>(timer.address), acpi.fadt.pm_timer_is_32_bit);
-    clocks.has_pit = wants(ClockSource::Pit);
+    clocks.has_pit = wants(config::ClockSource::Pit);
     auto const found = drivers::calibrate_tsc(clocks);
     if (!found)
         kernel::refuse_to_start("no HPET, ACPI PM timer or PIT answers, so the CPU's clock rate cannot be measured",
@@ -160,9 +161,9 @@ void ignore_interrupt() {}
 // come.
 void end_after_failure() {
     switch (on_failure) {
-    case FailureAction::Halt: return;
-    case FailureAction::Reboot: reset_machine();
-    case FailureAction::PowerOff:
+    case config::FailureAction::Halt: return;
+    case config::FailureAction::Reboot: reset_machine();
+    case config::FailureAction::PowerOff:
         if (power == nullptr) return;
         panic_sink.write("mullion: power off, status 1\r\n");
         if (has_serial) port.serial().drain();
@@ -180,7 +181,7 @@ void finish_output() {
 
 drivers::AcpiInfo const& acpi_info() { return acpi; }
 
-void start_early_console(Multiboot2 const* information, Options const& options) {
+void start_early_console(Multiboot2 const* information, config::Options const& options) {
     on_failure = options.on_failure;
     kernel::set_panic_end(end_after_failure);
     // One line: the first that is wanted and there.
@@ -195,7 +196,7 @@ void start_early_console(Multiboot2 const* information, Options const& options) 
     kernel::set_log_level(static_cast<kernel::LogLevel>(options.log_level));
 }
 
-void start_machine(Multiboot2 const& information, Options const& options) {
+void start_machine(Multiboot2 const& information, config::Options const& options) {
     u64 const tsc_at_entry = lib::x86::rdtsc();
     read_acpi_tables(information);
     if (acpi.has_dual_8259) drivers::retire_pics(0xf0);
@@ -209,7 +210,7 @@ void start_machine(Multiboot2 const& information, Options const& options) {
     route_serial_interrupt();
     auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);
     if (!wall) kernel::log_warning("time: the machine's RTC does not answer; guests start in 1970");
-    set_wall_clock(wall.value_or(0) - kernel::now().value / lib::nanos_per_second);
+    manage::set_wall_clock(wall.value_or(0) - kernel::now().value / lib::nanos_per_second);
     constexpr auto map_register = [](HostPhys at, u64 size) -> u64 {
         auto const mapped = kernel::map_device(at, size);
         return mapped ? mapped->value : 0;

@@ -1,12 +1,11 @@
 // The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
 #include <boot/bring_up.hpp>
-#include <boot/command_line.hpp>
 #include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
-#include <boot/modules.hpp>
 #include <boot/multiboot2.hpp>
 #include <boot/run_vms.hpp>
 #include <boot/screen.hpp>
+#include <config/command_line.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
@@ -15,6 +14,7 @@
 #include <kernel/run_loop.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
+#include <manage/modules.hpp>
 #include <svm/backend.hpp>
 #include <vmx/backend.hpp>
 
@@ -22,7 +22,7 @@ namespace boot {
 namespace {
 
 constinit kernel::Cpu boot_cpu;
-constinit Modules modules;
+constinit manage::Modules modules;
 
 // Options are parsed before there is a log; their complaints wait here.
 constinit std::array<char, 1024> complaints{};
@@ -45,7 +45,7 @@ kernel::Own<vm::Backend> create_backend(std::string_view option, std::string_vie
     return kernel::Own<vm::Backend>(backend->release());
 }
 
-kernel::Own<vm::Backend> choose_backend(Options const& options) {
+kernel::Own<vm::Backend> choose_backend(config::Options const& options) {
     if (kernel::cpu_features().is_amd)
         return create_backend<svm::Backend, svm::Disabled>("svm-disable", options.svm_disable);
     if (kernel::cpu_features().is_intel)
@@ -59,6 +59,13 @@ kernel::Own<vm::Backend> choose_backend(Options const& options) {
         "use a machine whose CPU has Intel VT-x or AMD-V; in a virtual machine choose such a CPU model");
 }
 
+void add_modules(Multiboot2 const& information) {
+    for (u32 i = 0; i < information.module_count(); i++) {
+        auto const module = information.module(i);
+        if (module && !modules.add(module->string, {kernel::phys_to_virt<u8>(module->start), module->size()})) return;
+    }
+}
+
 } // namespace
 
 extern "C" void boot_main(lib::u32 information_at);
@@ -69,9 +76,9 @@ extern "C" void boot_main(lib::u32 information_at) {
     auto const* const bytes = kernel::phys_to_virt<u8>(HostPhys{information_at});
     auto const size = Multiboot2::total_size({bytes, 8});
     auto const information = Multiboot2::parse({bytes, size.value_or(0)});
-    Options options;
+    config::Options options;
     lib::BufferSink complaint_sink(complaints);
-    if (information) parse_command_line(information->command_line(), options, complaint_sink);
+    if (information) config::parse_command_line(information->command_line(), options, complaint_sink);
     start_early_console(information ? &*information : nullptr, options);
     kernel::log_info("Mullion starts");
     if (!complaint_sink.view().empty()) kernel::log_warning("options: {}", complaint_sink.view());
@@ -106,7 +113,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     bring_up_cpus({acpi_info(), options.cpus, summary->startup_page,
                    lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
-    modules.add_all(*information);
+    add_modules(*information);
     run_virtual_machines(modules, *backend, options.on_failure);
 }
 

@@ -1,28 +1,28 @@
 #include <algorithm>
 #include <boot/bring_up.hpp>
 #include <boot/machine.hpp>
-#include <boot/monitor.hpp>
 #include <boot/run_vms.hpp>
-#include <boot/supervisor.hpp>
-#include <boot/virtual_machine.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/topology.hpp>
+#include <manage/monitor.hpp>
+#include <manage/supervisor.hpp>
+#include <manage/virtual_machine.hpp>
 
 namespace boot {
 namespace {
 
-vmm::HostCpus host_cpus() {
-    vmm::HostCpus cpus(kernel::cpu_count());
+config::HostCpus host_cpus() {
+    config::HostCpus cpus(kernel::cpu_count());
     for (u32 cpu = 0; cpu < cpus.count; cpu++)
         cpus.core[cpu] = static_cast<lib::u16>(kernel::machine_topology().siblings(cpu).next(0));
     return cpus;
 }
 
-class Machine final : public SupervisorHost {
+class Machine final : public manage::SupervisorHost {
 public:
-    Machine(Modules const& modules, vm::Backend& backend, FailureAction on_failure)
+    Machine(manage::Modules const& modules, vm::Backend& backend, config::FailureAction on_failure)
         : modules_(modules), backend_(backend), supervisor_(*this, kernel::console(), on_failure) {}
 
     void start() {
@@ -41,12 +41,13 @@ public:
         supervisor_.start_all({}, {});
     }
 
-    kernel::Own<ManagedVm> create(vmm::Description const& description, u32 index) override {
-        return kernel::Own<ManagedVm>(new (std::nothrow) VirtualMachine(description, index, modules_, backend_, work_));
+    kernel::Own<manage::ManagedVm> create(config::Description const& description, u32 index) override {
+        return kernel::Own<manage::ManagedVm>(
+            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, work_));
     }
-    Nanos now() const override { return kernel::now(); }
+    lib::Nanos now() const override { return kernel::now(); }
     void call_soon() override { kernel::defer(0, work_); }
-    void call_at(Nanos time) override {
+    void call_at(lib::Nanos time) override {
         if (time == alarm_at_) return;
         alarm_at_ = time;
         if (time == never)
@@ -54,9 +55,9 @@ public:
         else
             kernel::arm_timer(alarm_, kernel::tsc_of(time));
     }
-    vmm::HostCpus const& cpus() const override { return cpus_; }
+    config::HostCpus const& cpus() const override { return cpus_; }
     void share_cores(bool allowed) override { kernel::scheduler().share_cores(allowed); }
-    CpuStatus cpu_status(u32 index) override;
+    manage::CpuStatus cpu_status(u32 index) override;
     void describe(lib::TextSink& sink) const override {
         lib::format(sink, "{}: ", backend_.name());
         backend_.describe(sink);
@@ -67,7 +68,7 @@ public:
     void crash() override { asm volatile("ud2"); }
 
 private:
-    static constexpr Nanos never{~u64{0}};
+    static constexpr lib::Nanos never{~u64{0}};
 
     void work() {
         monitor_.run_pending();
@@ -79,19 +80,19 @@ private:
         call_soon();
     }
 
-    Modules const& modules_;
+    manage::Modules const& modules_;
     vm::Backend& backend_;
-    Supervisor supervisor_;
+    manage::Supervisor supervisor_;
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
-    Nanos alarm_at_ = never;
-    vmm::HostCpus const cpus_ = host_cpus();
-    Monitor monitor_{supervisor_, kernel::console(), lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
+    lib::Nanos alarm_at_ = never;
+    config::HostCpus const cpus_ = host_cpus();
+    manage::Monitor monitor_{supervisor_, kernel::console(), lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
 };
 
-CpuStatus Machine::cpu_status(u32 index) {
+manage::CpuStatus Machine::cpu_status(u32 index) {
     kernel::Cpu& cpu = kernel::cpu(index);
-    CpuStatus status;
+    manage::CpuStatus status;
     status.index = index;
     status.apic_id = cpu.apic_id;
     u64 const now = kernel::now().value;
@@ -101,7 +102,7 @@ CpuStatus Machine::cpu_status(u32 index) {
         idle += now - since;
     status.busy = {now - std::min(idle, now)};
     // Runners are only taken away here, on CPU 0.
-    if (auto* const loaded = static_cast<VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
+    if (auto* const loaded = static_cast<manage::VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
         status.vm = loaded->vcpu().vm().name();
         status.vcpu = loaded->vcpu().id();
     }
@@ -110,7 +111,7 @@ CpuStatus Machine::cpu_status(u32 index) {
 
 } // namespace
 
-void run_virtual_machines(Modules const& modules, vm::Backend& backend, FailureAction on_failure) {
+void run_virtual_machines(manage::Modules const& modules, vm::Backend& backend, config::FailureAction on_failure) {
     auto* const machine = new (std::nothrow) Machine(modules, backend, on_failure);
     if (machine == nullptr) kernel::refuse_to_start("there is too little memory", "add memory");
     release_cpus(kernel::run_cpu); // a VM that cannot be started is taken down with their help

@@ -37,7 +37,7 @@ function(add_hypervisor_image)
   list(APPEND boot_sources ${font})
   add_library(boot_objects OBJECT ${boot_sources})
   target_include_directories(boot_objects PUBLIC boot/include)
-  target_link_libraries(boot_objects PUBLIC lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform PRIVATE mullion_warnings)
+  target_link_libraries(boot_objects PUBLIC lib kernel vm platform loader config drivers vmx svm manage boot_parsers mullion_platform PRIVATE mullion_warnings)
 
   set(script ${CMAKE_SOURCE_DIR}/linker/mullion.ld)
   set(link_flags -nostdlib -static -fuse-ld=lld-19 --target=x86_64-linux-gnu -Wl,-T,${script} -Wl,--gc-sections
@@ -53,7 +53,7 @@ function(add_hypervisor_image)
     COMMAND ${CMAKE_SOURCE_DIR}/scripts/make-symbols $<TARGET_FILE:mullion_unsymbolised> ${symbols}
     DEPENDS mullion_unsymbolised ${CMAKE_SOURCE_DIR}/scripts/make-symbols)
   foreach(image mullion_unsymbolised mullion_debug)
-    target_link_libraries(${image} PRIVATE boot_objects lib kernel vm vmm drivers vmx svm boot_parsers mullion_platform)
+    target_link_libraries(${image} PRIVATE boot_objects lib kernel vm platform loader config drivers vmx svm manage boot_parsers mullion_platform)
     target_link_options(${image} PRIVATE ${link_flags})
     set_target_properties(${image} PROPERTIES SUFFIX .elf LINK_DEPENDS ${script})
   endforeach()

@@ -1,9 +1,9 @@
 // Random descriptions: every message names a line of the file, and a description without messages keeps its promises.
 #include <algorithm>
+#include <config/description.hpp>
 #include <cstdlib>
 #include <memory>
 #include <string>
-#include <vmm/description.hpp>
 
 namespace {
 
@@ -15,24 +15,24 @@ void require(bool condition) {
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     std::string const text(data, data + size);
-    auto const description = std::make_unique<vmm::Description>();
-    auto const diagnostics = std::make_unique<vmm::Diagnostics>();
-    bool const good = vmm::parse_description(text, *description, *diagnostics);
-    auto const lines = static_cast<vmm::u32>(std::ranges::count(text, '\n')) + 1;
-    for (vmm::u32 i = 0; i < diagnostics->count; ++i) {
-        vmm::Diagnostic const& diagnostic = diagnostics->entries[i];
+    auto const description = std::make_unique<config::Description>();
+    auto const diagnostics = std::make_unique<config::Diagnostics>();
+    bool const good = config::parse_description(text, *description, *diagnostics);
+    auto const lines = static_cast<lib::u32>(std::ranges::count(text, '\n')) + 1;
+    for (lib::u32 i = 0; i < diagnostics->count; ++i) {
+        config::Diagnostic const& diagnostic = diagnostics->entries[i];
         require(diagnostic.line >= 1 && diagnostic.line <= lines && diagnostic.column >= 1);
         require(!diagnostic.message().empty());
         require(std::ranges::all_of(diagnostic.message(), [](char c) { return c >= ' ' && c <= '~'; }));
     }
     require(good == (diagnostics->count == 0));
     if (!good) return 0;
-    require(description->count >= 1 && description->count <= vmm::max_vms);
-    for (vmm::u32 i = 0; i < description->count; ++i) {
-        vmm::VmDescription const& vm = description->vms[i];
+    require(description->count >= 1 && description->count <= config::max_vms);
+    for (lib::u32 i = 0; i < description->count; ++i) {
+        config::VmDescription const& vm = description->vms[i];
         require(!vm.name.empty() && !vm.kernel.empty() && vm.memory >= 16 * lib::MiB &&
                 vm.memory % (2 * lib::MiB) == 0);
-        require(vm.vcpus >= 1 && vm.vcpus <= vmm::max_vcpus && vm.line >= 1);
+        require(vm.vcpus >= 1 && vm.vcpus <= config::max_vcpus && vm.line >= 1);
     }
     return 0;
 }

@@ -1,17 +1,17 @@
 // Random ELF and Multiboot kernels: nothing is written outside of guest memory (the sanitizer watches the edges),
 // nothing hangs, and what is loaded starts in RAM.
-#include "../unit/vmm/fake_guest.hpp"
+#include "../unit/loader/fake_guest.hpp"
 #include <cstdlib>
-#include <vmm/image.hpp>
+#include <loader/image.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     static fakes::Guest guest(2 * lib::MiB);
     if (size < 2) return 0;
-    auto const kind = static_cast<vmm::BootKind>(data[0] % 6);
-    std::vector<vmm::u8> const initrd(std::size_t{data[1]} * 16);
-    std::vector<vmm::u8> const kernel(data + 2, data + size);
-    vmm::detect_image(kernel);
-    auto const state = vmm::load_guest(
+    auto const kind = static_cast<lib::BootKind>(data[0] % 6);
+    std::vector<lib::u8> const initrd(std::size_t{data[1]} * 16);
+    std::vector<lib::u8> const kernel(data + 2, data + size);
+    loader::detect_image(kernel);
+    auto const state = loader::load_guest(
         kind, {.kernel = kernel, .initrd = initrd, .command_line = "x", .memory_map = guest.map}, guest.memory());
     if (!state) {
         if (fakes::text_of(state.error()).empty()) std::abort();

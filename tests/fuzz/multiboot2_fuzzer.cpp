@@ -1,6 +1,6 @@
 // Whatever a loader leaves in memory: no read outside it, no endless walk, and what is given out lies inside.
-#include <boot/command_line.hpp>
 #include <boot/multiboot2.hpp>
+#include <config/command_line.hpp>
 
 #include <array>
 #include <cstdlib>
@@ -44,10 +44,10 @@ extern "C" int LLVMFuzzerTestOneInput(lib::u8 const* data, std::size_t size) {
         require(screen->address.value + lib::u64{screen->pitch} * screen->height >= screen->address.value);
     for (auto const piece : {info->rsdp_old(), info->rsdp_new(), info->smbios()})
         check_inside(bytes, piece.data(), piece.size());
-    boot::Options options;
+    config::Options options;
     std::array<char, 256> buffer{};
     lib::BufferSink sink(buffer);
-    boot::parse_command_line(text, options, sink);
+    config::parse_command_line(text, options, sink);
     require(options.cpus <= 512);
     return 0;
 }

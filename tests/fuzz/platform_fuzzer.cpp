@@ -1,6 +1,6 @@
 // Streams of accesses, steps of time and events to a whole platform. It must neither crash nor hang, do bounded work
 // per request, and keep its promises to the host: no unknown line, no timer storm, at most the bytes that were offered.
-#include <vmm/platform.hpp>
+#include <platform/platform.hpp>
 
 #include <cstdio>
 #include <cstdlib>
@@ -11,12 +11,12 @@
 
 namespace {
 
-using vmm::Op;
-using vmm::Space;
-using vmm::u16;
-using vmm::u32;
-using vmm::u64;
-using vmm::u8;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+using platform::Op;
+using platform::Space;
 
 void require(bool condition, int line = __builtin_LINE()) {
     if (condition) return;
@@ -47,13 +47,13 @@ constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0
 
 struct World {
     fakes::FakeHost host;
-    std::unique_ptr<vmm::Platform> platform =
-        std::make_unique<vmm::Platform>(vmm::PlatformConfig{host, 1'700'000'000, 4, lib::GiB, lib::GiB});
+    std::unique_ptr<platform::Platform> platform =
+        std::make_unique<platform::Platform>(platform::PlatformConfig{host, 1'700'000'000, 4, lib::GiB, lib::GiB});
 
     World() {
-        host.console_device = static_cast<u16>(vmm::DeviceId::Com1);
+        host.console_device = static_cast<u16>(platform::DeviceId::Com1);
         host.console_room = 64;
-        host.deliver_to([this](vmm::Event const& event) { platform->on(event); });
+        host.deliver_to([this](platform::Event const& event) { platform->on(event); });
     }
     void access(Input& input, Space space, u64 address) {
         u8 const shape = input.take<u8>();
@@ -73,8 +73,8 @@ struct World {
             nanoseconds -= due - host.clock;
             u64 const before = host.clock;
             host.clock = due;
-            vmm::Event const event{next->second.generation, next->first.second, next->first.first,
-                                   vmm::EventKind::Timer, 0};
+            platform::Event const event{next->second.generation, next->first.second, next->first.first,
+                                        platform::EventKind::Timer, 0};
             host.timers.erase(next);
             std::size_t const armed = host.timers_armed;
             platform->on(event);
@@ -84,7 +84,7 @@ struct World {
         host.clock += nanoseconds;
     }
     void round_trip() {
-        std::vector<u8> saved(vmm::Platform::saved_size()), again(saved.size());
+        std::vector<u8> saved(platform::Platform::saved_size()), again(saved.size());
         require(platform->save(saved).has_value());
         require(platform->restore(saved).has_value());
         require(platform->save(again).has_value());
@@ -125,11 +125,11 @@ void act(World& world, Input& input) {
         return;
     }
     case 14: {
-        vmm::Event event{};
+        platform::Event event{};
         event.generation = input.take<u8>();
         event.device = input.take<u8>() % 8;
         event.id = input.take<u8>() % 4;
-        event.kind = static_cast<vmm::EventKind>(input.take<u8>() % 3);
+        event.kind = static_cast<platform::EventKind>(input.take<u8>() % 3);
         return world.platform->on(event);
     }
     default:

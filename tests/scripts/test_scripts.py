@@ -189,7 +189,7 @@ class EmulatorTest(unittest.TestCase):
 class SymbolsTest(unittest.TestCase):
     def test_short_names(self):
         shorten = script("make-symbols").shorten
-        self.assertEqual(shorten("vmm::(anonymous namespace)::f<int, a<b>>::g"), "vmm::f<>::g")
+        self.assertEqual(shorten("platform::(anonymous namespace)::f<int, a<b>>::g"), "platform::f<>::g")
         self.assertEqual(shorten("a<int>::operator<"), "a<>::operator<")
         self.assertEqual(shorten("a::operator<=>"), "a::operator<=>")
         self.assertEqual(shorten("a<b>::operator->"), "a<>::operator->")
@@ -232,7 +232,7 @@ class BenchTest(unittest.TestCase):
 class LayersTest(unittest.TestCase):
     def test_the_deepest_folder_wins(self):
         layers = script("check-layers")
-        self.assertEqual(layers.layer_of(ROOT / "kernel/vm/src/x.cpp"), "vm")
+        self.assertEqual(layers.layer_of(ROOT / "vm/src/x.cpp"), "vm")
         self.assertEqual(layers.layer_of(ROOT / "kernel/src/x.cpp"), "kernel")
         self.assertEqual(layers.layer_of(ROOT / "boot/parsers/src/x.cpp"), "parsers")
         self.assertIsNone(layers.layer_of(ROOT / "tests/unit/x.cpp"))
@@ -244,9 +244,9 @@ class LayersTest(unittest.TestCase):
             path = pathlib.Path(folder, "x.cpp")
             path.write_text('#include <array>\n#include <lib/types.hpp>\n# include <kernel/time.hpp>\n')
             owners = {"lib/types.hpp": "lib", "kernel/time.hpp": "kernel"}
-            bad = list(layers.complaints(path, "vmm", owners))
+            bad = list(layers.complaints(path, "platform", owners))
         self.assertEqual(len(bad), 1)
-        self.assertIn(":3: layer vmm may not include kernel", bad[0])
+        self.assertIn(":3: layer platform may not include kernel", bad[0])
 
 
 class TestingTest(unittest.TestCase):

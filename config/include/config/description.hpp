@@ -1,0 +1,190 @@
+#pragma once
+// The text file in which a person describes the virtual machines: a subset of TOML.
+// Not supported: quoted and dotted keys, arrays of tables, multi-line strings, floating point numbers, dates. What
+// needs the machine (do these processors exist, is there so much memory, is this module there) is checked elsewhere,
+// with line_of.
+#include <array>
+#include <bit>
+#include <lib/boot_kind.hpp>
+#include <lib/format.hpp>
+#include <lib/types.hpp>
+#include <span>
+#include <string_view>
+
+namespace config {
+
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+inline constexpr u32 max_vms = 16;
+inline constexpr u32 max_vcpus = 32;
+inline constexpr u32 max_host_cpus = 256;
+inline constexpr u32 max_vm_name = 31;
+
+using lib::BootKind;
+enum class ConsoleKind : u8 { Com1, None };
+enum class RestartPolicy : u8 { Never, OnFailure, Always };
+
+class CpuSet {
+public:
+    void add(u32 cpu) { words_[cpu / 64 % words_.size()] |= u64{1} << (cpu % 64); }
+    bool has(u32 cpu) const { return cpu < max_host_cpus && (words_[cpu / 64] >> (cpu % 64) & 1) != 0; }
+    u32 count() const {
+        u32 sum = 0;
+        for (u64 const word : words_)
+            sum += static_cast<u32>(std::popcount(word));
+        return sum;
+    }
+    bool is_empty() const { return count() == 0; }
+    // The lowest member of this set that `others` has too; max_host_cpus: none.
+    u32 first_common(CpuSet const& others) const {
+        for (std::size_t i = 0; i < words_.size(); i++)
+            if (u64 const both = words_[i] & others.words_[i]; both != 0)
+                return static_cast<u32>(i * 64) + static_cast<u32>(std::countr_zero(both));
+        return max_host_cpus;
+    }
+    void add_all(CpuSet const& others) {
+        for (std::size_t i = 0; i < words_.size(); i++)
+            words_[i] |= others.words_[i];
+    }
+    CpuSet without(CpuSet const& others) const {
+        CpuSet rest = *this;
+        for (std::size_t i = 0; i < words_.size(); i++)
+            rest.words_[i] &= ~others.words_[i];
+        return rest;
+    }
+    static CpuSet first(u32 count) {
+        CpuSet set;
+        for (u32 cpu = 0; cpu < count && cpu < max_host_cpus; cpu++)
+            set.add(cpu);
+        return set;
+    }
+
+private:
+    std::array<u64, max_host_cpus / 64> words_{};
+};
+
+struct CpuShare {
+    u32 weight = 100; // relative to the other VMs on the same processors: 1..10000
+    u32 cap = 0;      // percent of one processor that each vCPU gets at most: 1..100; 0: no cap
+};
+
+enum class Key : u8 {
+    Memory,
+    Vcpus,
+    Cpus,
+    Exclusive,
+    Share,
+    Kernel,
+    Initrd,
+    Cmdline,
+    Boot,
+    Console,
+    Restart,
+    Autostart,
+    TscMhz,
+};
+inline constexpr std::size_t key_count = 13;
+
+// Where a VM's vCPUs run; the operator can change it while they do.
+struct CpuPlacement {
+    CpuSet cpus; // empty: any
+    bool exclusive = false;
+    CpuShare share;
+};
+
+struct VmDescription : CpuPlacement {
+    std::string_view name;
+    u64 memory = 0; // bytes
+    u32 vcpus = 1;
+    u32 tsc_mhz = 0;         // 0: the machine's
+    std::string_view kernel; // names of boot modules
+    std::string_view initrd;
+    std::string_view cmdline;
+    BootKind boot = BootKind::Auto;
+    ConsoleKind console = ConsoleKind::Com1;
+    RestartPolicy restart = RestartPolicy::Never;
+    bool autostart = true;
+    bool is_refused = false;            // a diagnostic is about it: it must not be started
+    u32 line = 0;                       // of [vm.NAME]
+    std::array<u32, key_count> lines{}; // 0: not given
+
+    bool has(Key key) const { return lines[static_cast<std::size_t>(key)] != 0; }
+    // Where to point a message about this key: its line, or the table's.
+    u32 line_of(Key key) const { return has(key) ? lines[static_cast<std::size_t>(key)] : line; }
+};
+
+// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 7 KiB: not for
+// the stack.
+class Description {
+public:
+    Description() = default;
+    Description(Description const&) = delete;
+    Description& operator=(Description const&) = delete;
+
+    std::array<VmDescription, max_vms> vms{};
+    u32 count = 0;
+    std::string_view file = "vms.toml"; // for messages
+    bool share_cores = false;           // [mullion]: different VMs may run on SMT siblings of one core at once
+
+    void clear() {
+        count = 0;
+        share_cores = false;
+        pool_used_ = 0;
+    }
+    // Room for a string whose escapes had to be resolved. Empty when full.
+    std::span<char> take_pool(std::size_t size) {
+        if (size > pool_.size() - pool_used_) return {};
+        std::span<char> const room(pool_.data() + pool_used_, size);
+        pool_used_ += size;
+        return room;
+    }
+
+private:
+    std::array<char, 4096> pool_{};
+    std::size_t pool_used_ = 0;
+};
+
+struct Diagnostic {
+    u32 line = 0;
+    u32 column = 0;
+    u16 length = 0;
+    std::array<char, 230> text{};
+
+    std::string_view message() const { return {text.data(), length}; }
+};
+
+// The first 16, in the order of the file as far as it can be told; `dropped` counts the rest.
+struct Diagnostics {
+    std::array<Diagnostic, 16> entries{};
+    u32 count = 0;
+    u32 dropped = 0;
+
+    bool is_empty() const { return count == 0; }
+    template <typename... Args> void add(u32 line, u32 column, std::string_view format, Args const&... args) {
+        if (count == entries.size()) {
+            ++dropped;
+            return;
+        }
+        Diagnostic& entry = entries[count++];
+        entry.line = line;
+        entry.column = column;
+        std::string_view const message = lib::format_to(entry.text, format, args...);
+        entry.length = static_cast<u16>(message.size());
+        for (char& c : entry.text) // the file's own text is quoted: it may be anything
+            if (c < ' ' || c > '~') c = '?';
+    }
+};
+
+// True when there are no diagnostics. Otherwise a mistake within a VM's table has made that VM refused, and one outside
+// of them none.
+bool parse_description(std::string_view text, Description& out, Diagnostics& diagnostics);
+
+// FILE:LINE: message
+void format_diagnostic(lib::TextSink& sink, std::string_view file, Diagnostic const& diagnostic);
+
+std::string_view name_of(Key key);
+
+} // namespace config

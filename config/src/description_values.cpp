@@ -1,0 +1,88 @@
+#include "description_values.hpp"
+#include <algorithm>
+
+namespace config {
+namespace {
+
+// Takes decimal digits from the front. Nothing when there are none or they exceed `limit`.
+std::optional<u64> take_number(std::string_view& text, u64 limit) {
+    std::size_t used = 0;
+    u64 value = 0;
+    while (used < text.size() && text[used] >= '0' && text[used] <= '9') {
+        value = value * 10 + static_cast<u64>(text[used] - '0');
+        if (value > limit) return std::nullopt;
+        ++used;
+    }
+    if (used == 0) return std::nullopt;
+    text.remove_prefix(used);
+    return value;
+}
+
+void skip_spaces(std::string_view& text) {
+    while (!text.empty() && text.front() == ' ')
+        text.remove_prefix(1);
+}
+
+} // namespace
+
+std::optional<u64> parse_size(std::string_view text) {
+    constexpr u64 most = u64{1} << 50; // of the number alone; with T it is still below 2^64 after the check
+    skip_spaces(text);
+    auto const number = take_number(text, most);
+    if (!number) return std::nullopt;
+    skip_spaces(text);
+    while (!text.empty() && text.back() == ' ')
+        text.remove_suffix(1);
+    if (text.empty()) return std::nullopt; // bytes? megabytes? a unit is required
+    constexpr std::string_view units = "KMGT";
+    char const letter = static_cast<char>(text.front() & ~0x20); // upper case
+    std::size_t const unit = units.find(letter);
+    std::string_view const suffix = text.substr(1);
+    if (unit == std::string_view::npos || !(suffix.empty() || suffix == "iB" || suffix == "B")) return std::nullopt;
+    auto const shift = static_cast<unsigned>((unit + 1) * 10);
+    if (*number > ~u64{0} >> shift) return std::nullopt;
+    return *number << shift;
+}
+
+bool parse_cpu_list(std::string_view text, CpuSet& out) {
+    for (;;) {
+        skip_spaces(text);
+        auto const first = take_number(text, max_host_cpus - 1);
+        if (!first) return false;
+        u64 last = *first;
+        skip_spaces(text);
+        if (!text.empty() && text.front() == '-') {
+            text.remove_prefix(1);
+            skip_spaces(text);
+            auto const end = take_number(text, max_host_cpus - 1);
+            if (!end || *end < *first) return false;
+            last = *end;
+            skip_spaces(text);
+        }
+        for (u64 cpu = *first; cpu <= last; ++cpu)
+            out.add(static_cast<u32>(cpu));
+        if (text.empty()) return true;
+        if (text.front() != ',') return false;
+        text.remove_prefix(1);
+    }
+}
+
+u32 distance(std::string_view a, std::string_view b) {
+    constexpr std::size_t longest = 24;
+    if (a.size() > longest || b.size() > longest) return 1000;
+    std::array<u32, longest + 1> row{};
+    for (std::size_t j = 0; j <= b.size(); ++j)
+        row[j] = static_cast<u32>(j);
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        u32 diagonal = row[0];
+        row[0] = static_cast<u32>(i);
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            u32 const replace = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = row[j];
+            row[j] = std::min({replace, row[j] + 1, row[j - 1] + 1});
+        }
+    }
+    return row[b.size()];
+}
+
+} // namespace config

@@ -1,0 +1,56 @@
+#pragma once
+// A bounds-checked window on guest RAM. Copies only: the guest may change memory while we look, so a value is fetched
+// once, then validated, then used.
+#include <array>
+#include <cstring>
+#include <lib/result.hpp>
+#include <lib/types.hpp>
+#include <span>
+#include <type_traits>
+
+namespace lib {
+
+using lib::GuestPhys;
+using lib::u64;
+using lib::u8;
+
+// One piece of guest RAM: contiguous in guest-physical space and, through `host`, in ours.
+struct RamPiece {
+    GuestPhys base;
+    u64 size;
+    u8* host;
+};
+
+class GuestMemory {
+public:
+    // `pieces` must be sorted by base, must not overlap, and must outlive this object.
+    explicit GuestMemory(std::span<RamPiece const> pieces) : pieces_(pieces) {}
+
+    lib::Result<void> read(GuestPhys at, std::span<u8> out) const;
+    lib::Result<void> write(GuestPhys at, std::span<u8 const> bytes) const;
+    lib::Result<void> fill(GuestPhys at, u64 size, u8 value) const;
+
+    template <typename T> lib::Result<T> read(GuestPhys at) const {
+        static_assert(std::is_trivially_copyable_v<T>);
+        std::array<u8, sizeof(T)> bytes;
+        if (auto const done = read(at, std::span<u8>(bytes)); !done) return lib::fail(done.error());
+        T value;
+        std::memcpy(&value, bytes.data(), sizeof(T));
+        return value;
+    }
+    template <typename T> lib::Result<void> write(GuestPhys at, T const& value) const {
+        static_assert(std::is_trivially_copyable_v<T>);
+        std::array<u8, sizeof(T)> bytes;
+        std::memcpy(bytes.data(), &value, sizeof(T));
+        return write(at, std::span<u8 const>(bytes));
+    }
+    // True when every byte of [at, at + size) is RAM. An empty range is RAM nowhere and everywhere: true.
+    bool contains(GuestPhys at, u64 size) const;
+    std::span<RamPiece const> pieces() const { return pieces_; }
+
+private:
+    RamPiece const* find(GuestPhys at) const;
+    std::span<RamPiece const> pieces_;
+};
+
+} // namespace lib

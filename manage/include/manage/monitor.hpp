@@ -1,0 +1,128 @@
+#pragma once
+// The operator's command line on the shared serial line: Ctrl-A c enters and leaves it. Interrupts only note that there
+// is something to do; everything is done by run_pending() in the run loop of CPU 0. Guests run
+// on meanwhile, and what they print still appears.
+// Not supported: more than one operator, commands in scripts.
+#include <atomic>
+#include <kernel/console.hpp>
+#include <kernel/line_editor.hpp>
+#include <kernel/log.hpp>
+#include <kernel/time.hpp>
+#include <lib/fixed_vector.hpp>
+#include <manage/vm_control.hpp>
+
+namespace manage {
+
+using lib::u8;
+
+class Monitor final : public kernel::ConsoleUser {
+public:
+    static constexpr u32 max_vms = 16;
+    static constexpr u32 max_cpus = 64; // more are not listed
+    static constexpr u32 max_words = 8;
+    static constexpr u64 refresh_seconds = 1;
+
+    // `wake`, called from anywhere, sees to it that run_pending() is called soon.
+    Monitor(VmControl& vms, kernel::Console& console, lib::Delegate<void()> wake);
+    void run_pending();
+    bool is_open() const { return is_open_; }
+
+    // kernel::ConsoleUser
+    void on_console_input() override { wake(); }
+    void on_console_space() override { wake(); }
+    std::string_view console_name() const override { return "monitor"; }
+
+private:
+    using Words = lib::FixedVector<std::string_view, max_words>;
+    using Run = void (Monitor::*)(Words const& arguments);
+    using Change = ControlResult (VmControl::*)(u32 vm);
+    struct Command {
+        std::string_view name; // one word or two
+        std::string_view arguments;
+        std::string_view help;
+        u8 least, most; // arguments
+        Run run;
+
+        std::string_view verb() const { return name.substr(0, name.find(' ')); }
+        std::string_view object() const { return name.substr(std::min(verb().size() + 1, name.size())); }
+    };
+    static std::span<Command const> commands(); // monitor_commands.cpp, with all handlers
+
+    class Terminal final : public lib::TextSink {
+    public:
+        explicit Terminal(kernel::Console& console) : console_(console) {}
+        void write(std::string_view text) override { console_.print(text); }
+
+    private:
+        kernel::Console& console_;
+    };
+    enum class Mode : u8 { Line, Log, Top };
+    // Counters at the last look, for what has happened since.
+    struct Sample {
+        Nanos at{};
+        u64 exits = 0;
+        Nanos cpu_time{};
+    };
+
+    void wake();
+    void open();
+    void close();
+    void prompt();
+    void take(u8 byte);
+    void execute(std::string_view line);
+    void unknown(Words const& words);
+    void complete(std::string_view before, kernel::Completions& completions);
+    static void offer_settings(kernel::Completions& completions);
+    void offer_vms(kernel::Completions& completions);
+    void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
+    void continue_log();
+    void start_top();
+    void draw_top();
+
+    // Prints why not and returns false when there is no such VM.
+    bool find_vm(std::string_view name, u32& vm);
+    void change(Words const& arguments, Change what, std::string_view done);
+    void print_vms();
+    void print_cpus();
+    void print_placement(config::CpuPlacement const& placement);
+    void print_exit_times(vm::ExitTimes const& times);
+    void print_usage(Command const& command);
+
+    void help(Words const& arguments);
+    void vm_list(Words const&) { print_vms(); }
+    void vm_start(Words const& arguments);
+    void vm_stop(Words const& arguments);
+    void vm_reset(Words const& arguments);
+    void vm_pause(Words const& arguments);
+    void vm_resume(Words const& arguments);
+    void vm_kill(Words const& arguments);
+    void vm_set(Words const& arguments);
+    void vm_show(Words const& arguments);
+    void vm_console(Words const& arguments);
+    void top(Words const&) { start_top(); }
+    void exits(Words const& arguments);
+    void memory(Words const&);
+    void log(Words const& arguments);
+    void cpu(Words const&) { print_cpus(); }
+    void show_version(Words const&);
+    void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
+    void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }
+    void crash(Words const& arguments);
+    void end_machine(MachineEnd end, Words const& arguments);
+
+    VmControl& vms_;
+    kernel::Console& console_;
+    lib::Delegate<void()> wake_;
+    Terminal terminal_{console_};
+    kernel::LineEditor editor_{"mullion> ", terminal_};
+    std::atomic<bool> has_work_{false};
+    std::atomic<bool> is_refresh_due_{false};
+    kernel::Timer refresh_timer_;
+    bool is_open_ = false;
+    Mode mode_ = Mode::Line;
+    std::size_t log_position_ = 0, log_end_ = 0;
+    std::array<Sample, max_vms> vm_samples_{};
+    std::array<Sample, max_cpus> cpu_samples_{};
+};
+
+} // namespace manage

@@ -1,0 +1,6 @@
+#pragma once
+#include <string_view>
+
+namespace manage {
+inline constexpr std::string_view version = "0.1";
+} // namespace manage

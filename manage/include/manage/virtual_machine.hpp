@@ -1,0 +1,175 @@
+#pragma once
+// Binds one VM together: the vCPUs and memory of vm/, the virtual platform of platform/, the machine's console and
+// timers.
+#include <config/description.hpp>
+#include <kernel/calls.hpp>
+#include <kernel/console.hpp>
+#include <kernel/time.hpp>
+#include <lib/guest_memory.hpp>
+#include <loader/boot_copies.hpp>
+#include <manage/managed_vm.hpp>
+#include <manage/modules.hpp>
+#include <manage/vcpu_runner.hpp>
+#include <optional>
+#include <platform/platform.hpp>
+#include <vm/decoder.hpp>
+#include <vm/vm.hpp>
+
+namespace manage {
+
+using lib::Nanos;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+class VirtualMachine final : public ManagedVm,
+                             public platform::Host,
+                             public vm::VirtualPlatform,
+                             public kernel::ConsoleUser {
+public:
+    // Number `index` of `description`. `description` and `modules` must outlive it; `on_end` is what CPU 0 does when
+    // the last vCPU has stopped. Nothing runs before begin().
+    VirtualMachine(config::Description const& description, u32 index, Modules const& modules, vm::Backend& backend,
+                   kernel::DeferredWork& on_end)
+        : all_(description), index_(index), description_(description.vms[index]), modules_(modules), backend_(backend),
+          on_end_(on_end) {}
+    ~VirtualMachine() override;
+    std::string_view name() const { return description_.name; }
+
+    // ManagedVm
+    bool begin() override;
+    Progress go_on() override;
+    bool exists() const override { return static_cast<bool>(vm_); }
+    bool is_running() const override { return vm_ && vm_->state() == vm::VmState::Running; }
+    bool has_ended() const override { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
+    bool is_paused() const override { return is_paused_; }
+    void power_button() override;
+    void end(vm::EndReason reason, std::string_view why) override;
+    void pause() override;
+    void resume() override;
+    VmFigures figures() override;
+    vm::EndReason end_reason() const override { return vm_->end_reason(); }
+    void report_end(lib::TextSink& summary, lib::TextSink& dump) override;
+    void destroy() override;
+    lib::Result<void> place(config::CpuPlacement const& wanted) override;
+    void measure_exits(bool on) override;
+    void add_exit_times(vm::ExitTimes& sum) override;
+    kernel::ConsoleUser& console() override { return *this; }
+
+    // vm::VirtualPlatform, called with interrupts off
+    u64 port_in(u16 port, u8 size) override;
+    void port_out(u16 port, u8 size, u64 value) override;
+    vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
+    vm::Outcome memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) override;
+    bool decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) override;
+    bool has_pic_interrupt() override;
+    u8 acknowledge_pic() override;
+    void end_of_interrupt(u8 vector) override;
+    std::array<u64, 4> eoi_vectors() override;
+    void vm_stopped() override;
+
+    // platform::Host, called by the platform, that is, with its lock held
+    Nanos now() override { return is_paused_ ? paused_at_ : kernel::now(); }
+    void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
+    void cancel_timer(u16 device, u32 id) override;
+    void set_irq_line(u32, bool) override {} // the platform routes lines itself
+    void send_msi(platform::Msi message) override;
+    void set_intr_line(bool level) override;
+    u32 console_write(std::span<u8 const> bytes) override;
+    u32 console_read(std::span<u8> bytes) override;
+    void request(platform::VmRequest what) override;
+
+    // kernel::ConsoleUser
+    void on_console_input() override;
+    void on_console_space() override;
+    std::string_view console_name() const override { return name(); }
+
+private:
+    // A timer of a device model.
+    struct DeviceTimer {
+        kernel::Timer timer;
+        VirtualMachine* owner = nullptr;
+        u16 device = 0;
+        u32 id = 0;
+        u64 generation = 0;
+        Nanos deadline{};
+        bool is_armed = false;
+        void expired() { owner->timer_expired(*this); }
+    };
+    static constexpr u32 max_timers = 16;
+
+    template <typename Body> decltype(auto) with_platform(Body&& body) {
+        kernel::InterruptGuard const no_interrupts;
+        return with_platform_in_exit(static_cast<Body&&>(body));
+    }
+    // For a vCPU between an exit and the next entry: interrupts are off already.
+    template <typename Body> decltype(auto) with_platform_in_exit(Body&& body) {
+        platform_lock_.lock();
+        struct Unlock {
+            kernel::Spinlock& lock;
+            ~Unlock() { lock.unlock(); }
+        } const unlock{platform_lock_};
+        return body(*platform_);
+    }
+    bool fail(std::string_view what);
+    // The same with FILE:LINE in front.
+    bool fail_at(config::Key key, std::string_view what);
+    bool find_modules();
+    // Says so and fails when this machine cannot give the guest such a TSC. 0: the machine's own rate.
+    bool can_have_tsc(u64 hz);
+    bool build();
+    bool load();
+    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline)); }
+    bool schedule();
+    kernel::ScheduleSettings settings_for(config::CpuPlacement const& wanted) const;
+    lib::Result<void> place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted);
+    u32 node_of_cpus() const;
+    void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
+    void vcpu_stopped();
+    void let_go();
+    void stop_timers();
+    void timer_expired(DeviceTimer& timer);
+    DeviceTimer* timer_of(u16 device, u32 id);
+    void tell_changed_eoi_vectors() {
+        if (platform_->take_eoi_vectors_changed()) [[unlikely]]
+            post_eoi_vectors();
+    }
+    void post_eoi_vectors();
+    vm::Outcome stop_at_tables(vm::Vcpu& vcpu, u64 address);
+    vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
+    vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vm::Instruction const& instruction, vm::CpuMode mode);
+
+    config::Description const& all_;
+    u32 index_;
+    config::VmDescription const& description_;
+    Modules const& modules_;
+    vm::Backend& backend_;
+    kernel::Own<vm::Vm> vm_;
+    std::optional<platform::Platform> platform_;
+    kernel::Spinlock platform_lock_; // one thread at a time enters the platform; taken before every other lock
+    std::array<DeviceTimer, max_timers> timers_{};
+    u32 timer_count_ = 0;
+    bool are_timers_off_ = false; // the VM is being taken down
+    lib::RamPiece* pieces_ = nullptr;
+    u32 piece_count_ = 0;
+    Nanos started_at_{};
+    u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
+    loader::BootCopies copies_;
+    bool is_loaded_ = false; // but for what is left in `copies_`
+    u64 taken_ = 0;          // of the machine's memory, for its start
+    std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
+    std::atomic<bool> is_held_{false};       // vCPUs may not run
+    bool is_paused_ = false;                 // devices stand still
+    Nanos paused_at_{};                      // machine time
+    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
+    std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
+    std::atomic<u32> live_vcpus_{0};
+    kernel::DeferredWork& on_end_;
+};
+
+// The machine's wall clock in seconds since 1970.
+u64 wall_clock_seconds();
+void set_wall_clock(u64 seconds_at_time_zero);
+
+} // namespace manage

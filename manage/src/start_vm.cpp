@@ -1,0 +1,242 @@
+// The birth of a VM: modules, memory, platform, kernel, scheduler; and its move to other CPUs.
+#include <algorithm>
+#include <config/cpu_placement.hpp>
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <kernel/topology.hpp>
+#include <lib/x86/instructions.hpp>
+#include <loader/e820.hpp>
+#include <loader/guest_acpi_tables.hpp>
+#include <loader/image.hpp>
+#include <manage/virtual_machine.hpp>
+
+namespace manage {
+namespace {
+
+// Zeroed at once: some milliseconds on a slow machine, far more work than what is around it.
+constexpr u64 scrub_slice = 4 * lib::MiB, copy_slice = 2 * lib::MiB;
+
+void enter(vm::Vcpu& vcpu, loader::EntryState const& entry) {
+    using vm::SegmentName;
+    namespace attributes = vm::segment;
+    bool const is_long = entry.mode == loader::EntryMode::Long64;
+    u64 const cr0 = vm::cr0::PE | vm::cr0::ET | (is_long ? vm::cr0::PG | vm::cr0::WP : 0);
+    vcpu.set_cr4(is_long ? vm::cr4::PAE : 0);
+    vcpu.set_cr3(entry.cr3);
+    vcpu.set_efer(is_long ? vm::efer::LME : 0);
+    vcpu.set_cr0(cr0);
+    vcpu.set_gdt({entry.gdt_base, entry.gdt_limit});
+    vcpu.set_segment(SegmentName::Cs,
+                     {entry.code_selector, is_long ? attributes::long_code : attributes::code_32, ~u32{0}, 0});
+    for (auto const name : {SegmentName::Ds, SegmentName::Es, SegmentName::Ss, SegmentName::Fs, SegmentName::Gs})
+        vcpu.set_segment(name, {entry.data_selector, attributes::data_32, ~u32{0}, 0});
+    vcpu.set_segment(SegmentName::Tr, {0, attributes::busy_tss, 0x67, 0});
+    vcpu.gprs() = {};
+    vcpu.gpr(vm::Gpr::Rax) = entry.rax;
+    vcpu.gpr(vm::Gpr::Rbx) = entry.rbx;
+    vcpu.gpr(vm::Gpr::Rsi) = entry.rsi;
+    vcpu.gpr(vm::Gpr::Rsp) = entry.rsp;
+    vcpu.store_gprs();
+    vcpu.set_rip(entry.rip);
+    vcpu.set_rflags(2);
+}
+
+} // namespace
+
+bool VirtualMachine::find_modules() {
+    for (auto const key : {config::Key::Kernel, config::Key::Initrd}) {
+        auto const& wanted = key == config::Key::Kernel ? description_.kernel : description_.initrd;
+        if (wanted.empty() || modules_.find(wanted) != nullptr) continue;
+        std::array<char, 400> text{};
+        lib::BufferSink sink(text);
+        lib::format(sink, "{} = \"{}\": expected the name of a boot module, found only: ", config::name_of(key),
+                    wanted);
+        modules_.list(sink);
+        lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
+        return fail_at(key, sink.view());
+    }
+    return true;
+}
+
+bool VirtualMachine::begin() {
+    u64 const begin = lib::x86::rdtsc();
+    ticks_zeroing_ = 0;
+    copies_ = {};
+    is_loaded_ = false;
+    u64 const free_before = kernel::memory_use().free;
+    if (!find_modules() || !build()) return false;
+    taken_ = free_before - std::min(kernel::memory_use().free, free_before);
+    ticks_building_ = lib::x86::rdtsc() - begin;
+    return true;
+}
+
+// Memory is zeroed, and kernel and initrd are copied, in slices with interrupts let in between; the rest is short.
+ManagedVm::Progress VirtualMachine::go_on() {
+    u64 const begin = lib::x86::rdtsc();
+    bool const is_clean = vm_->ram().scrub(scrub_slice);
+    u64 const scrubbed = lib::x86::rdtsc();
+    ticks_zeroing_ += scrubbed - begin;
+    lib::x86::take_interrupts();
+    if (!is_clean) return Progress::More;
+    if (!is_loaded_ && !load()) return Progress::Failed;
+    is_loaded_ = true;
+    bool const is_copied = copies_.go_on(lib::GuestMemory({pieces_, piece_count_}), copy_slice);
+    ticks_building_ += lib::x86::rdtsc() - scrubbed;
+    lib::x86::take_interrupts();
+    if (!is_copied) return Progress::More;
+    u64 const copied = lib::x86::rdtsc();
+    u64 const free_before = kernel::memory_use().free; // other VMs may have been started since begin()
+    if (!schedule()) return Progress::Failed;
+    started_at_ = kernel::now();
+    vm_->start();
+    kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
+    ticks_building_ += lib::x86::rdtsc() - copied;
+    auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
+    taken_ += free_before - std::min(kernel::memory_use().free, free_before);
+    kernel::log_info("vm {}: started, {} MiB, {} vCPU{} ({} us beside {} us of zeroing; {} KiB of Mullion's)", name(),
+                     description_.memory / lib::MiB, description_.vcpus, description_.vcpus == 1 ? "" : "s",
+                     micros(ticks_building_), micros(ticks_zeroing_),
+                     (taken_ - std::min(description_.memory, taken_)) / lib::KiB);
+    return Progress::Started;
+}
+
+// The node of the CPUs it may run on, if they are all of one.
+u32 VirtualMachine::node_of_cpus() const {
+    auto const named = config::processors_for(all_, index_, description_, kernel::cpu_count());
+    kernel::CpuSet cpus;
+    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
+        if (named.has(cpu)) cpus.add(cpu);
+    return kernel::machine_topology().domain_of(cpus).value_or(kernel::FrameAllocator::any_node);
+}
+
+bool VirtualMachine::can_have_tsc(u64 hz) {
+    u64 const host_hz = kernel::tsc_scale().hz();
+    if (hz == 0 || hz == host_hz) return true;
+    bool const is_near = vm::TscRatio::of(hz, host_hz).has_value();
+    if (is_near && backend_.has_tsc_scaling()) return true;
+    std::array<char, 240> text{};
+    return fail_at(config::Key::TscMhz,
+                   lib::format_to(text, "tsc_mhz: expected {}{} MHz, found {}: {}",
+                                  is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
+                                          : "a rate nearer to this machine's ",
+                                  host_hz / 1'000'000, hz / 1'000'000, "correct the line or remove it"));
+}
+
+bool VirtualMachine::build() {
+    u64 const free = kernel::memory_use().free;
+    if (description_.memory > free) {
+        std::array<char, 200> text{};
+        return fail_at(
+            config::Key::Memory,
+            lib::format_to(text,
+                           "memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
+                           free / lib::MiB, description_.memory / lib::MiB));
+    }
+    u64 const tsc_hz = u64{description_.tsc_mhz} * 1'000'000;
+    if (!can_have_tsc(tsc_hz)) return false;
+    auto created = vm::Vm::create({.name = name(),
+                                   .memory = description_.memory,
+                                   .vcpu_count = description_.vcpus,
+                                   .tsc_hz = tsc_hz,
+                                   .node = node_of_cpus()},
+                                  backend_, *this);
+    if (!created) {
+        std::array<char, 160> text{};
+        return fail(lib::format_to(text, "cannot be created with {} MiB ({} MiB free): {}",
+                                   description_.memory / lib::MiB, free / lib::MiB, name_of(created.error())));
+    }
+    vm_ = std::move(*created);
+    auto const blocks = vm_->ram().blocks();
+    pieces_ = static_cast<lib::RamPiece*>(::operator new(blocks.size() * sizeof(lib::RamPiece), std::nothrow));
+    if (pieces_ == nullptr) return fail("too little memory for its memory map");
+    piece_count_ = static_cast<u32>(blocks.size());
+    for (u32 i = 0; i < piece_count_; i++)
+        pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
+    platform_.emplace(platform::PlatformConfig{*this, wall_clock_seconds(), description_.vcpus,
+                                               vm_->ram().size_below_hole(), vm_->ram().size_above_hole()});
+    return true;
+}
+
+bool VirtualMachine::load() {
+    lib::GuestMemory const memory({pieces_, piece_count_});
+    auto const map = loader::make_e820_map(vm_->ram().size_below_hole(), vm_->ram().size_above_hole());
+    if (!map) return fail("memory: no memory map can be made of this size");
+    auto const rsdp = loader::write_acpi_tables(memory, {description_.vcpus});
+    if (!rsdp || !loader::write_bios_data_area(memory)) return fail("the firmware tables do not fit");
+    std::span<u8 const> initrd;
+    if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
+    loader::BootInput const input{
+        *modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(), *rsdp, &copies_};
+    auto const entry = loader::load_guest(description_.boot, input, memory);
+    if (!entry) {
+        std::array<char, 300> text{};
+        lib::BufferSink sink(text);
+        lib::format(sink, "kernel = \"{}\": ", description_.kernel);
+        loader::format_load_error(sink, entry.error());
+        return fail_at(config::Key::Kernel, sink.view());
+    }
+    enter(vm_->vcpu(0), *entry);
+    return true;
+}
+
+kernel::ScheduleSettings VirtualMachine::settings_for(config::CpuPlacement const& wanted) const {
+    kernel::ScheduleSettings settings{
+        .weight = wanted.share.weight, .cap = wanted.share.cap, .is_exclusive = wanted.exclusive};
+    auto const cpus = config::processors_for(all_, index_, wanted, kernel::cpu_count());
+    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
+        if (cpus.has(cpu)) settings.allowed.add(cpu);
+    return settings;
+}
+
+// Hands the vCPUs to the scheduler, asleep.
+bool VirtualMachine::schedule() {
+    static constinit std::atomic<u32> groups{0};
+    u32 const group = groups.fetch_add(1, std::memory_order_relaxed);
+    kernel::ScheduleSettings const settings = settings_for(description_);
+    live_vcpus_.store(description_.vcpus, std::memory_order_release);
+    for (u32 i = 0; i < description_.vcpus; i++) {
+        vm::Vcpu& vcpu = vm_->vcpu(i);
+        vcpu.unload(); // it was built here; where it runs is not ours to say
+        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
+            vcpu, group, is_held_, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
+        if (!runners_[i]) return fail("too little memory for its vCPUs");
+        auto const added = kernel::scheduler().add(*runners_[i], settings);
+        if (added) continue;
+        runners_[i] = {};
+        std::array<char, 200> text{};
+        return fail_at(config::Key::Cpus,
+                       lib::format_to(text,
+                                      "vCPU {} has no place on the {} CPUs of this machine beside the VMs that run: {}",
+                                      i, kernel::cpu_count(), name_of(added.error())));
+    }
+    vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
+    return true;
+}
+
+// One setting at a time, in an order in which none contradicts the one before.
+lib::Result<void> VirtualMachine::place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted) {
+    auto& scheduler = kernel::scheduler();
+    u64 const now = kernel::now().value;
+    if (!wanted.is_exclusive) TRY(scheduler.set_exclusive(runner, false, now));
+    if (wanted.is_exclusive) TRY(scheduler.set_cap(runner, 0, now));
+    TRY(scheduler.set_affinity(runner, wanted.allowed, now));
+    TRY(scheduler.set_weight(runner, wanted.weight));
+    if (!wanted.is_exclusive) return scheduler.set_cap(runner, wanted.cap, now);
+    return scheduler.set_exclusive(runner, true, now);
+}
+
+lib::Result<void> VirtualMachine::place(config::CpuPlacement const& wanted) {
+    kernel::ScheduleSettings const before = settings_for(description_);
+    kernel::ScheduleSettings const after = settings_for(wanted);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++) {
+        auto const placed = place_one(*runners_[i], after);
+        if (placed) continue;
+        // It was like this a moment ago, and nobody else has taken anything since.
+        for (u32 back = 0; back <= i; back++)
+            (void)place_one(*runners_[back], before);
+        return placed;
+    }
+    return {};
+}
+
+} // namespace manage

@@ -1,0 +1,297 @@
+#include <algorithm>
+#include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <manage/virtual_machine.hpp>
+
+namespace manage {
+namespace {
+
+constinit u64 wall_clock_at_zero = 0;
+
+} // namespace
+
+u64 wall_clock_seconds() { return wall_clock_at_zero + kernel::now().value / lib::nanos_per_second; }
+void set_wall_clock(u64 seconds_at_time_zero) { wall_clock_at_zero = seconds_at_time_zero; }
+
+VirtualMachine::~VirtualMachine() { destroy(); }
+
+bool VirtualMachine::fail(std::string_view what) {
+    kernel::log_error("vm {}: {}", name(), what);
+    destroy();
+    return false;
+}
+
+bool VirtualMachine::fail_at(config::Key key, std::string_view what) {
+    kernel::log_error("vm {}: {}:{}: {}", name(), all_.file, description_.line_of(key), what);
+    destroy();
+    return false;
+}
+
+void VirtualMachine::vcpu_stopped() {
+    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel::defer(0, on_end_);
+}
+
+// No callback of a timer runs any more, nor will. The vCPUs have stopped, so only a callback could arm one again: it
+// finds that it may not.
+void VirtualMachine::stop_timers() {
+    if (platform_)
+        with_platform([&](platform::Platform&) {
+            are_timers_off_ = true;
+            for (u32 i = 0; i < timer_count_; i++) {
+                timers_[i].is_armed = false;
+                kernel::cancel_timer(timers_[i].timer);
+            }
+        });
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).disarm_timer();
+    // One that runs elsewhere at this moment comes to its end before that CPU answers.
+    kernel::wait_for_other_cpus();
+}
+
+void VirtualMachine::destroy() {
+    if (!vm_) return; // a start that came to nothing
+    kernel::console().detach(*this);
+    stop_timers();
+    is_held_.store(false, std::memory_order_relaxed);
+    is_paused_ = false;
+    for (auto& runner : runners_) {
+        if (!runner) continue;
+        auto const removed = kernel::remove_runnable(*runner);
+        ASSERT(removed.has_value()); // it has stopped, or never ran
+        runner = {};
+    }
+    measure_exits(false);
+    vm_ = {};
+    platform_.reset();
+    timer_count_ = 0;
+    are_timers_off_ = false;
+    ::operator delete(pieces_, piece_count_ * sizeof(lib::RamPiece));
+    pieces_ = nullptr;
+    piece_count_ = 0;
+}
+
+void VirtualMachine::report_end(lib::TextSink& summary, lib::TextSink& dump) {
+    vm_->set_stopped();
+    u64 const millis = (kernel::now() - started_at_).value / 1'000'000;
+    if (vm_->end_reason() == vm::EndReason::Crash) {
+        std::array<char, 2048> text{};
+        lib::BufferSink sink(text);
+        for (u32 i = 0; i < vm_->vcpu_count(); i++)
+            vm_->vcpu(i).print_state(sink);
+        kernel::log_error("vm {}: state at the crash:\n{}", name(), sink.view());
+        dump.write(sink.view());
+    }
+    std::array<char, 512> exits{};
+    lib::BufferSink list(exits);
+    u64 total = 0;
+    auto const counts = figures().exits;
+    for (unsigned reason = 0; reason < vm::exit_reason_count; reason++) {
+        total += counts[reason];
+        if (counts[reason] > 0)
+            lib::format(list, " {} {}", vm::name_of(static_cast<vm::ExitReason>(reason)), counts[reason]);
+    }
+    kernel::log_info("vm {}: {} exits:{}", name(), total, list.view());
+    lib::format(summary, "{}{}{}, ran {}.{:03} s", vm::name_of(vm_->end_reason()), vm_->end_text().empty() ? "" : ": ",
+                vm_->end_text(), millis / 1000, millis % 1000);
+    kernel::log_info("mullion: vm {} ended: {}{}{}, ran {}.{:03} s", name(), vm::name_of(vm_->end_reason()),
+                     vm_->end_text().empty() ? "" : ": ", vm_->end_text(), millis / 1000, millis % 1000);
+}
+
+VmFigures VirtualMachine::figures() {
+    VmFigures figures;
+    figures.run_time = kernel::now() - started_at_;
+    u64 nanos = 0;
+    for (auto const& runner : runners_) {
+        if (!runner) continue;
+        nanos += kernel::scheduler().used(*runner, kernel::now().value);
+        auto const latency = runner->wake_latency();
+        figures.wake_ups.count += latency.count;
+        figures.wake_ups.total += latency.total;
+        figures.wake_ups.longest = std::max(figures.wake_ups.longest, latency.longest);
+    }
+    figures.cpu_time = {nanos};
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        for (unsigned reason = 0; reason < vm::exit_reason_count; reason++)
+            figures.exits[reason] += vm_->vcpu(i).exit_counts()[reason];
+    return figures;
+}
+
+void VirtualMachine::measure_exits(bool on) {
+    if (!vm_) return;
+    for (u32 i = 0; i < vm_->vcpu_count(); i++) {
+        if (on && !exit_times_[i]) exit_times_[i] = kernel::Own(new (std::nothrow) vm::ExitTimes);
+        vm_->vcpu(i).measure_exits(on ? exit_times_[i].get() : nullptr);
+    }
+    if (on) return;
+    kernel::wait_for_other_cpus(); // whoever is in the middle of an exit may still write there
+    for (auto& times : exit_times_)
+        times = {};
+}
+
+void VirtualMachine::add_exit_times(vm::ExitTimes& sum) {
+    for (auto const& times : exit_times_)
+        if (times) sum.add(*times);
+}
+
+// --- vm::VirtualPlatform
+
+u64 VirtualMachine::port_in(u16 port, u8 size) {
+    return with_platform_in_exit(
+        [&](platform::Platform& p) { return p.io(platform::Space::Pio, port, size, platform::Op::Read, 0).data; });
+}
+
+void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
+    with_platform_in_exit(
+        [&](platform::Platform& p) { p.io(platform::Space::Pio, port, size, platform::Op::Write, value); });
+}
+
+bool VirtualMachine::has_pic_interrupt() {
+    return with_platform_in_exit([](platform::Platform& p) { return p.has_pic_interrupt(); });
+}
+
+u8 VirtualMachine::acknowledge_pic() {
+    return with_platform_in_exit([](platform::Platform& p) { return p.acknowledge_interrupt(); });
+}
+
+void VirtualMachine::end_of_interrupt(u8 vector) {
+    with_platform_in_exit([&](platform::Platform& p) { p.end_of_interrupt(vector); });
+}
+
+std::array<u64, 4> VirtualMachine::eoi_vectors() {
+    return with_platform_in_exit([](platform::Platform& p) {
+        std::array<u64, 4> words{};
+        for (unsigned vector = 0; vector < 256; vector++)
+            if (p.eoi_wanted(static_cast<u8>(vector))) words[vector / 64] |= u64{1} << vector % 64;
+        return words;
+    });
+}
+
+void VirtualMachine::vm_stopped() {} // vcpu_stopped() is what counts
+
+// --- platform::Host
+
+VirtualMachine::DeviceTimer* VirtualMachine::timer_of(u16 device, u32 id) {
+    for (u32 i = 0; i < timer_count_; i++)
+        if (timers_[i].device == device && timers_[i].id == id) return &timers_[i];
+    return nullptr;
+}
+
+void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) {
+    DeviceTimer* timer = timer_of(device, id);
+    if (timer == nullptr) {
+        ASSERT(timer_count_ < max_timers); // devices have a fixed number of timers
+        timer = &timers_[timer_count_++];
+        timer->owner = this;
+        timer->device = device;
+        timer->id = id;
+        timer->timer.set_callback(kernel::Timer::Callback::to<&DeviceTimer::expired>(*timer));
+    }
+    if (are_timers_off_) return;
+    timer->generation = generation;
+    timer->deadline = deadline;
+    timer->is_armed = true;
+    if (!is_paused_) [[likely]]
+        start_timer(*timer);
+}
+
+void VirtualMachine::cancel_timer(u16 device, u32 id) {
+    DeviceTimer* const timer = timer_of(device, id);
+    if (timer == nullptr) return;
+    timer->is_armed = false;
+    kernel::cancel_timer(timer->timer);
+}
+
+void VirtualMachine::timer_expired(DeviceTimer& timer) {
+    with_platform([&](platform::Platform& p) {
+        // Paused: resume() starts it again. Not due: it was armed anew while this was on its way, and comes again.
+        if (is_paused_ || !timer.is_armed || now() < timer.deadline) return;
+        timer.is_armed = false;
+        p.on({timer.generation, timer.id, timer.device, platform::EventKind::Timer, 0});
+    });
+}
+
+void VirtualMachine::send_msi(platform::Msi message) {
+    tell_changed_eoi_vectors();
+    vm_->deliver_message(message.address, message.data);
+}
+
+void VirtualMachine::post_eoi_vectors() {
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::eoi_bitmap);
+}
+
+void VirtualMachine::set_intr_line(bool level) {
+    if (level) vm_->vcpu(0).post(vm::request::interrupt);
+}
+
+u32 VirtualMachine::console_write(std::span<u8 const> bytes) {
+    if (description_.console == config::ConsoleKind::None) return static_cast<u32>(bytes.size());
+    return kernel::console().write(*this, bytes);
+}
+
+u32 VirtualMachine::console_read(std::span<u8> bytes) { return kernel::console().read(*this, bytes); }
+
+void VirtualMachine::request(platform::VmRequest what) {
+    if (what == platform::VmRequest::PowerOff)
+        vm_->stop(vm::EndReason::PowerOff, "");
+    else
+        vm_->stop(vm::EndReason::Reset, "");
+}
+
+void VirtualMachine::power_button() {
+    with_platform([](platform::Platform& p) { p.power_button(); });
+}
+
+void VirtualMachine::end(vm::EndReason reason, std::string_view why) {
+    vm_->stop(reason, why);
+    let_go();
+}
+
+void VirtualMachine::let_go() {
+    is_held_.store(false, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        kernel::wake(*runners_[i]);
+}
+
+void VirtualMachine::pause() {
+    if (is_paused_) return;
+    // Whoever is in the guest comes out and finds that it may not run again; the others do not begin.
+    is_held_.store(true, std::memory_order_seq_cst);
+    for (u32 i = 0; i < vm_->vcpu_count(); i++)
+        vm_->vcpu(i).post(vm::request::leave);
+    kernel::wait_for_other_cpus();
+    with_platform([&](platform::Platform&) {
+        paused_at_ = kernel::now();
+        is_paused_ = true;
+        for (u32 i = 0; i < timer_count_; i++)
+            kernel::cancel_timer(timers_[i].timer);
+    });
+}
+
+void VirtualMachine::resume() {
+    if (!is_paused_) return;
+    with_platform([&](platform::Platform&) {
+        is_paused_ = false;
+        for (u32 i = 0; i < timer_count_; i++)
+            if (timers_[i].is_armed) start_timer(timers_[i]);
+    });
+    let_go();
+}
+
+// --- kernel::ConsoleUser
+
+void VirtualMachine::on_console_input() {
+    if (!is_running()) return;
+    with_platform([](platform::Platform& p) {
+        p.on({0, 0, static_cast<u16>(platform::DeviceId::Com1), platform::EventKind::ConsoleInput, 0});
+    });
+}
+
+void VirtualMachine::on_console_space() {
+    if (!is_running()) return;
+    with_platform([](platform::Platform& p) {
+        p.on({0, 0, static_cast<u16>(platform::DeviceId::Com1), platform::EventKind::ConsoleSpace, 0});
+    });
+}
+
+} // namespace manage

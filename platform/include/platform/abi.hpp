@@ -1,0 +1,107 @@
+#pragma once
+// The whole contract between the virtual platform and whoever hosts it: plain values, a narrow Host, bounds-checked
+// guest memory. The same structs can be a function argument today and a ring entry between processes tomorrow.
+//
+// Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
+// vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
+#include <lib/memory.hpp>
+#include <lib/types.hpp>
+#include <span>
+#include <type_traits>
+
+namespace platform {
+
+using lib::GuestPhys;
+using lib::Nanos;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+enum class Space : u8 { Pio, Mmio };
+enum class Op : u8 { Read, Write };
+
+// One access. `offset` is relative to the region that the device declared; `size` is 1, 2, 4 or 8 bytes and never
+// crosses the region's end; `data` holds the value in its low bytes, upper bytes zero.
+struct IoRequest {
+    u64 offset;
+    u64 data;
+    u16 region;
+    u8 size;
+    Op op;
+    u32 reserved;
+};
+static_assert(sizeof(IoRequest) == 24 && std::is_trivially_copyable_v<IoRequest>);
+
+struct IoReply {
+    u64 data; // of a read; bytes above the size are ignored. Ignored for a write
+};
+inline constexpr IoReply floating_bus{~u64{0}}; // what a read returns that nobody answers
+
+enum class EventKind : u8 { Timer, ConsoleInput, ConsoleSpace };
+
+// Timer: `id` and `generation` as given to arm_timer. ConsoleInput: bytes wait for Host::console_read.
+// ConsoleSpace: Host::console_write has room again after it took less than it was given.
+struct Event {
+    u64 generation;
+    u32 id;
+    u16 device;
+    EventKind kind;
+    u8 reserved;
+};
+static_assert(sizeof(Event) == 16 && std::is_trivially_copyable_v<Event>);
+
+// Where a device wants to be called. posted: writes are queued and the vCPU runs on (doorbells).
+struct Region {
+    u64 base;
+    u64 size;
+    Space space;
+    bool posted;
+};
+
+struct Msi {
+    u64 address; // [intel/vol3] 12.11.1, as a device would write it
+    u32 data;
+};
+
+enum class VmRequest : u8 { Reset, PowerOff };
+
+// What the platform may ask of the world. Nothing here blocks, allocates or returns a pointer.
+class Host {
+public:
+    virtual Nanos now() = 0; // guest-visible machine time: does not run while the VM is paused
+    // Replaces an earlier timer of the same device and id. Expiry arrives as Event::Timer, never from inside this call.
+    virtual void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) = 0;
+    virtual void cancel_timer(u16 device, u32 id) = 0;
+    virtual void set_irq_line(u32 gsi, bool level) = 0; // true: asserted (polarity is not modelled)
+    virtual void send_msi(Msi message) = 0;
+    virtual void set_intr_line(bool level) = 0; // the 8259 pair's INTR output, wired to LINT0 of the first vCPU
+    virtual u32 console_write(std::span<u8 const> bytes) = 0; // how many were taken; fewer: wait for ConsoleSpace
+    virtual u32 console_read(std::span<u8> bytes) = 0;        // how many there were
+    virtual void request(VmRequest what) = 0;
+
+protected:
+    ~Host() = default;
+};
+
+class Device {
+public:
+    virtual IoReply io(IoRequest const& request) = 0;
+    // The accesses of an INS or OUTS: all like `request`, one after the other, as the bytes hold or will hold them. A
+    // device that has much to do for each may do better, as long as nobody can tell.
+    virtual void io_string(IoRequest const& request, std::span<u8> bytes) {
+        IoRequest one = request;
+        for (u8* at = bytes.data(); at != bytes.data() + bytes.size(); at += request.size) {
+            if (request.op == Op::Write) one.data = lib::load_sized(at, request.size);
+            IoReply const reply = io(one);
+            if (request.op == Op::Read) lib::store_sized(at, request.size, reply.data);
+        }
+    }
+    virtual void on(Event const& event) = 0;
+    virtual void reset() = 0;
+
+protected:
+    ~Device() = default;
+};
+
+} // namespace platform

@@ -1,0 +1,74 @@
+#pragma once
+// Finds the device for an access. Ports below 0x1000 are found by one table look-up; regions above and MMIO regions, of
+// which there are few, by comparison, each kind in a list of its own.
+//
+// The first byte of an access decides: when nobody claims it, the whole access floats (so a dword at 0xcf8 never
+// reaches the reset register at 0xcf9). An access wider than its device is cut into pieces of the device's width, and
+// one that runs over the end of its region into bytes, as an ISA bridge does.
+#include <array>
+#include <lib/result.hpp>
+#include <platform/abi.hpp>
+#include <span>
+
+namespace platform {
+
+class Bus {
+public:
+    static constexpr u32 max_regions = 48;
+    static constexpr u64 direct_ports = 0x1000;
+    static constexpr u64 port_count = 0x10000;
+
+    Bus() = default;
+    Bus(Bus const&) = delete;
+    Bus& operator=(Bus const&) = delete;
+
+    // `number` is what the device finds in IoRequest::region; `width` is its widest access (1, 2, 4 or 8 bytes). A
+    // region attached later covers earlier ones.
+    lib::Result<void> attach(Device& device, u16 number, Region const& region, u8 width);
+
+    IoReply io(Space space, u64 address, u8 size, Op op, u64 data) {
+        Slot const* const slot = find(space, address);
+        if (slot == nullptr) return floating_bus;
+        u64 const offset = address - slot->region.base;
+        if (size > slot->width || size > slot->region.size - offset) [[unlikely]]
+            return split(*slot, address, size, op, data);
+        return slot->device->io(IoRequest{offset, data, slot->number, size, op, 0});
+    }
+    // The accesses of an INS or OUTS: bytes.size() / size of them at one port.
+    void io_string(u64 port, u8 size, Op op, std::span<u8> bytes);
+    u32 region_count() const { return used_ - 1; }
+    Region const& region(u32 index) const { return slots_[index + 1].region; }
+
+private:
+    struct Slot {
+        Device* device;
+        Region region;
+        u16 number;
+        u8 width;
+    };
+    struct SlotList {
+        std::array<u8, max_regions> indices;
+        u32 count;
+    };
+    Slot const* find(Space space, u64 address) const {
+        if (space == Space::Pio && address < direct_ports) [[likely]] {
+            u8 const index = ports_.data()[address];
+            return index == 0 ? nullptr : &slots_.data()[index];
+        }
+        SlotList const& list = space == Space::Mmio ? memory_ : high_ports_;
+        for (u32 i = list.count; i > 0; i--) {
+            Slot const& slot = slots_.data()[list.indices.data()[i - 1]];
+            if (address - slot.region.base < slot.region.size) return &slot;
+        }
+        return nullptr;
+    }
+    IoReply split(Slot const& slot, u64 address, u8 size, Op op, u64 data);
+
+    std::array<u8, direct_ports> ports_{}; // index into slots_; 0: nobody
+    std::array<Slot, max_regions + 1> slots_{};
+    SlotList memory_{};
+    SlotList high_ports_{};
+    u32 used_ = 1;
+};
+
+} // namespace platform

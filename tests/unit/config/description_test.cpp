@@ -1,0 +1,255 @@
+#include <config/description.hpp>
+
+#include <fstream>
+#include <gtest/gtest.h>
+#include <iterator>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace config;
+
+struct Parsed {
+    explicit Parsed(std::string source) : text(std::move(source)) {
+        good = parse_description(text, description, diagnostics);
+    }
+
+    std::vector<std::string> messages() const {
+        std::vector<std::string> result;
+        for (u32 i = 0; i < diagnostics.count; ++i) {
+            std::array<char, 300> buffer{};
+            lib::BufferSink sink(buffer);
+            format_diagnostic(sink, "f", diagnostics.entries[i]);
+            result.emplace_back(sink.view());
+        }
+        return result;
+    }
+    // The only message there is.
+    std::string message() const {
+        std::vector<std::string> const all = messages();
+        return all.size() == 1 ? all[0] : std::to_string(all.size()) + " messages" + (all.empty() ? "" : ": " + all[0]);
+    }
+    VmDescription const& vm(u32 i = 0) const { return description.vms[i]; }
+
+    std::string text;
+    Description description;
+    Diagnostics diagnostics;
+    bool good = false;
+};
+
+// One sound VM with one more line.
+Parsed with(std::string const& line) { return Parsed("[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n" + line + "\n"); }
+
+TEST(Description, TheExampleIsSound) {
+    std::ifstream file(EXAMPLES "/linux.toml");
+    std::string const text((std::istreambuf_iterator<char>(file)), {});
+    ASSERT_FALSE(text.empty());
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    ASSERT_EQ(parsed.description.count, 1U);
+    EXPECT_EQ(parsed.vm().name, "linux");
+    EXPECT_EQ(parsed.vm().memory, 256 * lib::MiB);
+    EXPECT_EQ(parsed.vm().kernel, "vmlinuz");
+    EXPECT_EQ(parsed.vm().initrd, "initrd");
+    EXPECT_EQ(parsed.vm().cmdline, "console=ttyS0");
+}
+
+TEST(Description, TheExampleOfSeveralIsSound) {
+    std::ifstream file(EXAMPLES "/two-linux.toml");
+    std::string const text((std::istreambuf_iterator<char>(file)), {});
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    EXPECT_EQ(parsed.description.count, 3U);
+}
+
+TEST(Description, EveryKey) {
+    Parsed const parsed(
+        "[mullion]\n[vm.web-1]\nmemory = '1 GiB'\nvcpus = 0x2\ncpus = [1,\n  2, # two\n 4,]\nexclusive = true\n"
+        "kernel = \"a\\\\b\\u00e9\"\ninitrd = 'i\\n'\ncmdline = \"\"\nboot = \"multiboot2\"\n"
+        "console = \"none\"\nrestart = \"on-failure\"\nautostart = false\r\n"
+        "[vm.b]\nmemory=\"16M\"\nkernel=\"k\"\nshare = {weight = 1_000, cap=20}\ncpus = \"0,8 - 9\"");
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    ASSERT_EQ(parsed.description.count, 2U);
+    VmDescription const& vm = parsed.vm();
+    EXPECT_EQ(vm.memory, lib::GiB);
+    EXPECT_EQ(vm.vcpus, 2U);
+    EXPECT_EQ(vm.cpus.count(), 3U);
+    EXPECT_TRUE(vm.cpus.has(1) && vm.cpus.has(2) && vm.cpus.has(4));
+    EXPECT_TRUE(vm.exclusive);
+    EXPECT_EQ(vm.kernel, "a\\b\xc3\xa9");
+    EXPECT_EQ(vm.initrd, "i\\n") << "no escapes between '";
+    EXPECT_EQ(vm.boot, BootKind::Multiboot2);
+    EXPECT_EQ(vm.console, ConsoleKind::None);
+    EXPECT_EQ(vm.restart, RestartPolicy::OnFailure);
+    EXPECT_FALSE(vm.autostart);
+    EXPECT_EQ(vm.line_of(Key::Vcpus), 4U);
+    EXPECT_EQ(vm.line_of(Key::Exclusive), 8U);
+    EXPECT_EQ(vm.line_of(Key::Share), 2U) << "not given: the table's line";
+    EXPECT_FALSE(vm.has(Key::Share));
+    EXPECT_EQ(parsed.vm(1).share.weight, 1000U);
+    EXPECT_EQ(parsed.vm(1).share.cap, 20U);
+    EXPECT_EQ(parsed.vm(1).cpus.count(), 3U);
+}
+
+TEST(DescriptionTest, KeysOfMullion) {
+    std::string const vm = "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[mullion]\n";
+    Parsed const good(vm + "share_cores = true\n");
+    EXPECT_TRUE(good.description.share_cores);
+    EXPECT_EQ(good.messages(), std::vector<std::string>{});
+    EXPECT_EQ(Parsed(vm + "share_core = true\n").message(),
+              "f:5: share_core: expected a known key of [mullion], found an unknown one: did you mean share_cores?");
+    EXPECT_EQ(Parsed(vm + "share_cores = 1\n").message(),
+              "f:5: share_cores: expected true or false, found 1: write it without quotes");
+    EXPECT_EQ(Parsed(vm + "share_cores = true\nshare_cores = false\n").message(),
+              "f:6: share_cores: expected once, found also in line 5: remove one");
+}
+
+TEST(Description, Sizes) {
+    for (auto const& [text, size] : {std::pair{"256M", 256 * lib::MiB},
+                                     {"1G", lib::GiB},
+                                     {"512 MiB", 512 * lib::MiB},
+                                     {"2gb", 0 * lib::GiB},
+                                     {"16384K", 16 * lib::MiB},
+                                     {"1TiB", 1024 * lib::GiB},
+                                     {"256", u64{0}},
+                                     {"99999999999999999999M", u64{0}},
+                                     {"", u64{0}},
+                                     {"M", u64{0}},
+                                     {"-1G", u64{0}}}) {
+        Parsed const parsed("[vm.a]\nkernel = \"k\"\nmemory = \"" + std::string(text) + "\"");
+        EXPECT_EQ(parsed.vm().memory, size) << text;
+        EXPECT_EQ(parsed.good, size != 0) << text;
+    }
+}
+
+TEST(Description, MessagesSayWhatToDo) {
+    EXPECT_EQ(with("memroy = 1").message(),
+              "f:4: memroy: expected a known key, found an unknown one: did you mean memory?");
+    EXPECT_EQ(with("colour = 1").message(), "f:4: colour: expected a known key, found an unknown one: remove it");
+    EXPECT_EQ(with("vcpus = 0").message(), "f:4: vcpus: expected a number from 1 to 32, found 0: correct it");
+    EXPECT_EQ(with("vcpus = \"2\"").message(), "f:4: vcpus: expected a number from 1 to 32, found \"2\": correct it");
+    EXPECT_EQ(with("memory = \"64M\"").message(), "f:4: memory: expected once, found also in line 2: remove one");
+    EXPECT_EQ(with("boot = \"uefi\"").message(),
+              "f:4: boot: expected one of \"auto\", \"linux\", \"pvh\", \"elf\", \"multiboot1\", \"multiboot2\", "
+              "found \"uefi\": choose one");
+    EXPECT_EQ(
+        with("autostart = yes").message(),
+        "f:4: autostart: expected a string in quotes, a number, true, false or [ ], found \"yes\": correct the value");
+    EXPECT_EQ(with("name = \"x\"").message(),
+              "f:4: name: expected in [vm.a], found as a key: the name stands in the brackets");
+    EXPECT_EQ(with("initrd = \"\"").message(),
+              "f:4: initrd: expected the name of a boot module, found nothing: write it or remove the line");
+    EXPECT_EQ(with("vcpus = 1 2").message(), "f:4: expected the end of the line, found 2: start a new line");
+    EXPECT_EQ(with("vcpus").message(), "f:4: vcpus: expected = behind the key, found \"\": write KEY = VALUE");
+    EXPECT_EQ(with("[vm.a]").message(),
+              "f:4: [vm.a]: expected a new name, found the one of line 1: choose another name");
+    EXPECT_EQ(with("[vn.b]").message(), "f:4: vn: expected a known table, found an unknown one: did you mean vm?");
+    EXPECT_EQ(with("[[vm]]").message(), "f:4: expected [vm.NAME], found [[: write one bracket and a name");
+    EXPECT_EQ(with("exclusive = true\nshare = { weight = 5 }").message(),
+              "f:5: share: expected only without exclusive = true, found both: remove one of them");
+    EXPECT_EQ(with("exclusive = true\nvcpus = 3\ncpus = \"1-2\"").message(),
+              "f:6: cpus: expected at least 3 processors for exclusive vcpus, found 2: add processors");
+    EXPECT_EQ(with("share = { wieght = 5 }").message(),
+              "f:4: wieght: expected a known key of share, found an unknown one: did you mean weight?");
+    EXPECT_EQ(with("share = { weight = 5, weight = 6 }").message(),
+              "f:4: share: expected weight once, found it again: remove one");
+    EXPECT_EQ(with("cpus = [1, 256]").message(), "f:4: cpus: expected processors such as \"1-2,4\" or [1, 2, 4], each "
+                                                 "below 256, found [1, 256]: correct the list");
+}
+
+TEST(Description, UnquotedSizeIsOneMessage) {
+    EXPECT_EQ(
+        Parsed("[vm.a]\nkernel = \"k\"\nmemory = 256M").message(),
+        "f:3: memory: expected a string in quotes, a number, true, false or [ ], found \"256M\": correct the value");
+    EXPECT_EQ(Parsed("[vm.a]\nkernel = \"k\"\nmemory = \"17M\"").message(),
+              "f:3: memory: expected a multiple of 2 MiB, found \"17M\": write \"18M\"");
+    EXPECT_EQ(Parsed("[vm.a]\nkernel = \"k\"\nmemory = \"8M\"").message(),
+              "f:3: memory: expected 16 MiB to 16 TiB, found \"8M\": choose a size between");
+}
+
+TEST(Description, CpuLists) {
+    for (char const* const bad :
+         {"\"\"", "\"1-\"", "\"3-1\"", "\"1,,2\"", "\"1;2\"", "[]", "[\"1\"]", "[-1]", "\"0-256\"", "4"})
+        EXPECT_EQ(with(std::string("cpus = ") + bad).diagnostics.count, 1U) << bad;
+    EXPECT_EQ(with("cpus = \"0-255\"").vm().cpus.count(), 256U);
+}
+
+TEST(Description, MissingKeys) {
+    std::vector<std::string> const expected = {"f:1: [vm.a]: expected memory = ..., found none: add it",
+                                               "f:1: [vm.a]: expected kernel = ..., found none: add it"};
+    EXPECT_EQ(Parsed("[vm.a]").messages(), expected);
+    EXPECT_EQ(Parsed("# nothing\n").message(),
+              "f:2: no virtual machine: expected at least one [vm.NAME], found none: add one");
+}
+
+TEST(Description, GoesOnAfterAnError) {
+    std::vector<std::string> const messages =
+        Parsed("x = 1\n[vm.a]\nmemory = \"64\nkernel = 'k'\n[vm]\n?\n[vm.b\n[vm.c]\nmemory = \"64M\"\nkernel = 3")
+            .messages();
+    ASSERT_EQ(messages.size(), 6U);
+    std::vector<std::string> lines;
+    for (std::string const& message : messages)
+        lines.push_back(message.substr(0, 4));
+    EXPECT_EQ(lines, (std::vector<std::string>{"f:1:", "f:3:", "f:5:", "f:6:", "f:7:", "f:10"}));
+}
+
+TEST(Description, KeepsSixteenMessagesAndCountsTheRest) {
+    std::string text = "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n";
+    for (int i = 0; i < 20; ++i)
+        text += "zzzzzzz = 1\n";
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.diagnostics.count, 16U);
+    EXPECT_EQ(parsed.diagnostics.dropped, 4U);
+    EXPECT_FALSE(parsed.good);
+}
+
+TEST(Description, AtMostSixteenMachines) {
+    std::string text;
+    for (int i = 0; i < 17; ++i)
+        text += "[vm.v" + std::to_string(i) + "]\nmemory = \"64M\"\nkernel = \"k\"\n";
+    EXPECT_EQ(Parsed(text).message(), "f:49: [vm.v16]: expected at most 16 virtual machines, found more: remove some");
+}
+
+TEST(Description, WhatIsNotTextIsShownAsQuestionMarks) {
+    EXPECT_EQ(with("\x01\x80").message(), "f:4: expected a key or [vm.NAME], found \"??\": write KEY = VALUE");
+}
+
+TEST(Description, Strings) {
+    EXPECT_EQ(with("cmdline = \"a # b\" # c").vm().cmdline, "a # b");
+    EXPECT_EQ(with("cmdline = \"\\U0001F600\\t\"").vm().cmdline, "\xf0\x9f\x98\x80\t");
+    for (char const* const bad : {"\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\u0000\"", "\"\"\"a\"\"\"", "'''a'''",
+                                  "\"a", "'a", "\"a\tb\x01\""})
+        EXPECT_EQ(with(std::string("cmdline = ") + bad).diagnostics.count, 1U) << bad;
+}
+
+TEST(Description, Numbers) {
+    EXPECT_EQ(with("vcpus = 1_6").vm().vcpus, 16U);
+    EXPECT_EQ(with("vcpus = 0b11").vm().vcpus, 3U);
+    for (char const* const bad : {"1_", "_1", "1__2", "01", "0x", "1.0", "-1", "9223372036854775808", "1e2"})
+        EXPECT_EQ(with(std::string("vcpus = ") + bad).diagnostics.count, 1U) << bad;
+}
+
+TEST(Description, DeepNestingEnds) { EXPECT_EQ(with("cpus = " + std::string(1000, '[')).diagnostics.count, 1U); }
+
+TEST(Description, AMistakeRefusesOnlyTheVmThatItIsIn) {
+    Parsed const parsed(
+        "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[vm.b]\nmemory = 5\nkernel = \"k\"\n"
+        "[vm.c]\nmemory = \"64M\"\n[vm.a]\nmemory = \"1T\"\n[vm.d]\nmemory = \"64M\"\nkernel = \"k\"\n");
+    ASSERT_EQ(parsed.description.count, 4U);
+    EXPECT_FALSE(parsed.good);
+    EXPECT_FALSE(parsed.vm(0).is_refused) << "the second of the name is, and is not there at all";
+    EXPECT_TRUE(parsed.vm(1).is_refused);
+    EXPECT_TRUE(parsed.vm(2).is_refused);
+    EXPECT_FALSE(parsed.vm(3).is_refused);
+    EXPECT_EQ(parsed.vm(0).memory, 64 * lib::MiB);
+}
+
+TEST(Description, AMistakeOutsideOfTheTablesRefusesNobody) {
+    Parsed const parsed("x = 1\n[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n[other]\ny = 2\n");
+    EXPECT_EQ(parsed.messages().size(), 2U);
+    ASSERT_EQ(parsed.description.count, 1U);
+    EXPECT_FALSE(parsed.vm().is_refused);
+}
+
+} // namespace

@@ -1,0 +1,53 @@
+#include <loader/e820.hpp>
+
+#include <gtest/gtest.h>
+#include <numeric>
+#include <vector>
+
+namespace {
+
+using lib::u64;
+
+TEST(E820, IsSortedAndLeavesTheHolesOut) {
+    auto const map = loader::make_e820_map(3 * lib::GiB, 5 * lib::GiB);
+    ASSERT_TRUE(map);
+    u64 last = 0, ram = 0;
+    for (loader::E820Entry const entry : map->entries()) {
+        EXPECT_GE(u64{entry.base}, last);
+        last = entry.base + entry.size;
+        if (entry.type == 1) {
+            ram += entry.size;
+            EXPECT_TRUE(last <= 0xc000'0000 || entry.base >= 4 * lib::GiB);
+            EXPECT_TRUE(last <= 0x9'fc00 || entry.base >= lib::MiB);
+        }
+    }
+    EXPECT_EQ(last, 9 * lib::GiB);
+    EXPECT_EQ(ram, 8 * lib::GiB - lib::MiB + 0x9'fc00);
+}
+
+TEST(E820, SmallMachinesHaveNothingAbove4G) {
+    auto const map = loader::make_e820_map(64 * lib::MiB, 0);
+    ASSERT_TRUE(map);
+    EXPECT_EQ(u64{map->entries().back().base}, 0xfee0'0000U);
+}
+
+TEST(E820, RefusesWhatDoesNotFit) {
+    EXPECT_FALSE(loader::make_e820_map(0, 0));
+    EXPECT_FALSE(loader::make_e820_map(0xc000'1000, 0));
+    EXPECT_FALSE(loader::make_e820_map(64 * lib::MiB + 1, 0));
+    EXPECT_FALSE(loader::make_e820_map(64 * lib::MiB, ~u64{0} << 12));
+}
+
+TEST(BiosDataArea, PointsToTheEbda) {
+    std::vector<lib::u8> ram(lib::MiB);
+    lib::RamPiece const piece{{0}, ram.size(), ram.data()};
+    lib::GuestMemory const memory({&piece, 1});
+    ASSERT_TRUE(loader::write_bios_data_area(memory));
+    EXPECT_EQ(memory.read<lib::u16>({0x40e}).value() << 4, 0x9'fc00);
+    EXPECT_EQ(memory.read<lib::u16>({0x413}).value(), 639);
+    EXPECT_EQ(memory.read<lib::u16>({0x400}).value(), 0x3f8);
+    lib::GuestMemory const nothing({});
+    EXPECT_FALSE(loader::write_bios_data_area(nothing));
+}
+
+} // namespace

@@ -1,0 +1,209 @@
+#pragma once
+// VMs and a machine that do what the supervisor tells them, complain when it tells them nonsense, and count memory.
+#include <manage/supervisor.hpp>
+
+#include "kernel/kernel_cpu.hpp"
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace supervisor_test {
+
+using lib::Nanos;
+using lib::u32;
+using lib::u64;
+using manage::ManagedVm;
+using manage::Supervisor;
+using manage::VmPhase;
+using vm::EndReason;
+
+class FakeMachine;
+
+class FakeVm final : public ManagedVm, public kernel::ConsoleUser {
+public:
+    FakeVm(FakeMachine& host, config::VmDescription const& description) : host_(host), description_(description) {}
+    ~FakeVm() override;
+    bool begin() override;
+    Progress go_on() override;
+    bool exists() const override { return exists_; }
+    bool is_running() const override { return is_started_ && reason_ == EndReason::None; }
+    bool has_ended() const override {
+        EXPECT_TRUE(is_started_);
+        return has_ended_;
+    }
+    bool is_paused() const override { return is_paused_; }
+    void power_button() override {
+        EXPECT_TRUE(is_running());
+        buttons++;
+    }
+    // The guest, or the supervisor. The vCPUs need a moment to stop: finish().
+    void end(EndReason reason, std::string_view) override {
+        EXPECT_TRUE(is_started_);
+        if (reason_ == EndReason::None) reason_ = reason;
+        is_paused_ = false;
+    }
+    void finish() { has_ended_ = is_started_ && reason_ != EndReason::None; }
+    void pause() override {
+        EXPECT_TRUE(is_running() && !is_paused_);
+        is_paused_ = true;
+    }
+    void resume() override {
+        EXPECT_TRUE(is_running() && is_paused_);
+        is_paused_ = false;
+    }
+    manage::VmFigures figures() override;
+    EndReason end_reason() const override { return reason_; }
+    void report_end(lib::TextSink& summary, lib::TextSink& dump) override {
+        EXPECT_TRUE(has_ended_);
+        summary.write(vm::name_of(reason_));
+        if (reason_ == EndReason::Crash) dump.write("rip 0x1000");
+    }
+    void destroy() override;
+    lib::Result<void> place(config::CpuPlacement const& wanted) override {
+        EXPECT_TRUE(is_started_);
+        if (!may_be_placed) return lib::fail(lib::Errc::Busy);
+        placed = wanted;
+        return {};
+    }
+    void measure_exits(bool on) override {
+        EXPECT_TRUE(exists_);
+        is_measured = on;
+    }
+    void add_exit_times(vm::ExitTimes& sum) override { sum.add(vm::ExitReason::Cpuid, 100); }
+    kernel::ConsoleUser& console() override { return *this; }
+    void on_console_input() override {}
+    void on_console_space() override {}
+    std::string_view console_name() const override { return description_.name; }
+
+    static constexpr u32 slices_to_start = 3;
+    bool can_begin = true, can_be_loaded = true, may_be_placed = true, is_measured = false;
+    unsigned buttons = 0, births = 0;
+    config::CpuPlacement placed{};
+
+private:
+    FakeMachine& host_;
+    config::VmDescription const& description_;
+    bool exists_ = false, is_started_ = false, is_paused_ = false, has_ended_ = false;
+    u32 slices_ = 0;
+    Nanos started_at_{};
+    EndReason reason_ = EndReason::None;
+};
+
+class FakeMachine final : public manage::SupervisorHost {
+public:
+    static constexpr u64 all_memory = 1024 * lib::MiB;
+    kernel::Own<ManagedVm> create(config::Description const& description, u32 index) override {
+        vms.push_back(new FakeVm(*this, description.vms[index]));
+        return kernel::Own<ManagedVm>(vms.back());
+    }
+    Nanos now() const override { return time; }
+    void call_soon() override { is_called = true; }
+    void call_at(Nanos at) override { alarm = at; }
+    config::HostCpus host_cpus{4};
+    bool shares_cores = false;
+    config::HostCpus const& cpus() const override { return host_cpus; }
+    void share_cores(bool allowed) override { shares_cores = allowed; }
+    manage::CpuStatus cpu_status(u32) override { return {}; }
+    void describe(lib::TextSink&) const override {}
+    bool is_monitor_open() const override { return monitor_is_open; }
+    void power_off(u32 status) override {
+        EXPECT_EQ(end, "") << "once is enough";
+        end = "power-off " + std::to_string(status);
+    }
+    void restart() override { end = "restart"; }
+    void crash() override { end = "crash"; }
+
+    Nanos time{};
+    Nanos alarm{~u64{0}};
+    bool is_called = false, monitor_is_open = false;
+    u64 free = all_memory;
+    std::string end;
+    std::vector<FakeVm*> vms; // owned by the supervisor
+};
+
+inline FakeVm::~FakeVm() = default; // tests end in any state
+inline bool FakeVm::begin() {
+    EXPECT_FALSE(exists_);
+    if (!can_begin || description_.memory > host_.free) return false;
+    host_.free -= description_.memory;
+    exists_ = true;
+    slices_ = 0;
+    return true;
+}
+inline ManagedVm::Progress FakeVm::go_on() {
+    EXPECT_TRUE(exists_ && !is_started_);
+    if (++slices_ < slices_to_start) return Progress::More;
+    if (!can_be_loaded) {
+        destroy();
+        return Progress::Failed;
+    }
+    is_started_ = true;
+    births++;
+    started_at_ = host_.time;
+    return Progress::Started;
+}
+inline manage::VmFigures FakeVm::figures() {
+    EXPECT_TRUE(is_started_);
+    return {.run_time = host_.time - started_at_, .cpu_time = {}, .exits = {}};
+}
+inline void FakeVm::destroy() {
+    EXPECT_TRUE(!is_started_ || has_ended_) << "its vCPUs still run";
+    if (exists_) host_.free += description_.memory;
+    exists_ = is_started_ = is_paused_ = has_ended_ = is_measured = false;
+    reason_ = EndReason::None;
+    placed = {};
+}
+
+class SupervisorTest : public KernelCpu {
+protected:
+    // What the run loop does, until nothing is to be done.
+    void settle() {
+        for (int rounds = 0; machine.is_called || machine.alarm <= machine.time; rounds++) {
+            if (!machine.end.empty()) return;
+            ASSERT_LT(rounds, 100) << "it would be called for ever";
+            machine.is_called = false;
+            supervisor.manage();
+        }
+    }
+    void pass(u64 seconds) {
+        for (u64 i = 0; i < seconds * 10; i++) {
+            machine.time = machine.time + Nanos{lib::nanos_per_second / 10};
+            settle();
+        }
+    }
+    void begin(std::string text) {
+        text_ = std::move(text);
+        supervisor.start_all("vms.toml", text_);
+    }
+    void start(std::string text) {
+        begin(std::move(text));
+        settle();
+    }
+    // The guest ends itself.
+    void end(u32 vm, EndReason reason) {
+        machine.vms[vm]->end(reason, "");
+        machine.vms[vm]->finish();
+        machine.is_called = true;
+        settle();
+    }
+    // The vCPUs have done what they were told.
+    void finish() {
+        for (FakeVm* const vm : machine.vms)
+            vm->finish();
+        machine.is_called = true;
+        settle();
+    }
+    VmPhase phase(u32 vm) { return supervisor.vm_status(vm).phase; }
+    static std::string vm(std::string const& name, std::string const& more = "") {
+        return "[vm." + name + "]\nmemory = \"64M\"\nkernel = \"k\"\n" + more;
+    }
+
+    FakeMachine machine;
+    kernel::Console console;
+    Supervisor supervisor{machine, console, config::FailureAction::PowerOff};
+
+private:
+    std::string text_;
+};
+
+} // namespace supervisor_test

@@ -1,0 +1,315 @@
+#include <manage/monitor.hpp>
+
+#include "kernel/kernel_cpu.hpp"
+#include <algorithm>
+#include <gtest/gtest.h>
+#include <kernel/cpus.hpp>
+#include <string>
+#include <vector>
+
+namespace {
+
+using lib::u32;
+using lib::u64;
+using lib::u8;
+using manage::VmPhase;
+
+// A line that takes everything at once.
+class Line final : public kernel::ConsolePort {
+public:
+    u32 write_some(std::span<u8 const> bytes) override {
+        out.append(bytes.begin(), bytes.end());
+        return static_cast<u32>(bytes.size());
+    }
+    u32 read_some(std::span<u8> bytes) override {
+        u32 count = 0;
+        while (count < bytes.size() && !in.empty()) {
+            bytes[count++] = static_cast<u8>(in.front());
+            in.erase(0, 1);
+        }
+        return count;
+    }
+    void write_all(std::span<u8 const> bytes) override { write_some(bytes); }
+    void set_input_wanted(bool) override {}
+    std::string in, out;
+};
+
+class Guest final : public kernel::ConsoleUser {
+public:
+    void on_console_input() override { inputs++; }
+    void on_console_space() override {}
+    std::string_view console_name() const override { return "guest"; }
+    unsigned inputs = 0;
+};
+
+class Vms final : public manage::VmControl {
+public:
+    std::vector<manage::VmStatus> vms;
+    std::vector<std::string> calls;
+    manage::ControlResult answer{};
+    config::CpuPlacement placed{};
+    vm::ExitTimes const* times = nullptr;
+
+    u32 vm_count() const override { return static_cast<u32>(vms.size()); }
+    manage::VmStatus vm_status(u32 vm) override { return vms[vm]; }
+    u32 cpu_count() const override { return 1; }
+    manage::CpuStatus cpu_status(u32) override { return {}; }
+    void describe(lib::TextSink& sink) const override { sink.write("VT-x: nothing"); }
+    manage::ControlResult start(u32 vm) override { return note("start", vm); }
+    manage::ControlResult stop(u32 vm) override { return note("stop", vm); }
+    manage::ControlResult reset(u32 vm) override { return note("reset", vm); }
+    manage::ControlResult pause(u32 vm) override { return note("pause", vm); }
+    manage::ControlResult resume(u32 vm) override { return note("resume", vm); }
+    manage::ControlResult kill(u32 vm) override { return note("kill", vm); }
+    manage::ControlResult attach_console(u32 vm) override { return note("console", vm); }
+    manage::ControlResult place(u32 vm, config::CpuPlacement const& wanted) override {
+        placed = wanted;
+        return note("place", vm);
+    }
+    manage::ControlResult measure_exits(u32 vm, bool on) override { return note(on ? "measure" : "ignore", vm); }
+    vm::ExitTimes const* exit_times(u32) override { return times; }
+    void end_machine(manage::MachineEnd end, bool at_once) override {
+        calls.push_back(std::string(end == manage::MachineEnd::PowerOff ? "poweroff" : "reboot") +
+                        (at_once ? " now" : ""));
+    }
+    void crash() override { calls.push_back("crash"); }
+
+private:
+    manage::ControlResult note(std::string const& what, u32 vm) {
+        calls.push_back(what + " " + std::string(vms[vm].name));
+        return answer;
+    }
+};
+
+class MonitorTest : public KernelCpu {
+protected:
+    MonitorTest() {
+        kernel::start_clock(1'000'000'000, 0);
+        console.set_port(&line);
+        console.set_monitor(monitor);
+        console.attach(guest);
+        vms.vms.resize(2);
+        vms.vms[0].name = "web";
+        vms.vms[0].phase = VmPhase::Running;
+        vms.vms[0].vcpus = 2;
+        vms.vms[0].memory = 256 * lib::MiB;
+        vms.vms[0].has_console = true;
+        vms.vms[1].name = "db";
+    }
+    std::string type(std::string const& keys) {
+        line.out.clear();
+        line.in += keys;
+        console.pump();
+        monitor.run_pending();
+        std::string plain;
+        for (std::size_t i = 0; i < line.out.size(); i++) // without carriage returns and ESC [ K
+            if (line.out[i] == '\x1b')
+                i += 2;
+            else if (line.out[i] != '\r')
+                plain += line.out[i];
+        return plain;
+    }
+    // What a command prints, without its echo and the prompt behind.
+    std::string ask(std::string const& command) {
+        if (!monitor.is_open())
+            type("\x01"
+                 "c");
+        std::string const all = type(command + "\r");
+        auto const begin = all.find('\n') + 1;
+        auto const end = all.rfind("mullion> ");
+        return end == std::string::npos || end < begin ? all.substr(begin) : all.substr(begin, end - begin);
+    }
+    Line line;
+    Guest guest;
+    Vms vms;
+    void wake() { wakes++; }
+    unsigned wakes = 0;
+    kernel::Console console;
+    manage::Monitor monitor{vms, console, lib::Delegate<void()>::to<&MonitorTest::wake>(*this)};
+};
+
+TEST_F(MonitorTest, OpensAndClosesByTheEscape) {
+    EXPECT_EQ(type("x"), "") << "that was for the guest";
+    EXPECT_EQ(guest.inputs, 1U);
+    EXPECT_TRUE(type("\x01"
+                     "c")
+                    .ends_with("mullion> "));
+    EXPECT_TRUE(monitor.is_open());
+    EXPECT_EQ(type("\x01"
+                   "c"),
+              "\nconsole of guest\n");
+    EXPECT_FALSE(monitor.is_open());
+    u8 byte = 0;
+    EXPECT_EQ(console.read(guest, {&byte, 1}), 0U) << "what was typed before or in the monitor does not reach it";
+}
+
+TEST_F(MonitorTest, OnlyNotesItInTheInterrupt) {
+    line.in = "\x01"
+              "c";
+    console.pump();
+    EXPECT_EQ(line.out, "");
+    EXPECT_GT(wakes, 0U);
+}
+
+TEST_F(MonitorTest, CallsWhatTheCommandNames) {
+    for (auto const* const what : {"start", "stop", "reset", "pause", "resume", "kill"})
+        ask(std::string("vm ") + what + " db");
+    ask("poweroff");
+    ask("reboot now");
+    ask("crash now");
+    EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
+                                                   "kill db", "poweroff", "reboot now", "crash"}));
+}
+
+TEST_F(MonitorTest, CrashesOnlyWhenItIsMeant) {
+    ask("crash");
+    ask("crash test");
+    EXPECT_TRUE(vms.calls.empty());
+}
+
+TEST_F(MonitorTest, SaysWhyNot) {
+    vms.answer = std::unexpected("is off: start it first");
+    EXPECT_EQ(ask("vm kill db"), "db is off: start it first\n");
+    EXPECT_EQ(ask("vm console db"), "db is off: start it first\n");
+    EXPECT_TRUE(monitor.is_open());
+}
+
+TEST_F(MonitorTest, LeavesForAConsole) {
+    ask("vm console web");
+    monitor.run_pending();
+    EXPECT_FALSE(monitor.is_open());
+    EXPECT_EQ(vms.calls, std::vector<std::string>{"console web"});
+}
+
+TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
+    EXPECT_EQ(ask("frobnicate"), "unknown command frobnicate; try help\n");
+    EXPECT_EQ(ask("vresion"), "unknown command vresion; try help (did you mean version?)\n");
+    EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
+    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill set console; try help vm\n");
+    EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
+    EXPECT_EQ(ask("vm start web db"), "vm start: expected: vm start NAME\n");
+    EXPECT_EQ(ask("mem all"), "mem: expected: mem and nothing behind it\n");
+    EXPECT_EQ(ask("vm kill x"), "there is no VM x; there are: web db\n");
+    EXPECT_EQ(ask("poweroff later"), "expected nothing or now, found later\n");
+    EXPECT_EQ(ask("log -1"), "log: expected a number of lines or all, found -1\n");
+    EXPECT_EQ(ask("a b c d e f g h i"), "too many words: no command has more than 8\n");
+    EXPECT_EQ(ask(std::string(190, 'x')), "unknown command " + std::string(190, 'x') + "; try help\n");
+    EXPECT_EQ(ask("  "), "");
+    EXPECT_TRUE(vms.calls.empty());
+}
+
+TEST_F(MonitorTest, HelpsWithEveryCommandOrOne) {
+    std::string const all = ask("help");
+    for (auto const* const what : {"vm console NAME", "exits NAME", "poweroff [now]", "log [LINES|all]", "version"})
+        EXPECT_NE(all.find(what), std::string::npos) << what;
+    std::string const one = ask("help vm kill");
+    EXPECT_EQ(std::ranges::count(one, '\n'), 1);
+    EXPECT_TRUE(one.starts_with("  vm kill NAME")) << one;
+    EXPECT_EQ(ask("help nothing"), "unknown command nothing; try help\n");
+}
+
+TEST_F(MonitorTest, ListsVms) {
+    vms.vms[0].run_time = {3'723ULL * lib::nanos_per_second};
+    vms.vms[0].placement.cpus.add(1);
+    vms.vms[0].placement.cpus.add(2);
+    vms.vms[0].placement.exclusive = true;
+    vms.vms[1].placement.share = {200, 50};
+    std::string const text = ask("vm list");
+    EXPECT_NE(text.find("web              running           2 1-2 own                 256"), std::string::npos) << text;
+    EXPECT_NE(text.find("1:02:03  console\n"), std::string::npos) << text;
+    EXPECT_NE(
+        text.find("db               off               0 any w200 c50              0      -        -          -\n"),
+        std::string::npos)
+        << text;
+}
+
+TEST_F(MonitorTest, ListsExitsByFrequency) {
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Hlt)] = 1;
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Cpuid)] = 3;
+    EXPECT_EQ(ask("exits web"), "reason                        exits  share %\n"
+                                "cpuid                             3     75.0\n"
+                                "hlt                               1     25.0\n"
+                                "all                               4\n");
+    EXPECT_EQ(ask("exits db"), "db is off\n");
+}
+
+TEST_F(MonitorTest, SetsCpus) {
+    EXPECT_EQ(ask("vm set web cpus=3-4 exclusive=true"), "web: 3-4 own         \n");
+    EXPECT_EQ(vms.calls, std::vector<std::string>{"place web"});
+    EXPECT_TRUE(vms.placed.exclusive && vms.placed.cpus.has(3) && vms.placed.cpus.count() == 2);
+    vms.vms[1].placement.share.weight = 300;
+    ask("vm set db cap=20");
+    EXPECT_EQ(vms.placed.share.weight, 300U) << "what is not named stays";
+    EXPECT_EQ(vms.placed.share.cap, 20U);
+    vms.calls.clear();
+    EXPECT_EQ(ask("vm set web cpus=1 cap=x"),
+              "cap: expected percent of a CPU, 1 to 100, or 0 for none, found x; nothing was changed\n");
+    EXPECT_EQ(ask("vm set web"), "vm set: expected: vm set NAME WORDS\n");
+    EXPECT_TRUE(vms.calls.empty());
+    vms.answer = std::unexpected("is ending: wait a moment");
+    EXPECT_EQ(ask("vm set web weight=5"), "web: is ending: wait a moment\n");
+}
+
+TEST_F(MonitorTest, ShowsHowAVmEnded) {
+    EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 0 times\ncpus any, shared, weight 100, no cap\n"
+                                 "it has not ended yet\n");
+    vms.vms[1].last_end = "crash: triple fault";
+    vms.vms[1].crash_dump = "rip 0x1234";
+    vms.vms[1].starts = 1;
+    EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 1 time\ncpus any, shared, weight 100, no cap\n"
+                                 "ended last: crash: triple fault\nthe last crash:\nrip 0x1234\n");
+    vms.vms[1].last_end = {};
+    vms.vms[1].wake_ups = {4, 10'000, 7'000};
+    EXPECT_NE(ask("vm show db").find("waited for a CPU after 4 wake-ups: 2 us on average, 7 us at most\n"),
+              std::string::npos);
+}
+
+TEST_F(MonitorTest, ShowsHowLongExitsTake) {
+    EXPECT_EQ(ask("exits web on"), "how long exits of web take is measured from now on\n");
+    EXPECT_EQ(ask("exits web off"), "how long exits of web take is not measured any more\n");
+    EXPECT_EQ(ask("exits web maybe"), "exits: expected on, off or nothing behind the name, found maybe\n");
+    EXPECT_EQ(vms.calls, (std::vector<std::string>{"measure web", "ignore web"}));
+    vms.vms[0].exits[static_cast<unsigned>(vm::ExitReason::Cpuid)] = 9;
+    vm::ExitTimes times;
+    vms.times = &times;
+    EXPECT_TRUE(ask("exits web").ends_with("no exit since the measuring began\n"));
+    for (u64 const ticks : {64U, 65U, 128U, 129U, 500'000'000U})
+        times.add(vm::ExitReason::Cpuid, ticks);
+    std::string const text = ask("exits web");
+    EXPECT_NE(text.find("cpuid                        5 100000077 500000000        1        2        1"),
+              std::string::npos)
+        << text;
+    vms.answer = std::unexpected("is off: start it first");
+    EXPECT_EQ(ask("exits db on"), "db is off: start it first\n");
+}
+
+TEST_F(MonitorTest, ShowsTheEndOfTheLog) {
+    for (int i = 0; i < 30; i++)
+        kernel::log_info("line {} of the test", i);
+    std::string const text = ask("log 2");
+    EXPECT_EQ(std::ranges::count(text, '\n'), 2);
+    EXPECT_NE(text.find("line 28 of the test\n"), std::string::npos) << text;
+    EXPECT_TRUE(text.ends_with("line 29 of the test\n")) << text;
+    EXPECT_EQ(std::ranges::count(ask("log"), '\n'), 20);
+    EXPECT_EQ(ask("mem").substr(0, 18), "managed by Mullion") << "the prompt came back";
+}
+
+TEST_F(MonitorTest, CompletesCommandsAndNames) {
+    ask("");
+    EXPECT_EQ(type("vm k\td\t"), "vm kill db ");
+    EXPECT_EQ(type("\x15"
+                   "ex\tw\t"),
+              "mullion> exits web ");
+    EXPECT_EQ(type("\x15help vm sto\t"), "mullion> help vm stop ");
+    EXPECT_EQ(type("\x15vm set d\tex\tt\t"), "mullion> vm set db exclusive=true ");
+}
+
+TEST_F(MonitorTest, DrawsItsLineAgainBelowALogLine) {
+    ask("");
+    type("vm li");
+    console.write_log("[   1.000000] something\n");
+    EXPECT_EQ(type(""), "mullion> vm li");
+    EXPECT_EQ(type(""), "");
+}
+
+} // namespace

@@ -1,0 +1,106 @@
+#pragma once
+// One virtual machine: memory, second-level tables, CPUID, vCPUs, and its link to the virtual platform.
+#include <array>
+#include <kernel/spinlock.hpp>
+#include <vm/backend.hpp>
+#include <vm/guest_ram.hpp>
+#include <vm/tsc_ratio.hpp>
+#include <vm/vcpu.hpp>
+
+namespace vm {
+
+inline constexpr u32 max_vcpus = 64;
+
+// The chipset behind the vCPUs, as their exits see it; bound to the virtual platform by manage/. Callable from any CPU
+// of the VM.
+class VirtualPlatform {
+public:
+    virtual u64 port_in(u16 port, u8 size) = 0; // bits above the size are undefined
+    virtual void port_out(u16 port, u8 size, u64 value) = 0;
+    virtual Outcome port_string(Vcpu& vcpu, Exit const& exit) = 0;
+    // An access to guest-physical space where no RAM is mapped.
+    virtual Outcome memory_access(Vcpu& vcpu, Exit const& exit) = 0;
+    // The instruction at RIP, for CPUs that do not say; false: not to be found out.
+    virtual bool decode(Vcpu& vcpu, DecodedInstruction& out) = 0;
+    virtual bool has_pic_interrupt() = 0;
+    virtual u8 acknowledge_pic() = 0;
+    virtual void end_of_interrupt(u8 vector) = 0;
+    virtual std::array<u64, 4> eoi_vectors() = 0; // those whose EOI must reach end_of_interrupt()
+    // This VM has ended or wants a reset; called with the vCPU out of the guest.
+    virtual void vm_stopped() = 0;
+
+protected:
+    ~VirtualPlatform() = default;
+};
+
+enum class VmState : u8 { Created, Running, Stopping, Stopped };
+enum class EndReason : u8 { None, PowerOff, Reset, Killed, Crash };
+std::string_view name_of(EndReason reason);
+
+struct VmConfig {
+    std::string_view name; // must outlive the VM
+    u64 memory;            // bytes, a multiple of GuestRam::granule
+    u32 vcpu_count;
+    u64 tsc_hz = 0; // 0: the machine's; another needs Backend::has_tsc_scaling()
+    u32 node = kernel::FrameAllocator::any_node;
+};
+
+class Vm {
+public:
+    static lib::Result<kernel::Own<Vm>> create(VmConfig const& config, Backend& backend, VirtualPlatform& platform);
+    ~Vm();
+    Vm(Vm const&) = delete;
+    Vm& operator=(Vm const&) = delete;
+
+    std::string_view name() const { return config_.name; }
+    GuestRam& ram() { return ram_; }
+    AddressSpace& space() { return *space_; }
+    CpuidPolicy const& cpuid() const { return cpuid_; }
+    VirtualPlatform& platform() { return platform_; }
+    Backend& backend() { return backend_; }
+    TscRatio const& tsc_ratio() const { return tsc_ratio_; }
+    u32 vcpu_count() const { return config_.vcpu_count; }
+    Vcpu& vcpu(u32 index) { return *vcpus_[index]; } // all exist once create() has returned
+
+    VmState state() const { return state_.load(std::memory_order_acquire); }
+    EndReason end_reason() const { return end_reason_; }
+    std::string_view end_text() const { return {end_text_.data(), end_text_size_}; }
+    // Its RAM must have been scrubbed.
+    void start();
+
+    // From an exit of any vCPU or from outside: all vCPUs leave the guest. The first reason stays.
+    void stop(EndReason reason, std::string_view text);
+    void set_stopped() { state_.store(VmState::Stopped, std::memory_order_release); }
+
+    // Called when a vCPU that is not running has something to do; set by the scheduler.
+    using Waker = lib::Delegate<void(Vcpu&)>;
+    void set_waker(Waker waker) { waker_ = waker; }
+    void wake(Vcpu& vcpu);
+
+    // A message for vCPUs, as the IOAPIC or a device sends it. [intel/vol3] 12.11
+    void deliver_message(u64 address, u32 data);
+    void deliver(IpiRequest const& request, Vcpu* sender, TriggerMode trigger);
+
+private:
+    Vm(VmConfig const& config, Backend& backend, VirtualPlatform& platform)
+        : config_(config), backend_(backend), platform_(platform) {}
+    lib::Result<void> build();
+    void signal(Vcpu& target, IpiRequest const& request, TriggerMode trigger);
+
+    VmConfig config_;
+    Backend& backend_;
+    VirtualPlatform& platform_;
+    GuestRam ram_;
+    kernel::Own<AddressSpace> space_;
+    TscRatio tsc_ratio_;
+    CpuidPolicy cpuid_{};
+    std::array<kernel::Own<Vcpu>, max_vcpus> vcpus_{};
+    Waker waker_{};
+    std::atomic<VmState> state_{VmState::Created};
+    std::atomic<bool> is_stopping_{false};
+    EndReason end_reason_ = EndReason::None;
+    std::array<char, 120> end_text_{};
+    std::size_t end_text_size_ = 0;
+};
+
+} // namespace vm
