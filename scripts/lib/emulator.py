@@ -18,6 +18,8 @@ BOCHS_MODEL = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine.
 BOCHS_TICKS_PER_SECOND = 100_000_000
 BOCHS_LOG = "machine.log"
+BOCHS_WITH_UEFI = (3, 1)
+BOCHS_UEFI = ["romimage: file=/usr/share/ovmf/OVMF.fd, address=0xffc00000", "fw_cfg: enabled=1"]
 # How the names of Bochs' CPU models begin; QEMU has none of these.
 BOCHS_MODELS = ("bx_generic", "i386", "i486dx4", "pentium_mmx", "p2_", "p3_", "p4_", "core_duo", "core2_", "corei3_", "corei5_", "corei7_",
                 "atom_", "athlon_xp", "athlon64_", "turion64_", "phenom_", "amd_k6", "broadwell_", "tigerlake", "sapphire_rapids",
@@ -33,7 +35,7 @@ class Options:
     cpus: int = 1
     memory: int = 512  # MiB
     cpu_model: str = ""
-    uefi: bool = False  # QEMU
+    uefi: bool = False  # QEMU, or Bochs from 3.1 on
     screen: bool | None = None  # QEMU: a VGA; None: if there is UEFI, where a machine without one is rare
     ignore_bad_msrs: bool = False  # Bochs: Linux without a hypervisor underneath reads MSRs that Bochs lacks
     deterministic: bool = False  # QEMU: one tick per instruction
@@ -152,6 +154,8 @@ class Machine:
         binary = os.environ.get("BOCHS", "bochs")
         if not shutil.which(binary):
             raise Failure(f"there is no {binary}; ./scripts/setup bochs installs it")
+        if options.uefi and (version := bochs_version(binary)) < BOCHS_WITH_UEFI:
+            raise Failure("UEFI needs Bochs {}.{} or newer, and this is {}.{}; QEMU has it".format(*BOCHS_WITH_UEFI, *version))
         (self.folder / "commands").write_text("c\n")
         listener, enter = private_network.listener()
         with listener:
@@ -186,12 +190,18 @@ class Machine:
             self._spawn(command, pass_fds=[other.fileno()], preexec_fn=die_with_parent)
 
 
+def bochs_version(binary):
+    text = subprocess.run([binary, "--help"], capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace")
+    found = re.search(r"Bochs x86 Emulator (\d+)\.(\d+)", text.stdout + text.stderr)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+
+
 def bochs_configuration(image, options, port):
     model = options.cpu_model or BOCHS_MODEL
     lines = [
         "config_interface: textconfig",
         'display_library: rfb, options="timeout=0, hideIPS"',
-        "romimage: file=/usr/share/bochs/BIOS-bochs-latest",
+        *(BOCHS_UEFI if options.uefi else ["romimage: file=/usr/share/bochs/BIOS-bochs-latest"]),
         "vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest",
         f"cpu: model={model}, count={options.cpus}, ips={BOCHS_TICKS_PER_SECOND}, reset_on_triple_fault=0, "
         f"ignore_bad_msrs={int(options.ignore_bad_msrs)}",

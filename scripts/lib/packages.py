@@ -12,7 +12,7 @@ GROUPS = {
     "image": ["grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "xorriso", "mtools", "busybox-static"],
     "bochs": ["bochs", "bochsbios", "vgabios"],
     "qemu": ["qemu-system-x86", "ovmf"],
-    "test": ["acpica-tools", "libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git"],
+    "test": ["acpica-tools", "libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git", "mmdebstrap"],
 }
 # The package itself would reconfigure this computer's console, and ask how.
 FONT_PACKAGE = "console-setup-linux"

@@ -107,10 +107,11 @@ def table(outcomes, platforms, note):
     for outcome in outcomes:
         rows.setdefault(outcome.test.name, {})[outcome.test.backend] = outcome
     columns = ["host", *platforms]
+    wide = max(12, *map(len, columns))
     width = max([len(name) for name in rows] + [4])
-    lines = [f"{'name':{width}}  " + "  ".join(f"{column:12}" for column in columns) + "  remarks"]
+    lines = [f"{'name':{width}}  " + "  ".join(f"{column:{wide}}" for column in columns) + "  remarks"]
     for name, by_backend in rows.items():
-        cells = "  ".join(f"{cell(by_backend.get(column)):12}" for column in columns)
+        cells = "  ".join(f"{cell(by_backend.get(column)):{wide}}" for column in columns)
         lines.append(f"{name:{width}}  {cells}  {remarks(by_backend, next(iter(by_backend.values())).test, platforms)}".rstrip())
     return "\n".join([*lines, "", note])
 

@@ -29,6 +29,10 @@ STATUS_SKIP = 77
 
 # Where a test can run: its options for boot(). Tests run on the first and the last unless they say otherwise.
 PLATFORMS = {"vt-x/bochs": {"kind": "bochs"}, "amd-v/bochs": {"kind": "bochs", "cpu_model": "ryzen"}, "amd-v/qemu": {"kind": "qemu"}}
+# The same in other releases of Debian, with their GRUB: Bochs 3.0 and QEMU 10, and Bochs 3.1, which has posted interrupts and
+# UEFI as well. Tests run there that name these in `newer`; scripts/in-debian makes the release's folder.
+NEWER = {"vt-x/debian-13": ("trixie", "bochs"), "amd-v/debian-13": ("trixie", "qemu"), "vt-x/testing": ("testing", "bochs")}
+PLATFORMS |= {name: {"kind": kind} for name, (_, kind) in NEWER.items()}
 SHORT = {None: ("vt-x/bochs", "amd-v/qemu"), "bochs": ("vt-x/bochs",), "qemu": ("amd-v/qemu",)}
 # Why most tests are not on the second one.
 AMD_IN_BOCHS = "amd-v/bochs: only what fits; its AMD-V holds the machine's interrupts back while a guest has its own off (docs/CAVEATS.md)"
@@ -50,15 +54,15 @@ class Case:
     function: object
 
 
-def system_test(backend=None, limit=400, quick=False, guest_only=False, why=""):
+def system_test(backend=None, limit=400, quick=False, guest_only=False, why="", newer=()):
     """backend: None for VT-x in Bochs and AMD-V in QEMU, "bochs" or "qemu" for one of them, or names of platforms; what is left
-    out needs a why. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
+    out needs a why. newer: the names in NEWER where it runs too. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
     assert backend is None or why, "say why it does not run on every backend"
 
     def mark(function):
         platforms = SHORT[backend] if backend in SHORT else (backend,) if isinstance(backend, str) else tuple(backend)
         native = platforms if guest_only is True else tuple(guest_only or ())
-        function.case = (platforms, limit, quick, native, why)
+        function.case = ((*platforms, *newer), limit, quick, native, why)
         return function
     return mark
 

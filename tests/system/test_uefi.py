@@ -1,7 +1,7 @@
-"""The screen of the machine: UEFI with a framebuffer, and a BIOS with VGA text. QEMU with AMD-V."""
+"""The screen of the machine: UEFI with a framebuffer, and a BIOS with VGA text. QEMU with AMD-V; and VT-x by UEFI."""
 import re
 
-from framework import ELF, PROMPT, boot_linux, check_power_off, system_test
+from framework import ELF, PROMPT, boot_guest, boot_linux, check_power_off, system_test
 
 GLYPH_WIDTH = 8
 
@@ -46,7 +46,7 @@ def read_screen(ppm):
     return rows, width // GLYPH_WIDTH
 
 
-@system_test(backend="qemu", why="Bochs has no UEFI")
+@system_test(backend="qemu", why="Bochs 2.7 has no UEFI", newer=("amd-v/debian-13",))
 def uefi_boots_to_a_shell_and_shows_the_log():
     with boot_linux(kind="qemu", uefi=True) as console:
         console.expect(PROMPT)
@@ -60,11 +60,19 @@ def uefi_boots_to_a_shell_and_shows_the_log():
         check_power_off(console)
 
 
-@system_test(backend="qemu", why="Bochs has no UEFI")
+@system_test(backend="qemu", why="Bochs 2.7 has no UEFI")
 def uefi_without_a_screen():
     with boot_linux(command="uname -m", kind="qemu", uefi=True, screen=False) as console:
         console.expect(r"screen: the loader left none")
         console.expect(r"<mullion-command test>\nx86_64\n<mullion-status test 0>")
+        check_power_off(console)
+
+
+@system_test(backend="vt-x/testing", why="VT-x and UEFI together needs Bochs 3.1, which runs no Linux")
+def uefi_with_vt_x():
+    with boot_guest("behave", "test=time", uefi=True) as console:
+        assert b"UEFI" in console.expect(r"[^\x00]*Mullion starts").group()
+        console.expect("guest: done 0")
         check_power_off(console)
 
 
