@@ -234,7 +234,6 @@ private:
     void hypervisor() {
         row(0x4000'0000) = {0x4000'0010, characters(&hypervisor_signature[0]), characters(&hypervisor_signature[4]),
                             characters(&hypervisor_signature[8])};
-        row(0x4000'0001) = {hypervisor_interface_version, 0, 0, 0};
         row(0x4000'0010) = {static_cast<u32>(facts_.tsc_hz / 1000), policy_.crystal_.hz / 1000, 0, 0};
     }
 

@@ -104,7 +104,7 @@ MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
     }
     case MsrWrite::TscDeadline: hooks_->write_tsc_deadline(value); return MsrResult::Done;
     case MsrWrite::ApicBase: return hooks_->write_apic_base(value);
-    case MsrWrite::Ignored: return done_if((value & ~rule->writable) == rule->reset);
+    case MsrWrite::Ignored: return done_if(((value ^ rule->reset) & ~rule->writable) == 0);
     case MsrWrite::Constant: return done_if(value == rule->reset);
     case MsrWrite::Stored: return write_stored(slot_of(*rule, index), rule->writable, value);
     case MsrWrite::MtrrDefType:

@@ -140,6 +140,7 @@ TEST(CpuidPolicy, HypervisorLeaves) {
         for (unsigned i = 0; i < 4; ++i)
             text += static_cast<char>(word >> (8 * i));
     EXPECT_EQ(text, std::string("MullionVMM\0\0", 12));
+    EXPECT_EQ(guest.lookup(0x40000001, 0, idle), CpuidRegs{}) << "KVM's feature bits, to whom does not ask who we are";
     EXPECT_EQ(guest.lookup(0x40000005, 0, idle), CpuidRegs{});
 }
 

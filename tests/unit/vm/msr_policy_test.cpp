@@ -62,22 +62,23 @@ TEST_F(MsrTest, OnlyTheseExistOnIntel) {
     for (u32 base : {0U, 0x40000000U, 0xc0000000U, 0xc0010000U, 0xc0011000U, 0xfffff000U})
         for (u32 index = base; index - base < 0x1000; ++index)
             if (msrs.find(index) != nullptr) found.push_back(index);
-    std::vector<u32> expected = {0x10,  0x17,  0x1b,  0x3a,  0x3b,  0x8b,  0xce,  0xfe,
-                                 0x140, 0x174, 0x175, 0x176, 0x179, 0x17a, 0x1a0, 0x1d9};
+    std::vector<u32> expected = {0x0,   0x1,   0x10,  0x17,  0x1b,  0x2a,  0x3a,  0x3b,  0x79,  0x8b,  0xc1,
+                                 0xc2,  0xcd,  0xce,  0xe2,  0xfe,  0x11e, 0x140, 0x174, 0x175, 0x176, 0x179,
+                                 0x17a, 0x186, 0x187, 0x198, 0x199, 0x1a0, 0x1d9, 0x1db, 0x1dc, 0x1dd, 0x1de};
     for (u32 i = 0x200; i <= 0x20f; ++i)
         expected.push_back(i);
     for (u32 i : {0x250U, 0x258U, 0x259U})
         expected.push_back(i);
     for (u32 i = 0x268; i <= 0x26f; ++i)
         expected.push_back(i);
-    for (u32 i : {0x277U, 0x2ffU, 0x6e0U, 0xda0U, 0xc0000080U, 0xc0000081U, 0xc0000082U, 0xc0000083U, 0xc0000084U,
-                  0xc0000100U, 0xc0000101U, 0xc0000102U, 0xc0000103U})
+    for (u32 i : {0x277U, 0x2ffU, 0x606U, 0x611U, 0x619U, 0x639U, 0x641U, 0x6e0U, 0xda0U, 0xc0000080U, 0xc0000081U,
+                  0xc0000082U, 0xc0000083U, 0xc0000084U, 0xc0000100U, 0xc0000101U, 0xc0000102U, 0xc0000103U})
         expected.push_back(i);
     EXPECT_EQ(found, expected);
 }
 
 TEST_F(MsrTest, WhatTheTableDoesNotNameIsGeneralProtection) {
-    for (u32 index : {0U, 1U, 0x34U, 0x48U, 0x49U, 0x10aU, 0x122U, 0x345U, 0x38fU, 0x480U, 0x600U, 0x7ffU, 0x900U,
+    for (u32 index : {2U, 0x34U, 0x48U, 0x49U, 0x10aU, 0x122U, 0x345U, 0x38fU, 0x480U, 0x600U, 0x7ffU, 0x900U,
                       0xc0010015U, 0xc0010117U, 0xffffffffU, 0x80000000U}) {
         EXPECT_EQ(try_read(index), fault) << std::hex << index;
         EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;
@@ -99,10 +100,15 @@ TEST_F(MsrTest, AmdHasItsOwnAndNotIntels) {
     EXPECT_EQ(try_read(vm::msr::IA32_MISC_ENABLE), fault);
     EXPECT_EQ(try_read(vm::msr::IA32_FEATURE_CONTROL), fault);
     EXPECT_EQ(read(vm::msr::SYSCFG), 0U);
-    EXPECT_EQ(read(vm::msr::VM_CR), 0x18U);
+    EXPECT_EQ(msrs.write(vm::msr::SYSCFG, 1U << 18 | 1U << 20), done);
+    EXPECT_EQ(read(vm::msr::SYSCFG), 1U << 18 | 1U << 20);
+    EXPECT_EQ(msrs.write(vm::msr::SYSCFG, 1U << 19), fault) << "fixed MTRRs have no more bits than on Intel";
+    EXPECT_EQ(msrs.write(vm::msr::VM_CR, 0), done);
+    EXPECT_EQ(read(vm::msr::VM_CR), 0x18U) << "locked";
     EXPECT_EQ(read(vm::msr::HWCR), 1U << 24);
     EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 6), done);
-    EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 4), fault);
+    EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 4), done);
+    EXPECT_EQ(msrs.write(vm::msr::HWCR, 1U << 24 | 1U << 18), fault) << "machine-check banks cannot be written";
     EXPECT_EQ(read(vm::msr::IA32_BIOS_SIGN_ID), 0x2006U);
     EXPECT_EQ(msrs.write(vm::msr::IA32_BIOS_SIGN_ID, 0), fault);
     EXPECT_EQ(msrs.write(vm::msr::DE_CFG, 2), fault) << "a promise that the host does not keep";
@@ -113,6 +119,87 @@ TEST_F(MsrTest, AmdHasItsOwnAndNotIntels) {
     EXPECT_EQ(read(vm::msr::DE_CFG), 2U);
     EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_AUX, 0x1'0000'0005), done);
     EXPECT_EQ(vcpu.hardware[HardwareMsr::TscAux], 5U);
+}
+
+// Each of these is on every CPU of the vendor, and some kernel uses it without asking CPUID first.
+TEST_F(MsrTest, WhatEveryCpuHasTakesWritesAndStaysAsItWas) {
+    struct Expected {
+        vm::CpuVendor vendor;
+        u32 index;
+        u64 value;
+    };
+    constexpr auto intel = vm::CpuVendor::Intel, amd = vm::CpuVendor::Amd;
+    std::vector<Expected> all = {{intel, 0x0, 0},
+                                 {intel, 0x1, 0},
+                                 {intel, 0x2a, 0},
+                                 {intel, 0xc1, 0},
+                                 {intel, 0xc2, 0},
+                                 {intel, 0xe2, 0x8000},
+                                 {intel, 0x11e, 0x101},
+                                 {intel, 0x186, 0},
+                                 {intel, 0x187, 0},
+                                 {intel, 0x199, 0},
+                                 {intel, 0x198, 0xa00'0000'0a00},
+                                 {amd, 0x0, 0},
+                                 {amd, 0x1, 0},
+                                 {amd, 0x2a, 0},
+                                 {amd, 0xc0010112, 0},
+                                 {amd, 0xc0010113, 0},
+                                 {amd, 0xc0011021, 0},
+                                 {amd, 0xc0011022, 0},
+                                 {amd, 0xc0011023, 0},
+                                 {amd, 0xc001102a, 0},
+                                 {amd, 0xc001102c, 0},
+                                 {amd, 0xc001001b, 0x2000'0000}};
+    for (u32 i = 0; i < 8; ++i) // performance event selects and counters: no CPUID flag says that they are there
+        all.push_back({amd, 0xc0010000 + i, 0});
+    for (u32 i = 0; i < 7; ++i)
+        all.push_back({amd, 0xc0010044 + i, 0});
+    for (u32 i = 0; i < 4; ++i)
+        for (auto const vendor : {intel, amd})
+            all.push_back({vendor, 0x1db + i, 0});
+    for (Expected const& each : all) {
+        msrs = vm::MsrPolicy(facts(each.vendor), vcpu);
+        EXPECT_EQ(read(each.index), each.value) << std::hex << each.index;
+        EXPECT_EQ(msrs.write(each.index, 0xabcd), done) << std::hex << each.index;
+        EXPECT_EQ(msrs.write(each.index, ~u64{0}), done) << std::hex << each.index;
+        EXPECT_EQ(read(each.index), each.value) << std::hex << each.index;
+    }
+}
+
+TEST_F(MsrTest, WhatTheOtherVendorHasFaults) {
+    for (u32 index : {0x17U, 0x79U, 0xc1U, 0xcdU, 0xe2U, 0x11eU, 0x186U, 0x198U, 0x199U, 0x1a0U, 0x606U}) {
+        msrs = vm::MsrPolicy(facts(vm::CpuVendor::Amd), vcpu);
+        EXPECT_EQ(try_read(index), fault) << std::hex << index;
+        EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;
+    }
+    for (u32 index : {0xc0010000U, 0xc0010007U, 0xc0010020U, 0xc0010044U, 0xc0010112U, 0xc0011022U, 0xc001102aU}) {
+        msrs = vm::MsrPolicy(facts(vm::CpuVendor::Intel), vcpu);
+        EXPECT_EQ(try_read(index), fault) << std::hex << index;
+        EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;
+    }
+}
+
+TEST_F(MsrTest, MicrocodeUpdatesAreTakenAndChangeNothing) {
+    EXPECT_EQ(msrs.write(vm::msr::IA32_BIOS_UPDT_TRIG, 0x12345670), done);
+    EXPECT_EQ(try_read(vm::msr::IA32_BIOS_UPDT_TRIG), fault);
+    EXPECT_EQ(read(vm::msr::IA32_BIOS_SIGN_ID), 0x2006'0000'0000U);
+    msrs = vm::MsrPolicy(facts(vm::CpuVendor::Amd), vcpu);
+    EXPECT_EQ(msrs.write(vm::msr::PATCH_LOADER, 0x12345670), done);
+    EXPECT_EQ(try_read(vm::msr::PATCH_LOADER), fault);
+    EXPECT_EQ(read(vm::msr::IA32_BIOS_SIGN_ID), 0x2006U);
+}
+
+// What kvm-unit-tests writes, and each bit that a table of [intel/vol4] lets software write.
+TEST_F(MsrTest, MiscEnableKeepsWhatACpuKeeps) {
+    constexpr u64 read_only = 0x1800;
+    for (u64 value : {u64{0x4'00c5'0809}, u64{0xe4'00dd'0609}, u64{0}}) {
+        EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, value | read_only), done) << std::hex << value;
+        EXPECT_EQ(read(vm::msr::IA32_MISC_ENABLE), value | read_only);
+    }
+    EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, 0), fault) << "BTS and PEBS cannot be had";
+    for (unsigned reserved : {1U, 2U, 5U, 21U, 24U, 33U, 35U, 63U})
+        EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, read_only | u64{1} << reserved), fault) << reserved;
 }
 
 TEST_F(MsrTest, FeaturesGateTheirMsrs) {
@@ -173,11 +260,12 @@ TEST_F(MsrTest, ReservedBitsFault) {
     EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_AUX, u64{1} << 32), fault);
     EXPECT_EQ(msrs.write(vm::msr::IA32_XSS, 0x100), fault);
     EXPECT_EQ(msrs.write(vm::msr::IA32_XSS, 0), done);
-    EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 1), fault);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 3), done);
+    EXPECT_EQ(read(vm::msr::IA32_DEBUGCTL), 0U) << "neither branch records nor branch steps";
+    EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 4), fault);
     EXPECT_EQ(msrs.write(vm::msr::IA32_DEBUGCTL, 0), done);
     EXPECT_EQ(read(vm::msr::IA32_MISC_ENABLE), 0x1801U);
     EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, 0x1800), done);
-    EXPECT_EQ(msrs.write(vm::msr::IA32_MISC_ENABLE, 0x1800 | 1 << 18), fault) << "no MONITOR to enable";
     EXPECT_EQ(msrs.write(vm::msr::IA32_MTRRCAP, 0x508), fault);
     EXPECT_EQ(msrs.write(vm::msr::IA32_FEATURE_CONTROL, 5), fault);
     EXPECT_EQ(read(vm::msr::IA32_FEATURE_CONTROL), 1U);

@@ -143,9 +143,9 @@ private:
     bool tsc_aux_ = false;
 };
 
-// Leaf 40000000h: EBX, ECX, EDX spell "MullionVMM\0\0". Leaf 40000001h EAX is our interface version, EBX its feature
-// bits (none yet). Leaf 40000010h: EAX = TSC kHz, EBX = local-APIC timer kHz, the layout VMware and KVM share.
+// Leaf 40000000h: EBX, ECX, EDX spell "MullionVMM\0\0". Leaf 40000001h is zero: some guests take it for KVM's feature
+// bits without a look at the signature. Leaf 40000010h: EAX = TSC kHz, EBX = local-APIC timer kHz, the layout VMware
+// and KVM share.
 inline constexpr char hypervisor_signature[13] = "MullionVMM\0";
-inline constexpr u32 hypervisor_interface_version = 1;
 
 } // namespace vm

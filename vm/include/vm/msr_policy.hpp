@@ -11,20 +11,29 @@ namespace vm {
 enum class MsrResult : u8 { Done, GeneralProtection };
 
 namespace msr { // names and numbers as in [intel/vol4] 2.1 and [amd/vol2] appendix A
-inline constexpr u32 IA32_TSC = 0x10, IA32_PLATFORM_ID = 0x17, IA32_APIC_BASE = 0x1b, IA32_FEATURE_CONTROL = 0x3a,
-                     IA32_TSC_ADJUST = 0x3b, IA32_BIOS_SIGN_ID = 0x8b, MSR_PLATFORM_INFO = 0xce, IA32_MTRRCAP = 0xfe,
-                     MSR_MISC_FEATURES_ENABLES = 0x140, IA32_SYSENTER_CS = 0x174, IA32_SYSENTER_ESP = 0x175,
-                     IA32_SYSENTER_EIP = 0x176, IA32_MCG_CAP = 0x179, IA32_MCG_STATUS = 0x17a, IA32_MISC_ENABLE = 0x1a0,
-                     IA32_DEBUGCTL = 0x1d9, IA32_MTRR_PHYSBASE0 = 0x200, IA32_MTRR_PHYSMASK7 = 0x20f,
-                     IA32_MTRR_FIX64K_00000 = 0x250, IA32_MTRR_FIX16K_80000 = 0x258, IA32_MTRR_FIX16K_A0000 = 0x259,
-                     IA32_MTRR_FIX4K_C0000 = 0x268, IA32_MTRR_FIX4K_F8000 = 0x26f, IA32_PAT = 0x277,
-                     IA32_MTRR_DEF_TYPE = 0x2ff, IA32_TSC_DEADLINE = 0x6e0, IA32_X2APIC_FIRST = 0x800,
-                     IA32_X2APIC_LAST = 0x8ff, IA32_XSS = 0xda0, IA32_EFER = 0xc000'0080, IA32_STAR = 0xc000'0081,
-                     IA32_LSTAR = 0xc000'0082, IA32_CSTAR = 0xc000'0083, IA32_FMASK = 0xc000'0084,
-                     IA32_FS_BASE = 0xc000'0100, IA32_GS_BASE = 0xc000'0101, IA32_KERNEL_GS_BASE = 0xc000'0102,
-                     IA32_TSC_AUX = 0xc000'0103, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015, TOP_MEM = 0xc001'001a,
-                     TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f, INT_PENDING = 0xc001'0055,
-                     MMIO_CFG_BASE = 0xc001'0058, VM_CR = 0xc001'0114, DE_CFG = 0xc001'1029;
+inline constexpr u32 IA32_P5_MC_ADDR = 0x0, IA32_TSC = 0x10, IA32_PLATFORM_ID = 0x17, IA32_APIC_BASE = 0x1b,
+                     EBL_CR_POWERON = 0x2a, IA32_FEATURE_CONTROL = 0x3a, IA32_TSC_ADJUST = 0x3b,
+                     IA32_BIOS_UPDT_TRIG = 0x79, IA32_BIOS_SIGN_ID = 0x8b, IA32_PMC0 = 0xc1, MSR_FSB_FREQ = 0xcd,
+                     MSR_PLATFORM_INFO = 0xce, MSR_PKG_CST_CONFIG_CONTROL = 0xe2, IA32_MTRRCAP = 0xfe,
+                     MSR_BBL_CR_CTL3 = 0x11e, MSR_MISC_FEATURES_ENABLES = 0x140, IA32_PERFEVTSEL0 = 0x186,
+                     IA32_PERF_STATUS = 0x198, IA32_PERF_CTL = 0x199, MSR_LASTBRANCH_FROM_IP = 0x1db,
+                     MSR_RAPL_POWER_UNIT = 0x606, MSR_PKG_ENERGY_STATUS = 0x611, MSR_DRAM_ENERGY_STATUS = 0x619,
+                     MSR_PP0_ENERGY_STATUS = 0x639, MSR_PP1_ENERGY_STATUS = 0x641, IA32_SYSENTER_CS = 0x174,
+                     IA32_SYSENTER_ESP = 0x175, IA32_SYSENTER_EIP = 0x176, IA32_MCG_CAP = 0x179,
+                     IA32_MCG_STATUS = 0x17a, IA32_MISC_ENABLE = 0x1a0, IA32_DEBUGCTL = 0x1d9,
+                     IA32_MTRR_PHYSBASE0 = 0x200, IA32_MTRR_PHYSMASK7 = 0x20f, IA32_MTRR_FIX64K_00000 = 0x250,
+                     IA32_MTRR_FIX16K_80000 = 0x258, IA32_MTRR_FIX16K_A0000 = 0x259, IA32_MTRR_FIX4K_C0000 = 0x268,
+                     IA32_MTRR_FIX4K_F8000 = 0x26f, IA32_PAT = 0x277, IA32_MTRR_DEF_TYPE = 0x2ff,
+                     IA32_TSC_DEADLINE = 0x6e0, IA32_X2APIC_FIRST = 0x800, IA32_X2APIC_LAST = 0x8ff, IA32_XSS = 0xda0,
+                     IA32_EFER = 0xc000'0080, IA32_STAR = 0xc000'0081, IA32_LSTAR = 0xc000'0082,
+                     IA32_CSTAR = 0xc000'0083, IA32_FMASK = 0xc000'0084, IA32_FS_BASE = 0xc000'0100,
+                     IA32_GS_BASE = 0xc000'0101, IA32_KERNEL_GS_BASE = 0xc000'0102, IA32_TSC_AUX = 0xc000'0103,
+                     PERF_CTL0 = 0xc001'0000, PERF_CTR0 = 0xc001'0004, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015,
+                     TOP_MEM = 0xc001'001a, CLK_CTL = 0xc001'001b, TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f,
+                     PATCH_LOADER = 0xc001'0020, MC0_CTL_MASK = 0xc001'0044, INT_PENDING = 0xc001'0055,
+                     MMIO_CFG_BASE = 0xc001'0058, SMM_ADDR = 0xc001'0112, VM_CR = 0xc001'0114, IC_CFG = 0xc001'1021,
+                     DC_CFG = 0xc001'1022, TW_CFG = 0xc001'1023, DE_CFG = 0xc001'1029, BU_CFG2 = 0xc001'102a,
+                     EX_CFG = 0xc001'102c;
 } // namespace msr
 
 // MSRs whose value lives in the hardware state of the vCPU (VMCS, VMCB or the real register): the backend keeps them.
@@ -82,6 +91,7 @@ enum class MsrSlot : u8 {
     MiscEnable,
     McgStatus,
     MiscFeatures,
+    Syscfg,
     Hwcr,
     MtrrDefType,
     MtrrFixed,                     // eleven
