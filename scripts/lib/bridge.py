@@ -12,6 +12,7 @@ PREFIX = 0x01  # Ctrl-A
 QUIT = "quit"
 TAIL_BYTES = 64 * 1024
 INPUT_LIMIT = 64 * 1024
+LOOK = 1  # seconds between two questions whether the machine goes on
 
 HELP = (b"\r\n"
         b"  Ctrl-A h       this help\r\n"
@@ -65,22 +66,24 @@ class Keys:
 class Bridge:
     """Carries bytes both ways until the serial line closes, the user leaves or the time is over."""
 
-    def __init__(self, serial, output, stdin=None, hold_until=None, stop_at=None):
+    def __init__(self, serial, output, stdin=None, hold_until=None, stall=None):
         """output(bytes) takes what the machine sends. Input that is not typed waits until hold_until was seen;
-        stop_at is what a machine says last that will not switch itself off."""
+        stall(tail) is asked once a second why the machine goes no further."""
         self._serial = serial
         self._output = output
         self._stdin = stdin
         self._typed = stdin is not None and os.isatty(stdin)
         self._hold_until = None if self._typed else hold_until
-        self._stop_at = stop_at
+        self._stall = stall
+        self.stopped_by = None
         self._keys = Keys()
         self._pending = bytearray()
         self.tail = bytearray()
 
     def run(self, timeout=None):
-        """Returns "closed", "stopped", "quit" or "timeout"."""
+        """Returns "closed", "stopped" (stopped_by says why), "quit" or "timeout"."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        look = time.monotonic() + LOOK
         self._serial.setblocking(False)
         while True:
             left = None if deadline is None else deadline - time.monotonic()
@@ -88,11 +91,15 @@ class Bridge:
                 return "timeout"
             want_input = self._stdin is not None and not self._hold_until and len(self._pending) < INPUT_LIMIT
             readers = [self._serial] + ([self._stdin] if want_input else [])
-            ready, writable, _ = select.select(readers, [self._serial] if self._pending else [], [], left)
+            wait = LOOK if left is None else min(left, LOOK)
+            ready, writable, _ = select.select(readers, [self._serial] if self._pending else [], [], wait)
             if self._serial in ready and not self._receive():
                 return "closed"
-            if self._stop_at and self._stop_at in self.tail:
-                return "stopped"
+            if self._stall and time.monotonic() >= look:
+                look = time.monotonic() + LOOK
+                self.stopped_by = self._stall(bytes(self.tail))
+                if self.stopped_by:
+                    return "stopped"
             if self._stdin in ready and self._read_input() == QUIT:
                 return "quit"
             if writable:

@@ -1,6 +1,4 @@
 """VM descriptions: the one `run` writes, and the files that a user's own one names."""
-import pathlib
-import tomllib
 
 from . import iso
 from .project import Failure
@@ -21,33 +19,33 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def files_named(text):
-    """The module names a description asks for. A description that is no TOML names none: Mullion reports what is wrong."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return []
+def files_named(content, keys=FILE_KEYS):
+    """The module names that a description asks for under these keys, given what its TOML holds."""
     found = []
     pending = [content]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            found += [value[key] for key in FILE_KEYS if isinstance(value.get(key), str)]
+            found += [value[key] for key in keys if isinstance(value.get(key), str)]
             pending += value.values()
         elif isinstance(value, list):
             pending += value
     return sorted(set(found))
 
 
-def find_modules(config, known):
-    """Maps each module that the description at `config` names to a file: `known` first, then beside the description."""
+def find_modules(config, content, known):
+    """Maps each module that the description at `config` names to a file, or to a function that makes one: `known` first, then
+    beside the description. A module's name is what the description says, folders and all."""
     modules = {}
-    for name in files_named(config.read_text(errors="replace")):
+    for name in files_named(content):
+        iso.module_name(name)
         if name in known:
-            modules[iso.module_name(name)] = known[name]()
+            modules[name] = known[name]
             continue
         beside = config.parent / name
+        if beside.is_dir():
+            raise Failure(f"{config} names {name!r}, which is a folder ({beside})")
         if not beside.is_file():
-            raise Failure(f"{config} names the file {name!r}, which is not beside it ({beside})")
-        modules[iso.module_name(pathlib.PurePath(name).name)] = beside
+            raise Failure(f"{config} names the file {name!r}, which is not there ({beside})")
+        modules[name] = beside
     return modules

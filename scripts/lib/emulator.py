@@ -1,18 +1,16 @@
 """Starts a machine in Bochs or QEMU and hands out its serial line. Nothing of it outlives the script."""
-import ctypes
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 
 from . import private_network
-from .project import Failure
+from .project import Failure, die_with_parent, scratch_folder
 
 BOCHS_MODEL = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine.
@@ -50,11 +48,15 @@ class End:
     ticks: int | None = None  # Bochs: instructions since power-on
 
 
+def is_bochs_model(cpu_model):
+    return cpu_model.startswith(BOCHS_MODELS)
+
+
 def choose(asked, uefi, cpu_model):
     """Returns the kind of machine to start and why: the fastest that is known to work, unless something speaks against it."""
     if asked:
         return asked, "as asked for"
-    if cpu_model.startswith(BOCHS_MODELS):
+    if is_bochs_model(cpu_model):
         return "bochs", f"{cpu_model} is one of its CPU models"
     if uefi:
         return "qemu", "Bochs has no UEFI"
@@ -69,18 +71,12 @@ def hypervisor_options(kind, own=""):
     return f"vmx-disable=virtual-interrupts {own}".rstrip()
 
 
-def die_with_parent():
-    """Runs in the child before exec: not even a killed script leaves an emulator behind."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 class Machine:
     """A running emulator. `serial` is a connected socket: the first serial port of the machine."""
 
     def __init__(self, image, options):
-        self._folder = tempfile.TemporaryDirectory(prefix="mullion-machine-")
-        self.folder = pathlib.Path(self._folder.name)
+        self._files = contextlib.ExitStack()
+        self.folder = self._files.enter_context(scratch_folder("machine"))
         self.serial = None
         self.process = None
         self._log = self.folder / "emulator.log"
@@ -112,7 +108,15 @@ class Machine:
         if self.serial:
             self.serial.close()
             self.serial = None
-        self._folder.cleanup()
+        self._files.close()
+
+    def cpu_seconds(self):
+        """CPU time that the emulator has used so far; less than it ever was when it is gone."""
+        try:
+            fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def qmp(self, command, **arguments):
         """Has QEMU run a command of its QMP, on a machine with a screen."""

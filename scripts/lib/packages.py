@@ -3,9 +3,11 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
+import textwrap
 
 from . import download
-from .project import CACHE, Failure, run_quietly, say
+from .project import CACHE, COLUMNS, Failure, run_quietly, say
 
 GROUPS = {
     "build": ["clang-19", "lld-19", "llvm-19", "libc++-19-dev", "cmake", "ninja-build"],
@@ -41,14 +43,15 @@ def is_font_missing(groups):
     return "build" in groups and not pathlib.Path("/", FONT).exists() and not (CACHE / "font" / FONT.name).exists()
 
 
-def install(groups, visible=True):
-    """Installs what is missing. Says nothing when nothing is missing; on another distribution it lists what is needed."""
+def install(groups, visible=True, ask=False):
+    """Installs what is missing, and says what before it does. Says nothing when nothing is missing; on another distribution it
+    lists what is needed. ask: whoever sits at a terminal may say no."""
     if not is_debian_like():
         raise_if_tools_missing()
         return
     needed = missing(groups)
     if needed:
-        install_by_apt(needed, visible)
+        install_by_apt(needed, visible, ask)
     if is_font_missing(groups):
         make_known([FONT_PACKAGE], visible)
         download.file_of_package(FONT_PACKAGE, str(FONT), CACHE / "font", "a console font", visible)
@@ -58,16 +61,20 @@ def as_root():
     return [] if os.geteuid() == 0 else ["sudo"]
 
 
-def install_by_apt(needed, visible):
+def install_by_apt(needed, visible, ask=False):
     prefix = as_root()
     if prefix and not shutil.which("sudo"):
         raise Failure("these packages are missing, and there is no sudo to install them with:\n  apt-get install " + " ".join(needed))
-    if visible:
-        say("Installing Debian packages: " + " ".join(needed))
+    command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", *needed]
+    say(textwrap.fill("These packages are missing and are installed by " + " ".join([*prefix, "apt-get install"]) + ": " + " ".join(needed),
+                      COLUMNS - 1, break_on_hyphens=False, break_long_words=False))
+    if ask and sys.stdin.isatty() and sys.stderr.isatty():
+        say("Enter goes on, n stops.")
+        if input().strip().lower() not in ("", "y", "yes"):
+            raise Failure("nothing was installed; ./scripts/setup --check lists all that is missing")
     if prefix:
         subprocess.run(["sudo", "-v"], check=False)
     make_known(needed, visible)
-    command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", *needed]
     run_quietly(f"Installing {len(needed)} packages", command, visible)
 
 

@@ -32,29 +32,35 @@ class CommandOutput:
 
     def feed(self, data):
         """Returns the bytes of the command's output that are certain so far."""
+        return self.split(data)[0]
+
+    def split(self, data):
+        """Returns what is certain so far, apart: the command's output, and what the machine said before and after it."""
         if self.status is not None:
-            return b""
+            return b"", data
         self._buffer += data
         if not self.started:
             position = self._buffer.find(self._begin)
             if position < 0:
-                del self._buffer[:-len(self._begin)]
-                return b""
-            del self._buffer[:position + len(self._begin)]
+                return b"", self._take(self._certain(self._begin))
+            before = self._take(position)
+            self._take(len(self._begin))
             self.started = True
+        else:
+            before = b""
         found = self._end.search(self._buffer)
         if found:
             self.status = int(found.group(1))
-            return bytes(self._buffer[:found.start()])
-        return self._take(self._certain())
+            return bytes(self._buffer[:found.start()]), before + bytes(self._buffer[found.end():])
+        return self._take(self._certain(self._end_start)), before
 
-    def _certain(self):
-        """How many bytes cannot belong to the end mark."""
-        position = self._buffer.find(self._end_start)
+    def _certain(self, mark):
+        """How many bytes cannot belong to the mark."""
+        position = self._buffer.find(mark)
         if position >= 0:
             return position
-        for length in range(min(len(self._end_start), len(self._buffer)), 0, -1):
-            if self._buffer.endswith(self._end_start[:length]):
+        for length in range(min(len(mark), len(self._buffer)), 0, -1):
+            if self._buffer.endswith(mark[:length]):
                 return len(self._buffer) - length
         return len(self._buffer)
 

@@ -1,21 +1,26 @@
 """Unit tests of the scripts: what they decide, without an emulator."""
+import io
+import os
 import pathlib
+import re
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import unittest
 import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from lib import bridge, cpio, description, emulator, grub_elf, iso, project, testing, verdict  # noqa: E402
+from lib import bridge, build, checks, cpio, description, emulator, grub_elf, iso, project, stall, testing, verdict  # noqa: E402
 
 
 def script(name):
     """Imports a script that has no .py ending, without running its main."""
-    source = (ROOT / "scripts" / name).read_text().replace("\nmain_wrapper(main)", "")
+    source = (ROOT / "scripts" / name).read_text().replace("\nmain_wrapper(main", "\n(main")
     module = type(sys)(name.replace("-", "_"))
     module.__dict__["__name__"] = module.__name__
     exec(compile(source, name, "exec"), module.__dict__)  # noqa: S102
@@ -31,6 +36,12 @@ class CommandOutputTest(unittest.TestCase):
             output = verdict.CommandOutput("12")
             parts = [output.feed(self.STREAM[i:i + size]) for i in range(0, len(self.STREAM), size)]
             self.assertEqual((b"".join(parts), output.status), (self.EXPECTED, 7), size)
+
+    def test_what_is_no_output_is_kept_apart(self):
+        for size in range(1, len(self.STREAM) + 1):
+            output = verdict.CommandOutput("12")
+            parts = [output.split(self.STREAM[i:i + size]) for i in range(0, len(self.STREAM), size)]
+            self.assertEqual(b"".join(rest for _, rest in parts), b"boot\r\n\nrest", size)
 
     def test_nothing_before_the_begin(self):
         output = verdict.CommandOutput("12")
@@ -77,24 +88,59 @@ class CpioTest(unittest.TestCase):
 class DescriptionTest(unittest.TestCase):
     def test_default_names_its_files(self):
         text = description.default(64, 1, 'say="x\\y"')
-        self.assertEqual(description.files_named(text), ["initrd.img", "vmlinuz"])
+        content = tomllib.loads(text)
+        self.assertEqual(description.files_named(content), ["initrd.img", "vmlinuz"])
+        self.assertEqual(description.files_named(content, ("kernel",)), ["vmlinuz"])
         self.assertIn('cmdline = "say=\\"x\\\\y\\""', text)
-
-    def test_no_toml_names_nothing(self):
-        self.assertEqual(description.files_named("[vm"), [])
 
     def test_files_beside_the_description(self):
         with tempfile.TemporaryDirectory() as folder:
             config = pathlib.Path(folder, "x.toml")
-            config.write_text('[vm.a]\nkernel = "my-kernel"\ninitrd = "initrd.img"\n')
-            with self.assertRaises(project.Failure):
-                description.find_modules(config, {"initrd.img": lambda: config})
-            kernel = pathlib.Path(folder, "my-kernel")
+            kernel = pathlib.Path(folder, "sub", "my-kernel")
+            content = {"vm": {"a": {"kernel": "sub/my-kernel", "initrd": "initrd.img"}, "b": {"kernel": str(kernel)}}}
+            with self.assertRaisesRegex(project.Failure, "'.*sub/my-kernel', which is not there"):
+                description.find_modules(config, content, {"initrd.img": config})
+            kernel.parent.mkdir()
             kernel.touch()
-            self.assertEqual(description.find_modules(config, {"initrd.img": lambda: config}), {"my-kernel": kernel, "initrd.img": config})
+            # Mullion looks for a module by the very name that the description has.
+            self.assertEqual(description.find_modules(config, content, {"initrd.img": config}),
+                             {"sub/my-kernel": kernel, str(kernel): kernel, "initrd.img": config})
+
+    def test_each_module_has_a_place_of_its_own_on_the_image(self):
+        modules = {"vms.toml": 1, "k": 2, "a/k": 3, "/b/k": 4, "../k": 5}
+        places = iso.places(modules)
+        self.assertEqual(len(set(places.values())), len(modules))
+        self.assertTrue(all(".." not in place and place.startswith("boot/modules/") for place in places.values()), places)
+        self.assertEqual({places[name]: content for name, content in modules.items()}, iso.files(modules))
+        self.assertIn(f"module2 /{places['/b/k']} /b/k", iso.mullion_config("", modules))
 
 
 class IsoTest(unittest.TestCase):
+    def test_options_reach_grub_as_they_are(self):
+        self.assertEqual(iso.quoted(["a=b", "c;d", "it's", 'say="x"', "$y"]), "a=b 'c;d' 'it'\\''s' 'say=\"x\"' '$y'")
+        with self.assertRaisesRegex(project.Failure, "quot"):
+            iso.linux_config('a="b')
+
+    def test_every_partition_module_that_grub_asks_for_is_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "x.iso")
+            iso.build(path, ["true"], {})
+            listing = subprocess.run(["xorriso", "-indev", path, "-find", "/boot/grub/i386-pc", "-name", "*.mod"], capture_output=True, text=True)
+        there = {pathlib.PurePath(line.strip("'")).stem for line in listing.stdout.splitlines()}
+        wanted = {path.stem for path in pathlib.Path("/usr/lib/grub/i386-pc").glob("part_*.mod")}
+        self.assertTrue(wanted)
+        self.assertEqual(wanted - there, set())
+
+    def test_a_failed_image_leaves_the_old_one_and_nothing_else(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "x.iso")
+            path.write_bytes(b"old")
+            with unittest.mock.patch.object(iso.shutil, "copyfile", side_effect=OSError(28, "No space left on device")), \
+                    unittest.mock.patch.object(iso, "rescue", lambda output, tree: output.write_bytes(bytes(1024))):
+                with self.assertRaises(OSError):
+                    iso.build(path, ["true"], {})
+            self.assertEqual((path.read_bytes(), os.listdir(folder)), (b"old", ["x.iso"]))
+
     def test_a_module_name_cannot_end_the_grub_command(self):
         for name in ("a b", "x;reboot", "", "$x"):
             with self.assertRaises(project.Failure):
@@ -184,6 +230,201 @@ class EmulatorTest(unittest.TestCase):
             self.assertEqual(emulator.ovmf().name, "OVMF_CODE.fd")
             pathlib.Path(folder, "OVMF_CODE_4M.fd").touch()
             self.assertEqual(emulator.ovmf().name, "OVMF_CODE_4M.fd")
+
+
+class StallTest(unittest.TestCase):
+    """A machine whose serial line and whose emulator's CPU time are ours to say."""
+
+    def watch(self, up=False, native=False, kind="qemu"):
+        self.now = self.cpu = 0.0
+        return stall.Watch(kind, lambda: self.cpu, lambda: up, native, clock=lambda: self.now)
+
+    def after(self, watch, tail, seconds, cpu_share):
+        """The first reason within so many seconds of this tail, or None."""
+        for _ in range(seconds):
+            reason = watch(tail)
+            if reason:
+                return reason
+            self.now += 1
+            self.cpu += cpu_share
+        return None
+
+    def test_a_prompt_of_grub_ends_it(self):
+        for tail in (b"error: no such file\r\ngrub> ", b"grub rescue> ", b"x\r\n\r\ngrub> \x1b[0m"):
+            self.assertRegex(self.after(self.watch(), tail, 20, 1.0) or "", "GRUB's prompt", tail)
+
+    def test_a_prompt_with_something_after_it_does_not(self):
+        self.assertIsNone(self.after(self.watch(up=True), b"grub> ls\r\n", 20, 1.0))
+        self.assertIsNone(self.after(self.watch(up=True), b"Mullion starts\r\ngrub> ", 20, 1.0))
+
+    def test_grubs_failure_and_a_panic_end_it_at_once(self):
+        self.assertIn("GRUB could not load", self.watch()(b"error: x\r\n" + iso.NOT_LOADED.encode()))
+        self.assertIn("Mullion stopped", self.watch(up=True)(b"panic\r\n" + verdict.STOPPED))
+
+    def test_an_idle_machine_without_a_word_is_named_with_its_place(self):
+        self.assertRegex(self.after(self.watch(), b"", 40, 0.0) or "", "done nothing for 3. s.*firmware or GRUB")
+        self.assertRegex(self.after(self.watch(), b"Mullion starts\r\n", 40, 0.0) or "", "in Mullion or its guest")
+        self.assertRegex(self.after(self.watch(native=True), b"", 40, 0.0) or "", "kernel")
+
+    def test_a_busy_machine_has_longer_and_a_slow_computer_as_long_as_it_needs(self):
+        self.assertIsNone(self.after(self.watch(), b"", 110, 1.0))
+        self.assertRegex(self.after(self.watch(), b"", 130, 1.0) or "", "CPU time")
+        self.assertIsNone(self.after(self.watch(), b"", 1000, 0.1))
+        self.assertIsNone(self.after(self.watch(kind="bochs"), b"", 300, 1.0))
+
+    def test_what_is_up_may_be_silent(self):
+        self.assertIsNone(self.after(self.watch(up=True), b"Mullion starts\r\nguest:~# ", 1000, 0.0))
+
+    def test_a_guests_panic_ends_it(self):
+        self.assertRegex(self.after(self.watch(up=True), b"x\r\n[ 1.0] ---[ end Kernel panic - not syncing: x ]---\r\n", 20, 1.0) or "", "panicked")
+
+
+class ChecksTest(unittest.TestCase):
+    def test_kernels(self):
+        linux = bytes(0x202) + b"HdrS" + bytes(64)
+        self.assertIsNone(checks.kernel_complaint(linux))
+        self.assertIsNone(checks.kernel_complaint(linux, linux_only=True))
+        self.assertIsNone(checks.kernel_complaint(bytes(64) + struct.pack("<I", 0x1BADB002) + bytes(64)))
+        self.assertIn("program for Linux", checks.kernel_complaint(pathlib.Path(sys.executable).read_bytes()[:32768]))
+        self.assertIn("no Linux bzImage", checks.kernel_complaint(pathlib.Path(sys.executable).read_bytes()[:32768], linux_only=True))
+        for content in (b"", b"text", bytes(40000), b"\x7fELF", b"\x7fELF\x02\x01" + bytes(100)):
+            self.assertTrue(checks.kernel_complaint(content), content[:8])
+
+    def test_an_elf_file_cut_or_changed_anywhere_gives_no_traceback(self):
+        content = bytearray(pathlib.Path(sys.executable).read_bytes()[:1024])
+        for at in range(0, 128):
+            checks.kernel_complaint(bytes(content[:at]))
+            checks.kernel_complaint(bytes(content[:at]) + b"\xff\xff\xff\xff" + bytes(content[at + 4:]))
+
+    def test_a_syntax_error_has_its_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "x.toml")
+            for text, message in (("[vm.a]\nmemory = 12M\n", r"x\.toml:2: .* at column \d+$"), ("[vm", r"x\.toml: .* end of the file$"),
+                                  ("\n\n[vm.a]\n[vm.a]\n", r"x\.toml:4: ")):
+                path.write_text(text)
+                with self.assertRaisesRegex(project.Failure, message):
+                    checks.description(path)
+            path.write_bytes(b"[vm.a]\n# \xff\n")
+            with self.assertRaisesRegex(project.Failure, "UTF-8"):
+                checks.description(path)
+
+    def test_the_examples_are_sound(self):
+        for path in (ROOT / "examples").glob("*.toml"):
+            self.assertTrue(description.files_named(checks.description(path), ("kernel",)))
+
+
+class BuildTest(unittest.TestCase):
+    def test_a_moved_checkout_is_configured_again(self):
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(build, "BUILD", pathlib.Path(folder)), \
+                unittest.mock.patch.object(build, "run_quietly") as run:
+            preset = pathlib.Path(folder, "release")
+            build.configure("release")
+            self.assertEqual(run.call_args.args[1], ["cmake", "--preset", "release"])
+            preset.mkdir()
+            (preset / "build.ninja").touch()
+            (preset / "CMakeCache.txt").write_text(f"A:STRING=b\nCMAKE_HOME_DIRECTORY:INTERNAL={build.ROOT}\n")
+            run.reset_mock()
+            build.configure("release")
+            run.assert_not_called()
+            (preset / "CMakeCache.txt").write_text("CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere/mullion\n")
+            build.configure("release")
+            self.assertEqual(run.call_args.args[1], ["cmake", "--fresh", "--preset", "release"])
+            self.assertIn("/elsewhere/mullion", run.call_args.args[0])
+
+
+class ProgressTest(unittest.TestCase):
+    def test_a_long_step_speaks_in_quiet_mode_within_80_columns(self):
+        with unittest.mock.patch.object(project, "quiet", True), unittest.mock.patch("sys.stderr", io.StringIO()) as shown, \
+                unittest.mock.patch.object(project.Progress, "FIRST_LINE", 0.05), unittest.mock.patch.object(project.Progress, "NEXT_LINE", 0.05):
+            with project.Progress("A step " + "that has a long name " * 10):
+                time.sleep(0.3)
+        lines = shown.getvalue().splitlines()
+        self.assertGreater(len(lines), 1)
+        self.assertTrue(all(line.startswith("A step") and len(line) <= 80 for line in lines), lines)
+
+    def test_a_short_step_does_not(self):
+        with unittest.mock.patch.object(project, "quiet", True), unittest.mock.patch("sys.stderr", io.StringIO()) as shown:
+            with project.Progress("A step"):
+                pass
+        self.assertEqual(shown.getvalue(), "")
+
+    def test_a_failed_command_shows_all_it_wrote(self):
+        with unittest.mock.patch("sys.stderr", io.StringIO()), self.assertRaisesRegex(project.Failure, "(?s)one\ntwo\nWorking: .* status 3"):
+            project.run_quietly("Working", ["sh", "-c", "echo one; echo two >&2; exit 3"])
+
+
+class ScratchFolderTest(unittest.TestCase):
+    PROGRAM = ("import sys, time; sys.path.insert(0, sys.argv[1])\nfrom lib import project\n"
+               "with project.scratch_folder('test') as folder:\n (folder / 'f').write_bytes(bytes(99)); print(folder, flush=True); time.sleep(100)")
+
+    def test_a_killed_script_leaves_none(self):
+        process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, ROOT / "scripts"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        folder = pathlib.Path(process.stdout.readline().strip())
+        process.stdout.close()
+        self.assertTrue((folder / "f").exists())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertFalse(folder.exists())
+
+    def test_an_ended_one_leaves_none(self):
+        with project.scratch_folder("test") as folder:
+            (folder / "f").touch()
+        self.assertFalse(folder.exists())
+
+
+class CommandLineTest(unittest.TestCase):
+    """The scripts as their users call them: wrong arguments are found at once, in a sentence."""
+
+    def refused(self, *arguments, status=None):
+        started = time.monotonic()
+        done = subprocess.run([ROOT / "scripts" / arguments[0], *arguments[1:]], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        self.assertNotIn("Traceback", done.stderr, arguments)
+        self.assertNotIn("Building", done.stderr, arguments)
+        self.assertEqual(done.returncode, status or done.returncode, done)
+        self.assertIn(done.returncode, (1, 2), (arguments, done))
+        self.assertLess(time.monotonic() - started, 30)
+        return done.stderr
+
+    def test_run_refuses_before_it_builds(self):
+        with tempfile.TemporaryDirectory() as folder:
+            broken, absent = pathlib.Path(folder, "broken.toml"), pathlib.Path(folder, "absent.toml")
+            broken.write_text("[vm.a\n")
+            absent.write_text('[vm.a]\nmemory = "32M"\nkernel = "sub/none"\n')
+            program = pathlib.Path(folder, "program.toml")
+            program.write_text(f'[vm.a]\nmemory = "32M"\nkernel = "{sys.executable}"\n')
+            wrong = {("uname", "-a"): r"run -- uname -a", ("--no-such",): "no such option: --no-such", ("--",): "no command",
+                     ("--config", folder): "is a folder", ("--config", f"{folder}/none"): "no file", ("--config", broken): r"broken\.toml:1: ",
+                     ("--config", absent): "sub/none", ("--config", program): "program for Linux", ("--config", absent, "--guest-cpus", "2"): "leave out --guest-cpus",
+                     ("--memory", "16", "--", "true"): "at least .* MiB, found 16", ("--uefi", "--emulator", "bochs"): "by BIOS",
+                     ("--kernel", sys.executable): "program for Linux", ("--kernel", broken): "no kernel", ("--kernel", folder): "is a folder",
+                     ("--elf", sys.executable): "no mullion.elf", ("--guest-memory", "31"): "multiple of 2", ("--guest-memory", "8"): "16 to",
+                     ("--guest-cpus", "33"): "1 to 32", ("--cpus", "0"): "1 to", ("--emulator", "bochs", "--cpus", "16"): "at most 8",
+                     ("--timeout", "-1"): "above 0", ("--image-only", folder): "is a folder", ("--image-only", f"{folder}/no/x.iso"): "no folder",
+                     ("--image-only", "/dev/null"): "no ordinary file", ("--image-only", "/proc/x.iso"): "cannot write",
+                     ("--native", "--append", "x"): "leave out --append"}
+            for arguments, message in wrong.items():
+                self.assertRegex(self.refused("run", *arguments), message)
+            self.assertEqual(sorted(os.listdir(folder)), ["absent.toml", "broken.toml", "program.toml"])
+
+    def test_a_full_disk_leaves_no_image_and_no_traceback(self):
+        with tempfile.TemporaryDirectory() as folder:
+            limited = f'ulimit -f 2000; exec "{ROOT}/scripts/image" "{folder}/x.iso" --native "" --module vmlinuz=/bin/sh --module initrd.img=/bin/sh'
+            done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+            self.assertEqual((done.returncode, os.listdir(folder)), (1, []), done)
+            self.assertNotIn("Traceback", done.stderr)
+            self.assertTrue(done.stderr.startswith("image: "), done.stderr)
+
+    def test_every_script_says_what_it_does_and_does_nothing_else(self):
+        scripts = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and os.access(path, os.X_OK))
+        self.assertGreater(len(scripts), 10)
+        for name in scripts:
+            done = subprocess.run([ROOT / "scripts" / name, "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), (name, done))
+            self.assertTrue(re.match(rf"(usage: )?{name}\b", done.stdout), (name, done.stdout))
+            self.refused(name, "--no-such-option")
 
 
 class SymbolsTest(unittest.TestCase):

@@ -14,12 +14,11 @@ import re
 import select
 import signal
 import sys
-import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from lib import description, emulator, guest, iso, verdict  # noqa: E402
+from lib import description, emulator, guest, iso, project, stall, verdict  # noqa: E402
 
 NATIVE = os.environ.get("MULLION_NATIVE") == "1"
 ELF = ROOT / "build/release/mullion.elf"
@@ -169,8 +168,8 @@ def image(modules, append="", native_commands=None):
         files["boot/mullion.elf"] = ELF
         # Whatever goes wrong, the run ends.
         commands = iso.mullion_config(f"onfailure=poweroff {append}".rstrip(), modules)
-    with tempfile.TemporaryDirectory(prefix="mullion-test-") as folder:
-        path = pathlib.Path(folder, "boot.iso")
+    with project.scratch_folder("test") as folder:
+        path = folder / "boot.iso"
         iso.build(path, commands, files)
         yield path
 
