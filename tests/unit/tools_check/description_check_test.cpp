@@ -1,0 +1,113 @@
+#include <check/description_check.hpp>
+
+#include "../loader/fake_guest.hpp"
+#include <filesystem>
+#include <fstream>
+#include <gtest/gtest.h>
+
+namespace {
+
+// A folder with a description and a small ELF kernel, "kernel.elf", that is loaded at 1 MiB.
+class DescriptionCheck : public testing::Test {
+protected:
+    void SetUp() override {
+        std::string name = (std::filesystem::temp_directory_path() / "check-XXXXXX").string();
+        ASSERT_NE(mkdtemp(name.data()), nullptr);
+        folder_ = name;
+        write("kernel.elf", elf());
+    }
+    void TearDown() override { std::filesystem::remove_all(folder_); }
+
+    void write(std::string const& name, std::string const& text) const { std::ofstream(folder_ + "/" + name) << text; }
+
+    static std::string elf() {
+        std::vector<lib::u8> file;
+        fakes::store(file, 0, 0x464c457f, 4);
+        fakes::store(file, 4, 0x010101, 3); // ELF32, little-endian, version 1
+        fakes::store(file, 0x10, 2 | 3 << 16, 4);
+        fakes::store(file, 0x14, 1, 4);
+        fakes::store(file, 0x18, 0x10'0000, 4); // entry
+        fakes::store(file, 0x1c, 0x34, 4);      // program headers
+        fakes::store(file, 0x28, 0x34 | 0x20 << 16, 4);
+        fakes::store(file, 0x2c, 1, 4);
+        lib::u64 const segment[] = {1, 0x80, 0x10'0000, 0x10'0000, 4, 4, 5, 4};
+        for (std::size_t i = 0; i < 8; i++)
+            fakes::store(file, 0x34 + 4 * i, segment[i], 4);
+        fakes::store(file, 0x80, 0xf4, 4);
+        return {file.begin(), file.end()};
+    }
+
+    // The messages with the folder's name cut out.
+    std::string check(std::string const& text, check::Request request = {}) {
+        write("vms.toml", text);
+        std::string const path = folder_ + "/vms.toml";
+        request.description = path.c_str();
+        request.shown_as = "vms.toml";
+        static std::array<char, 8000> said{}, listed{};
+        lib::BufferSink messages(said), list(listed);
+        outcome_ = check::check_description(request, messages, list);
+        listed_ = list.view();
+        std::string result(messages.view());
+        for (auto at = result.find(folder_); at != std::string::npos; at = result.find(folder_))
+            result.replace(at, folder_.size(), "DIR");
+        return result;
+    }
+
+    std::string folder_, listed_;
+    check::Outcome outcome_;
+};
+
+constexpr char good[] = "[vm.a]\nmemory = \"16M\"\nkernel = \"kernel.elf\"\n";
+
+TEST_F(DescriptionCheck, AGoodOneHasNoComplaint) {
+    EXPECT_EQ(check(good, {.cpus = 2, .memory = 64 * lib::MiB, .wants_files = true}), "");
+    EXPECT_EQ(outcome_.complaints, 0U);
+    EXPECT_EQ(outcome_.vms, 1U);
+    EXPECT_EQ(listed_, "kernel.elf\t" + folder_ + "/kernel.elf\n");
+}
+
+TEST_F(DescriptionCheck, MistakesOfTheTextAreThoseOfTheHypervisor) {
+    EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"kernel.elf\"\nvcpus = 99\n")
+                  .find("vms.toml:4: vcpus: expected a number"),
+              std::string::npos);
+    EXPECT_NE(check("[vm.a\n").find("vms.toml:1: "), std::string::npos);
+    EXPECT_NE(check("").find("vms.toml:1: no virtual machine"), std::string::npos);
+}
+
+TEST_F(DescriptionCheck, FilesAreFoundBesideItInFoldersAndByName) {
+    std::string const text = std::string(good) + "initrd = \"other\"\n";
+    EXPECT_EQ(check(text), "vms.toml:4: initrd = \"other\": there is no such file in DIR/\n");
+    std::filesystem::create_directory(folder_ + "/more");
+    write("more/other", "x");
+    std::string const more = folder_ + "/more", file = more + "/other";
+    std::string_view const folders[] = {more};
+    EXPECT_EQ(check(text, {.folders = folders}), "");
+    check::NamedFile const files[] = {{"other", file}};
+    EXPECT_EQ(check(text, {.files = files}), "");
+    EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"/boot/vmlinuz\"\n").find("without its folder"),
+              std::string::npos);
+    EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"more\"\n").find("no such file"), std::string::npos);
+}
+
+TEST_F(DescriptionCheck, AKernelThatIsNoneIsRefused) {
+    write("kernel.elf", "this is a text");
+    EXPECT_NE(check(good).find("vms.toml:3: kernel = \"kernel.elf\": "), std::string::npos);
+    write("kernel.elf", elf().substr(0, 0x40));
+    EXPECT_NE(check(good).find("vms.toml:3: kernel = \"kernel.elf\": "), std::string::npos);
+    write("kernel.elf", "");
+    EXPECT_NE(check(good).find("vms.toml:3: kernel = \"kernel.elf\": "), std::string::npos);
+}
+
+TEST_F(DescriptionCheck, WhatTheMachineLacksIsTold) {
+    EXPECT_NE(check(good, {.memory = 40 * lib::MiB}).find("want 16 MiB and Mullion 32 MiB, and the machine has 40 MiB"),
+              std::string::npos);
+    EXPECT_NE(check(std::string(good) + "cpus = \"5\"\n", {.cpus = 2}).find("vms.toml:4: "), std::string::npos);
+    EXPECT_EQ(check(std::string(good) + "cpus = \"5\"\n"), "");
+    EXPECT_EQ(check(std::string(good) + "autostart = false\n", {.memory = 40 * lib::MiB}), "");
+}
+
+TEST_F(DescriptionCheck, MoreThanTheHoleBelowFourGigabytesLeaves) {
+    EXPECT_EQ(check("[vm.a]\nmemory = \"8G\"\nkernel = \"kernel.elf\"\n"), "");
+}
+
+} // namespace
