@@ -246,6 +246,7 @@ void Vcpu::requeue_interrupted_event() {
     if (!event.get<EventInfo::Valid>()) return;
     u8 const type = event.get<EventInfo::Type>();
     u8 const vector = event.get<EventInfo::Vector>();
+    x86::take_interrupts(); // see slow_exit()
     if (type == EventInfo::software_interrupt) return;
     if (type == EventInfo::exception && (vector == x86::exception_bp || vector == x86::exception_of)) return;
     inject(event);
@@ -268,6 +269,9 @@ void Vcpu::put_off_event() {
     }
 }
 
+// Some exits come before the machine's interrupts: a debug trap after the delivery of an event, a fault or an exit in
+// the middle of it, a window that opens. Each may lead to the next injection and that to the next such exit, so that
+// the CPU would never look at interrupts in the guest: it takes them here. [amd/vol2] 8.5
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u32 code) {
     requeue_interrupted_event();
     check_interrupt_window();
@@ -294,10 +298,12 @@ void Vcpu::put_off_event() {
     case exit_code::VINTR:
         exit_counts_[static_cast<unsigned>(ExitReason::InterruptWindow)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        x86::take_interrupts();
         return After::Enter;
     case exit_code::IRET:
         exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
         iret_exit();
+        x86::take_interrupts();
         return After::Enter;
     case exit_code::NMI:  // was taken when the stub set the global interrupt flag
     case exit_code::INIT: // INIT at the machine's CPU: not for guests
@@ -306,11 +312,13 @@ void Vcpu::put_off_event() {
     case exit_code::EXCEPTION_DB:
         exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
         debug_exit();
+        x86::take_interrupts();
         return After::Enter;
     case exit_code::EXCEPTION_AC:
         exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
         put_off_event();
         inject_exception({x86::exception_ac, true, 0, 0});
+        x86::take_interrupts();
         return After::Enter;
     case exit_code::EXCEPTION_MC: exit.reason = ExitReason::MachineCheck; break;
     case exit_code::SHUTDOWN: exit.reason = ExitReason::TripleFault; break;

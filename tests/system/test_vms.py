@@ -285,6 +285,26 @@ def a_flood_next_door_costs_nothing():
     assert flooded == quiet, (quiet, flooded)
 
 
+@system_test(backend=("vt-x/bochs", "amd-v/bochs"), limit=300, why="QEMU 7.2 aborts when a data breakpoint is hit in a delivery")
+def a_guest_without_an_instruction_gives_its_cpu_back():
+    """Each delivery of its #DB raises the next: no interrupt would ever be taken while it runs."""
+    stuck = small("stuck", "test=stuck", kernel='"hostile.elf"', console='"none"', memory='"64M"')
+    modules = {"vms.toml": (small("worker", "does=work interval=500") + stuck).encode(),
+               "ticker.elf": guest_kernel("ticker"), "hostile.elf": guest_kernel("hostile")}
+    with boot(modules, cpus=1) as console:
+        for _ in range(6):
+            console.expect(r"rounds in \d+ ms", 60)
+        open_monitor(console)
+        assert exits_of(console, "stuck", "exception") > 1000
+        shares = {name: float(row(tell(console, "vm list"), name)[5]) for name in ("worker", "stuck")}
+        assert all(30 <= share <= 70 for share in shares.values()), shares
+        tell(console, "vm pause stuck")
+        assert row(tell(console, "vm list"), "stuck")[1] == "paused"
+        tell(console, "vm kill stuck")
+        console.send("poweroff now\r")
+        check_power_off(console, status=1)
+
+
 THREADS = ("-smp", "4,sockets=1,cores=2,threads=2")
 
 

@@ -166,6 +166,16 @@ void Vcpu::describe_register_access(Exit& exit) {
                     kinds[q.get<CrQualification::Access>()], q.get<CrQualification::LmswSource>()};
 }
 
+// Lets the CPU take the machine's interrupts here. Exits that come before them need it: a debug trap after the delivery
+// of an event, a fault or an exit in the middle of it, a window that opens. Each may lead to the next injection and
+// that to the next such exit, so that the CPU would never look at interrupts in the guest. [intel/vol3] 7.9
+void Vcpu::take_interrupts() {
+    x86::take_interrupts();
+    // A notification of posted interrupts was among them, perhaps: the CPU takes that one in the guest only.
+    if (takes_posted_.load(std::memory_order_relaxed) && !apic().pending().is_empty())
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+}
+
 // An exit in the middle of the delivery of an event: the event must be delivered again. [intel/vol3] 28.2.4
 void Vcpu::requeue_interrupted_event() {
     auto const vectoring = vmcs().read(field::IDT_VECTORING_INFO);
@@ -183,6 +193,7 @@ void Vcpu::requeue_interrupted_event() {
     }
     inject(info, vmcs().read(field::IDT_VECTORING_ERROR_CODE),
            is_software ? vmcs().read(field::EXIT_INSTRUCTION_LENGTH) : 0);
+    take_interrupts();
 }
 
 // #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
@@ -242,6 +253,7 @@ void Vcpu::put_off_event() {
         exit_counts_[static_cast<unsigned>(reason == reason::interrupt_window ? ExitReason::InterruptWindow
                                                                               : ExitReason::TprBelowThreshold)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        take_interrupts();
         return After::Enter;
     case reason::preemption_timer:
         exit_counts_[static_cast<unsigned>(ExitReason::PreemptionTimer)]++;
@@ -253,6 +265,7 @@ void Vcpu::put_off_event() {
     case reason::nmi_window:
         exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
         set_nmi_window(false);
+        take_interrupts();
         return After::Enter; // nmi_pending_ is looked at before every entry
     case reason::triple_fault: exit.reason = ExitReason::TripleFault; break;
     case reason::task_switch: exit.reason = ExitReason::TaskSwitch; break;
@@ -333,6 +346,7 @@ bool Vcpu::exception_exit(Exit& exit) {
     bool const is_software =
         type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
     inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), is_software ? exit.length : 0U);
+    take_interrupts();
     return true;
 }
 

@@ -28,6 +28,7 @@ void ports();
 void privileged();
 void mmio();
 void storm();
+void stuck();
 void triple();
 void bad_page_table();
 void random();

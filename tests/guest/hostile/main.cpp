@@ -7,15 +7,16 @@ namespace {
 
 u64 cr0, cr3, cr4, efer, xcr0;
 constexpr u32 IA32_EFER = 0xc0000080;
-constexpr std::array<Test, 9> tests = {{{"msrs", msrs},
-                                        {"ports", ports},
-                                        {"privileged", privileged},
-                                        {"mmio", mmio},
-                                        {"storm", storm},
-                                        {"random", random},
-                                        {"triple", triple},
-                                        {"badcr3", bad_page_table},
-                                        {"reset", reset}}};
+constexpr std::array<Test, 10> tests = {{{"msrs", msrs},
+                                         {"ports", ports},
+                                         {"privileged", privileged},
+                                         {"mmio", mmio},
+                                         {"storm", storm},
+                                         {"random", random},
+                                         {"stuck", stuck},
+                                         {"triple", triple},
+                                         {"badcr3", bad_page_table},
+                                         {"reset", reset}}};
 
 } // namespace
 
@@ -54,7 +55,7 @@ void guest_main() {
     using namespace hostile;
     auto const wanted = option("test");
     for (auto const& test : tests) {
-        bool const ends_vm = test.run == triple || test.run == bad_page_table || test.run == reset;
+        bool const ends_vm = test.run == triple || test.run == bad_page_table || test.run == reset || test.run == stuck;
         if (option_lists("test", test.name) || (!ends_vm && wanted == "all")) {
             remember_state();
             test.run();
@@ -62,6 +63,6 @@ void guest_main() {
         }
     }
     if (wanted.empty())
-        guest::print(
-            "guest: hostile needs test=all or some of msrs ports privileged mmio storm random triple badcr3 reset\n");
+        guest::print("guest: hostile needs test=all or some of msrs ports privileged mmio storm random stuck triple "
+                     "badcr3 reset\n");
 }

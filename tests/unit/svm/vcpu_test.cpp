@@ -132,6 +132,25 @@ TEST_F(VcpuTest, InterruptedEventsAreDeliveredAgain) {
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(3, 3))})), 0U);
 }
 
+// Each of these exits comes before the machine's interrupts and may be followed by its like for ever.
+TEST_F(VcpuTest, InterruptsAreTakenInEveryChainOfExitsWithoutAnInstruction) {
+    auto const with = [](u64 info) { return [info](svm::Vmcb& b) { b.control.exit_int_info.raw = info; }; };
+    struct Case {
+        u32 code;
+        u64 cut_off;
+    };
+    for (auto const& [code, cut_off] : {Case{exit_code::EXCEPTION_DB, 0},
+                                        {exit_code::EXCEPTION_DB, event(1, 3)},
+                                        {exit_code::EXCEPTION_AC, event(0x80, 4)},
+                                        {exit_code::VINTR, 0},
+                                        {exit_code::IRET, 0},
+                                        {exit_code::WBINVD, event(0x50, 0)}}) {
+        auto const windows = cpu.interrupt_windows;
+        after({code, 0, 0, with(cut_off)});
+        EXPECT_GT(cpu.interrupt_windows, windows) << exit_code::name(code);
+    }
+}
+
 TEST_F(VcpuTest, AnAlignmentCheckDuringADeliveryComesFirstAndLosesNoInterrupt) {
     auto const during = [](u64 info) {
         return [info](svm::Vmcb& b) {

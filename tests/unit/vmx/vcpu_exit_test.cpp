@@ -321,6 +321,43 @@ TEST_F(VcpuExit, AnInterruptedNmiIsRepeatedUnblocked) {
     EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
 }
 
+// Each of these exits comes before the machine's interrupts and may be followed by its like for ever.
+TEST_F(VcpuExit, InterruptsAreTakenInEveryChainOfExitsWithoutAnInstruction) {
+    auto const with = [&](u32 vectoring, u32 exception) {
+        return [&, vectoring, exception] {
+            poke(field::IDT_VECTORING_INFO, vectoring);
+            poke(field::EXIT_INTERRUPTION_INFO, exception);
+        };
+    };
+    u32 const debug = hardware_exception(1, false), alignment = hardware_exception(17, true);
+    struct Case {
+        u32 why;
+        std::function<void()> before;
+    };
+    for (auto const& [why, before] : {Case{reason::exception_or_nmi, with(0, debug)},
+                                      {reason::exception_or_nmi, with(debug, debug)},
+                                      {reason::exception_or_nmi, with(event(0x80, 4), alignment)},
+                                      {reason::interrupt_window, with(0, 0)},
+                                      {reason::nmi_window, with(0, 0)},
+                                      {reason::apic_write, with(event(0x31, 0), 0)}}) {
+        auto const windows = cpu.interrupt_windows;
+        after({why, 0, 0, before});
+        EXPECT_GT(cpu.interrupt_windows, windows) << reason::name(static_cast<u16>(why));
+    }
+}
+
+TEST_F(VcpuExit, WhatArrivesInAChainOfExitsIsSeenBeforeTheNextEntry) {
+    cpu.on_interrupt_window = [&] { vcpu().post(vm::request::leave); };
+    entries.clear();
+    EXPECT_EQ(run({{reason::exception_or_nmi, 0, 0,
+                    [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false)); }}}),
+              vm::Leave::Work);
+    EXPECT_EQ(entries.size(), 1U) << "it left before it entered again";
+    cpu.on_interrupt_window = {};
+    EXPECT_EQ(after({reason::cpuid}).is_launched, true) << "and goes on with its #DB";
+    EXPECT_EQ(entries.front().interruption, hardware_exception(1, false));
+}
+
 TEST_F(VcpuExit, AnAlignmentCheckDuringADeliveryComesFirstAndLosesNoInterrupt) {
     auto const during = [&](u32 vectoring, u64 rflags) {
         return [&, vectoring, rflags] {

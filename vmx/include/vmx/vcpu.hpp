@@ -123,6 +123,7 @@ private:
     void step_over(u8 length);
     void requeue_interrupted_event();
     void put_off_event();
+    void take_interrupts();
     bool exception_exit(vm::Exit& exit);
     void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
