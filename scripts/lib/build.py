@@ -7,7 +7,7 @@ if __package__ is None:  # run as a program
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lib.project import BUILD, ROOT, Failure, main_wrapper, run_quietly  # noqa: E402
 
-PROGRAM_HELP = """build.py PRESET [TARGET...] - configures the preset (release, debug or hosted) if need be, and builds the targets."""
+PROGRAM_HELP = """build.py PRESET [TARGET...] - configures the preset (release, debug, hosted or tools) if need be, and builds the targets."""
 
 
 def configure(preset):
@@ -35,8 +35,8 @@ def main():
     if not arguments or arguments[0] in ("-h", "--help"):
         print(PROGRAM_HELP)
         return 0 if arguments else 2
-    if arguments[0] not in ("release", "debug", "hosted"):
-        raise Failure(f"there is no preset {arguments[0]!r}: release, debug or hosted")
+    if arguments[0] not in ("release", "debug", "hosted", "tools"):
+        raise Failure(f"there is no preset {arguments[0]!r}: release, debug, hosted or tools")
     build(f"Building {arguments[0]}", *arguments)
     return 0
 

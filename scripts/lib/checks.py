@@ -5,8 +5,8 @@ import struct
 import subprocess
 import tomllib
 
-from . import grub_elf
-from .project import Failure
+from . import build, grub_elf
+from .project import BUILD, Failure
 
 MIB = 1 << 20
 LEAST_GUEST_MEMORY, GUEST_MEMORY_STEP, MOST_GUEST_MEMORY = 16, 2, 16 << 20  # MiB
@@ -102,7 +102,7 @@ def hypervisor(path):
 
 
 def description(path):
-    """The one place where a description is checked on this computer. It must be TOML, of which Mullion reads a part."""
+    """What a description holds, so far that its files can be found; it must be TOML, of which Mullion reads a part: see by_mullion()."""
     readable_file("--config", path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -110,6 +110,19 @@ def description(path):
         raise Failure(f"{path}: expected text in UTF-8, found the byte {error.object[error.start]:#04x} at offset {error.start}") from None
     except tomllib.TOMLDecodeError as error:
         raise Failure(toml_message(path, str(error))) from None
+
+
+def by_mullion(path, name, modules, cpus=None, memory=None):
+    """By the hypervisor's own parser and loaders: what it would refuse when it starts, is refused here. modules: name -> path;
+    cpus and memory (MIB) are the machine's, if it is known."""
+    build.build("Building mullion-check", "tools", "mullion-check")
+    command = [BUILD / "tools/tools/mullion-check", "--name", name, *(["--cpus", str(cpus)] if cpus else []),
+               *(["--memory", str(memory)] if memory else [])]
+    for module, file in modules.items():
+        command += ["--module", f"{module}={file}"]
+    done = subprocess.run([*command, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode != 0:
+        raise Failure(done.stderr.strip() or f"mullion-check ended with status {done.returncode}")
 
 
 def toml_message(path, text):

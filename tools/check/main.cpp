@@ -1,6 +1,7 @@
 // mullion-check: is this machine fit for Mullion; is this description right.
 #include <check/description_check.hpp>
 #include <check/machine_check.hpp>
+#include <config/command_line.hpp>
 #include <config/description.hpp>
 
 #include <array>
@@ -27,6 +28,7 @@ constexpr char usage[] =
     "  --cpus N             the machine has so many CPUs\n"
     "  --memory MIB         the machine has so much memory\n"
     "  --list               print NAME, a tab and the path of each file\n"
+    "mullion-check --options              lists the options that Mullion itself takes from GRUB\n"
     "\n"
     "Status: 0 when nothing is wrong, 1 when something is, 2 for wrong arguments.\n";
 
@@ -75,6 +77,11 @@ int main(int count, char** words) {
     for (int i = 1; i < count; i++) {
         std::string_view const word = words[i];
         if (word == "-h" || word == "--help") return fputs(usage, stdout) < 0 ? 1 : 0;
+        if (word == "--options") {
+            StreamSink out(stdout);
+            config::write_option_help(out);
+            return 0;
+        }
         if (word == "--list") {
             request.wants_files = true;
             continue;

@@ -84,8 +84,10 @@ TEST_F(DescriptionCheck, FilesAreFoundBesideItInFoldersAndByName) {
     EXPECT_EQ(check(text, {.folders = folders}), "");
     check::NamedFile const files[] = {{"other", file}};
     EXPECT_EQ(check(text, {.files = files}), "");
-    EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"/boot/vmlinuz\"\n").find("without its folder"),
-              std::string::npos);
+    EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"a b\"\n").find("expected a file's name"), std::string::npos);
+    EXPECT_EQ(check("[vm.a]\nmemory = \"16M\"\nkernel = \"" + folder_ + "/kernel.elf\"\n"), "");
+    std::filesystem::copy(folder_ + "/kernel.elf", more + "/kernel.elf");
+    EXPECT_EQ(check("[vm.a]\nmemory = \"16M\"\nkernel = \"more/kernel.elf\"\n"), "");
     EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"more\"\n").find("no such file"), std::string::npos);
 }
 

@@ -14,11 +14,11 @@ namespace {
 
 // What Mullion itself takes, beside 4 % of the guests' memory at most.
 constexpr u64 own_memory = 32 * lib::MiB;
-// GRUB's command line must be able to name it, as a path and as a word.
+// GRUB's command line must be able to name it, as a path and as a word. A folder may be part of it.
 bool is_module_name(std::string_view name) {
     for (char const c : name) {
         bool const is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (!is_plain && std::string_view("._+-").find(c) == std::string_view::npos) return false;
+        if (!is_plain && std::string_view("._+-/").find(c) == std::string_view::npos) return false;
     }
     return !name.empty();
 }
@@ -103,13 +103,13 @@ private:
 
     bool open(config::VmDescription const& vm, config::Key key, std::string_view name, File& file) {
         if (!is_module_name(name)) {
-            complain(vm.line_of(key),
-                     "{} = \"{}\": expected a file's name, of letters, digits and . _ + -, without its folder",
+            complain(vm.line_of(key), "{} = \"{}\": expected a file's name, of letters, digits and . _ + - /",
                      config::name_of(key), name);
             return false;
         }
         for (NamedFile const& given : request_.files)
             if (given.name == name) return open_at(vm, key, name, given.path, file);
+        if (name.starts_with('/')) return open_at(vm, key, name, name, file);
         std::string_view const own(request_.description);
         auto const slash = own.rfind('/');
         std::string_view const beside =
