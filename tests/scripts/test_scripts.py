@@ -490,6 +490,19 @@ class LayersTest(unittest.TestCase):
         self.assertIn(":3: layer platform may not include kernel", bad[0])
 
 
+class PackageTest(unittest.TestCase):
+    def test_the_version_is_that_of_the_change_log(self):
+        self.assertRegex(script("package").version(), r"^[0-9]+\.[0-9.]+$")
+
+    def test_its_scripts_are_for_a_plain_shell(self):
+        for name in ("25_mullion", "mullion-try", "postinst", "postrm"):
+            subprocess.run(["sh", "-n", ROOT / "package" / name], check=True)
+        subprocess.run(["bash", "-n", ROOT / "package/completion"], check=True)
+
+    def test_text_in_a_man_page_keeps_its_signs(self):
+        self.assertEqual(script("package").roff("a-b\\c"), "a\\-b\\ec")
+
+
 class TestingTest(unittest.TestCase):
     def run_one(self, *command, limit=10):
         return testing.run(testing.Test("x", "host", list(command), limit), ROOT)
