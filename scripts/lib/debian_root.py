@@ -40,7 +40,7 @@ def os_release():
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
 
 
-def raise_if_unavailable(release):
+def raise_if_unavailable(release, is_entered=True):
     if os.geteuid() != 0:
         raise Unavailable(f"only root can make a folder with {RELEASES[release]} and change into it")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
@@ -48,7 +48,7 @@ def raise_if_unavailable(release):
     system = os_release()
     if system.get("ID") != "debian":
         raise Unavailable(f"this computer's apt has no mirror of Debian ({system.get('PRETTY_NAME', 'not a Debian')})")
-    if system.get("VERSION_CODENAME") == release:
+    if is_entered and system.get("VERSION_CODENAME") == release:
         raise Unavailable(f"this computer runs {RELEASES[release]} itself")
 
 
@@ -75,29 +75,34 @@ def apt_options():
 
 
 @contextlib.contextmanager
-def locked():
+def locked(what):
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / "lock", "w") as lock:
+    with open(FOLDER / f"lock-{what}", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def bootstrap(release, wanted, folder, what, options=()):
+    """Has mmdebstrap unpack and configure these packages and what they need in a folder."""
+    if not shutil.which("mmdebstrap"):
+        packages.install_by_apt(["mmdebstrap"], visible=True)
+    # In a mount namespace of its own: if it is stopped, what it has mounted in the folder must be gone before that is removed.
+    command = ["unshare", "--mount", "mmdebstrap", "--variant=apt", "--include=" + ",".join(wanted), *(f"--aptopt={option}" for option in apt_options()), *options,
+               release, folder, f"deb [signed-by={KEYRING}] {mirror()} {release} main"]
+    run_quietly(f"Making {what}", command)
 
 
 def make(release):
     """Makes the root unless it is there, and returns its path."""
     raise_if_unavailable(release)
-    if not shutil.which("mmdebstrap"):
-        packages.install_by_apt(["mmdebstrap"], visible=True)
     root = path(release)
-    with locked():
+    with locked(release):
         if not root.exists():
             for old in FOLDER.glob(f"{release}-*"):
                 shutil.rmtree(old)
             with tempfile.TemporaryDirectory(prefix="making-", dir=FOLDER) as scratch:
                 partial = pathlib.Path(scratch, "root")
-                command = ["mmdebstrap", "--variant=essential", "--include=" + ",".join(PACKAGES),
-                           *(f"--aptopt={option}" for option in apt_options()), release, partial,
-                           f"deb [signed-by={KEYRING}] {mirror()} {release} main"]
-                run_quietly(f"Making a folder with {RELEASES[release]}", command)
+                bootstrap(release, PACKAGES, partial, f"a folder with {RELEASES[release]}")
                 for name in MOUNTED:
                     (partial / name).mkdir(exist_ok=True)
                 partial.rename(root)
