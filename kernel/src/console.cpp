@@ -16,6 +16,15 @@ constinit Console the_console;
 
 Console& console() { return the_console; }
 
+class Console::OutputLock {
+public:
+    explicit OutputLock(Console& console) : guard_(console.output_lock_) {}
+
+private:
+    InterruptGuard no_interrupts_;
+    LockGuard<decltype(output_lock_)> guard_;
+};
+
 void Console::put(u8 byte) {
     while (!output_.push(byte)) {
         // Full although guests leave a reserve: the line is slower than the log. Make room by waiting for it; what was
@@ -28,45 +37,38 @@ void Console::put(u8 byte) {
     at_line_start_ = byte == '\n';
 }
 
+void Console::put_text(std::string_view text) {
+    for (char const c : text) {
+        if (c == '\n') put('\r');
+        put(static_cast<u8>(c));
+    }
+    send_locked();
+}
+
 void Console::write_log(std::string_view text) {
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
+    OutputLock const locked(*this);
     // A line of ours begins on a line of its own, even in the middle of a guest's.
     if (!at_line_start_ && !text.empty() && text[0] == '[') {
         put('\r');
         put('\n');
     }
-    for (char const c : text) {
-        if (c == '\n') put('\r');
-        put(static_cast<u8>(c));
-    }
-    output_lock_.unlock();
-    send_queued();
+    put_text(text);
 }
 
 void Console::print(std::string_view text) {
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
-    for (char const c : text) {
-        if (c == '\n') put('\r');
-        put(static_cast<u8>(c));
-    }
-    output_lock_.unlock();
-    send_queued();
+    OutputLock const locked(*this);
+    put_text(text);
 }
 
 bool Console::has_room(u32 bytes) {
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
+    OutputLock const locked(*this);
     bool const result = output_.space() > log_reserve + bytes;
     if (!result) user_waits_for_space_.store(true, std::memory_order_relaxed);
-    output_lock_.unlock();
     return result;
 }
 
 u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
+    OutputLock const locked(*this);
     u32 count = static_cast<u32>(bytes.size());
     if (current() != &user) {
         for (u8 const byte : bytes) {
@@ -80,9 +82,8 @@ u32 Console::write(ConsoleUser& user, std::span<u8 const> bytes) {
         output_.push_some(bytes.first(count));
         if (count > 0) at_line_start_ = bytes[count - 1] == '\n';
         if (count < bytes.size()) user_waits_for_space_.store(true, std::memory_order_relaxed);
-        if (port_ != nullptr) send_locked();
+        send_locked();
     }
-    output_lock_.unlock();
     return count;
 }
 
@@ -99,22 +100,18 @@ void Console::release_held_locked(ConsoleUser& user) {
 void Console::release_held() {
     ConsoleUser* const user = current();
     if (user == nullptr) return;
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
+    OutputLock const locked(*this);
     release_held_locked(*user);
-    if (port_ != nullptr) send_locked();
-    output_lock_.unlock();
+    send_locked();
 }
 
 void Console::send_queued() {
-    if (port_ == nullptr) return;
-    InterruptGuard const no_interrupts;
-    output_lock_.lock();
+    OutputLock const locked(*this);
     send_locked();
-    output_lock_.unlock();
 }
 
 void Console::send_locked() {
+    if (port_ == nullptr) return;
     for (;;) {
         if (unsent_begin_ == unsent_end_) {
             unsent_begin_ = 0;
@@ -139,13 +136,23 @@ void Console::flush() {
         port_->write_all({&*byte, 1});
 }
 
-// Everybody is told without the lock: who has been told reads, or prints, at once.
+// Users are told without the lock: who has been told reads, or prints, at once.
 class Console::InputLock {
 public:
-    explicit InputLock(Console& console) : console_(console) { console_.input_lock_.lock(); }
+    // Later: by CPU 0's run loop. For callers whom the platform calls under its lock, which users take when they are
+    // told.
+    enum class Tell : u8 { Now, Later };
+    explicit InputLock(Console& console, Tell when = Tell::Now) : console_(console), when_(when) {
+        console_.input_lock_.lock();
+    }
     ~InputLock() {
-        Told const told = std::exchange(console_.told_, {});
+        Told const told = when_ == Tell::Now ? std::exchange(console_.told_, {}) : console_.told_;
         console_.input_lock_.unlock();
+        if (told == Told{}) return;
+        if (when_ == Tell::Later) {
+            defer(0, console_.tell_later_);
+            return;
+        }
         if (told.of_input != nullptr) told.of_input->on_console_input();
         if (told.monitor_of_space != nullptr) told.monitor_of_space->on_console_space();
         if (told.owner_of_space != nullptr) told.owner_of_space->on_console_space();
@@ -155,8 +162,11 @@ public:
 
 private:
     Console& console_;
+    Tell const when_;
     InterruptGuard no_interrupts_;
 };
+
+void Console::tell() { InputLock const locked(*this); }
 
 void Console::pump() {
     send_queued();
@@ -289,12 +299,15 @@ void Console::attach(ConsoleUser& user) {
 
 void Console::detach(ConsoleUser& user) {
     InputLock const locked(*this);
+    if (told_.of_input == &user) told_.of_input = nullptr;
+    if (told_.owner_of_space == &user) told_.owner_of_space = nullptr;
     if (owner_ != &user) return;
-    output_lock_.lock();
-    while (auto const byte = user.held_.pop())
-        put(*byte);
-    output_lock_.unlock();
-    send_queued();
+    {
+        OutputLock const output_locked(*this);
+        while (auto const byte = user.held_.pop())
+            put(*byte);
+        send_locked();
+    }
     owner_ = nullptr;
     if (!in_monitor_) discard_input();
 }

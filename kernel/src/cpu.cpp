@@ -86,12 +86,25 @@ void enable_cpu_protections() {
 
 #ifdef MULLION_DEBUG
 namespace detail {
+namespace {
+constexpr u32 bit_of(LockRank rank) { return 1U << static_cast<unsigned>(rank); }
+#if __STDC_HOSTED__
+bool are_interrupts_off() { return true; } // the scheduler's tests have no CPU
+#else
+bool are_interrupts_off() { return (x86::read_flags() & 1U << 9) == 0; }
+#endif
+} // namespace
+
 void lock_order_enter(LockRank rank) {
     u32& held = this_cpu().held_lock_ranks;
-    ASSERT((held >> static_cast<unsigned>(rank)) == 0);
-    held |= 1U << static_cast<unsigned>(rank);
+    ASSERT(are_interrupts_off());
+    ASSERT(held < bit_of(rank)); // ranks rise
+    held |= bit_of(rank);
 }
-void lock_order_leave(LockRank rank) { this_cpu().held_lock_ranks &= ~(1U << static_cast<unsigned>(rank)); }
+void lock_order_enter_second(LockRank rank) {
+    ASSERT(this_cpu().held_lock_ranks >> static_cast<unsigned>(rank) == 1); // the first is held, and nothing above it
+}
+void lock_order_leave(LockRank rank) { this_cpu().held_lock_ranks &= ~bit_of(rank); }
 } // namespace detail
 #endif
 

@@ -12,18 +12,6 @@ constinit std::atomic<u32> count{0};
 // by how many timers there are, not by what a guest asks for.
 constexpr unsigned max_callbacks_per_interrupt = 64;
 
-// With interrupts off.
-class Locked {
-public:
-    explicit Locked(TimerQueue& queue) : queue_(queue) { queue_.lock().lock(); }
-    ~Locked() { queue_.lock().unlock(); }
-    Locked(Locked const&) = delete;
-    Locked& operator=(Locked const&) = delete;
-
-private:
-    TimerQueue& queue_;
-};
-
 } // namespace
 
 u32 cpu_count() { return count.load(std::memory_order_acquire); }
@@ -47,7 +35,7 @@ void arm_timer(Timer& timer, u64 deadline_tsc) {
     Cpu& here = this_cpu();
     u32 const before = timer.queue_.load(std::memory_order_relaxed);
     if (before != here.index && before != ~0U) cancel_timer(timer);
-    Locked const locked(here.timers);
+    LockGuard const locked(here.timers.lock());
     timer.queue_.store(here.index, std::memory_order_relaxed);
     if (here.timers.arm(timer, deadline_tsc)) local_apic().arm_timer(here.timers.next_deadline());
 }
@@ -57,7 +45,7 @@ void cancel_timer(Timer& timer) {
     if (index == ~0U) return;
     TimerQueue& queue = cpu(index).timers;
     InterruptGuard const no_interrupts;
-    Locked const locked(queue);
+    LockGuard const locked(queue.lock());
     queue.cancel(timer); // the hardware may fire for nothing: cheaper than telling it
 }
 
@@ -67,7 +55,7 @@ void run_timers() { // by the interrupt
     for (unsigned i = 0; !is_last; i++) {
         Timer* due = nullptr;
         {
-            Locked const locked(queue);
+            LockGuard const locked(queue.lock());
             u64 const now_tsc = lib::x86::rdtsc();
             if (i < max_callbacks_per_interrupt) due = queue.pop_due(now_tsc);
             // What fired is over; nothing needs to be stopped. The callback arms the hardware itself for what is

@@ -6,32 +6,21 @@ namespace kernel {
 
 class Scheduler::CoreLock {
 public:
-    explicit CoreLock(Core& core) : core_(core) {
-        detail::lock_order_enter(LockRank::Scheduler);
-        core_.lock.lock();
-    }
-    ~CoreLock() {
-        core_.lock.unlock();
-        detail::lock_order_leave(LockRank::Scheduler);
-    }
-    CoreLock(CoreLock const&) = delete;
-    CoreLock& operator=(CoreLock const&) = delete;
+    explicit CoreLock(Core& core) : guard_(core.lock) {}
 
 private:
-    Core& core_;
+    LockGuard<decltype(Core::lock)> guard_;
 };
 
 class Scheduler::PairLock {
 public:
     PairLock(Core& a, Core& b) : first_(a.index < b.index ? a : b), second_(a.index < b.index ? b : a) {
-        detail::lock_order_enter(LockRank::Scheduler);
         first_.lock.lock();
-        if (&first_ != &second_) second_.lock.lock();
+        if (&first_ != &second_) second_.lock.lock_second();
     }
     ~PairLock() {
-        if (&first_ != &second_) second_.lock.unlock();
+        if (&first_ != &second_) second_.lock.unlock_second();
         first_.lock.unlock();
-        detail::lock_order_leave(LockRank::Scheduler);
     }
     PairLock(PairLock const&) = delete;
     PairLock& operator=(PairLock const&) = delete;
@@ -45,7 +34,6 @@ private:
 class Scheduler::HomeLock {
 public:
     HomeLock(Scheduler& scheduler, SchedulerEntity& entity) {
-        detail::lock_order_enter(LockRank::Scheduler);
         for (;;) {
             u32 const home = entity.home_.load(std::memory_order_relaxed);
             core_ = &scheduler.cores_[home];
@@ -54,10 +42,7 @@ public:
             core_->lock.unlock();
         }
     }
-    ~HomeLock() {
-        core_->lock.unlock();
-        detail::lock_order_leave(LockRank::Scheduler);
-    }
+    ~HomeLock() { core_->lock.unlock(); }
     HomeLock(HomeLock const&) = delete;
     HomeLock& operator=(HomeLock const&) = delete;
     Core& core() { return *core_; }

@@ -3,20 +3,6 @@
 #include <algorithm>
 
 namespace kernel {
-namespace {
-
-class ControlLock {
-public:
-    explicit ControlLock(Spinlock& lock) : lock_(lock) { lock_.lock(); }
-    ~ControlLock() { lock_.unlock(); }
-    ControlLock(ControlLock const&) = delete;
-    ControlLock& operator=(ControlLock const&) = delete;
-
-private:
-    Spinlock& lock_;
-};
-
-} // namespace
 
 CpuSet Scheduler::shared_cpus() const {
     CpuSet set;
@@ -123,7 +109,7 @@ void Scheduler::clear_out(u64 now) {
 }
 
 lib::Result<void> Scheduler::add(SchedulerEntity& entity, ScheduleSettings const& settings) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     if (entity.state_ != State::Detached) return lib::fail(lib::Errc::BadState);
     TRY(check(settings));
     u32 cpu = (settings.allowed & shared_cpus()).next(0);
@@ -148,7 +134,7 @@ lib::Result<void> Scheduler::add(SchedulerEntity& entity, ScheduleSettings const
 }
 
 lib::Result<void> Scheduler::remove(SchedulerEntity& entity) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     if (entity.state_ == State::Detached) return lib::fail(lib::Errc::BadState);
     {
         HomeLock home(*this, entity);
@@ -177,7 +163,7 @@ u64 Scheduler::used(SchedulerEntity& entity, u64 now) {
 }
 
 lib::Result<void> Scheduler::set_weight(SchedulerEntity& entity, u32 weight) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     ScheduleSettings wanted = entity.settings_;
     wanted.weight = weight;
     TRY(check(wanted));
@@ -187,7 +173,7 @@ lib::Result<void> Scheduler::set_weight(SchedulerEntity& entity, u32 weight) {
 }
 
 lib::Result<void> Scheduler::set_cap(SchedulerEntity& entity, u32 cap, u64 now) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     ScheduleSettings wanted = entity.settings_;
     wanted.cap = cap;
     TRY(check(wanted));
@@ -210,7 +196,7 @@ lib::Result<void> Scheduler::set_cap(SchedulerEntity& entity, u32 cap, u64 now) 
 }
 
 lib::Result<void> Scheduler::set_affinity(SchedulerEntity& entity, CpuSet const& allowed, u64 now) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     ScheduleSettings wanted = entity.settings_;
     wanted.allowed = allowed;
     TRY(check(wanted));
@@ -248,7 +234,7 @@ void Scheduler::settle_exclusive(SchedulerEntity& entity, u64 now) {
 }
 
 lib::Result<void> Scheduler::set_exclusive(SchedulerEntity& entity, bool is_exclusive, u64 now) {
-    ControlLock const control(control_lock_);
+    LockGuard const control(control_lock_);
     if (entity.settings_.is_exclusive == is_exclusive) return {};
     ScheduleSettings wanted = entity.settings_;
     wanted.is_exclusive = is_exclusive;

@@ -3,6 +3,7 @@
 // that the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).
 #include <array>
 #include <atomic>
+#include <kernel/calls.hpp>
 #include <kernel/spinlock.hpp>
 #include <lib/delegate.hpp>
 #include <lib/format.hpp>
@@ -82,10 +83,12 @@ private:
     enum class Escape : u8 { None, Prefix };
 
     ConsoleUser* current() const { return in_monitor_ ? monitor_ : owner_.load(); }
-    void put(u8 byte);
     void release_held();
-    void release_held_locked(ConsoleUser& user);
     void send_queued();
+    // The following with output_lock_ held.
+    void put(u8 byte);
+    void put_text(std::string_view text);
+    void release_held_locked(ConsoleUser& user);
     void send_locked();
     void send_unsent();
     // The following with input_lock_ held.
@@ -102,8 +105,11 @@ private:
         ConsoleUser* of_input = nullptr;
         ConsoleUser* monitor_of_space = nullptr;
         ConsoleUser* owner_of_space = nullptr;
+        bool operator==(Told const&) const = default;
     };
     class InputLock;
+    class OutputLock;
+    void tell();
 
     ConsolePort* port_ = nullptr;
     // Changed with input_lock_ held, looked at without.
@@ -113,16 +119,17 @@ private:
     lib::Ring<u8, input_size> input_;
     std::array<u8, 16> unsent_{};
     u32 unsent_begin_ = 0, unsent_end_ = 0;
-    Spinlock output_lock_;
+    Spinlock<LockRank::ConsoleOutput> output_lock_;
     bool is_interrupt_driven_ = false;
     bool at_line_start_ = true;
     std::atomic<bool> user_waits_for_space_{false};
     std::atomic<bool> in_monitor_{false};
     // Input, from the port to its reader. Taken before output_lock_.
-    Spinlock input_lock_;
+    Spinlock<LockRank::ConsoleInput> input_lock_;
     bool is_throttled_ = false;
     Escape escape_ = Escape::None;
     Told told_;
+    DeferredWork tell_later_{DeferredWork::Body::to<&Console::tell>(*this)};
 };
 
 Console& console();

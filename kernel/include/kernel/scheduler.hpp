@@ -153,7 +153,7 @@ private:
     static constexpr u32 balance_victims = 2; // cores looked at per slice
 
     struct alignas(64) Core {
-        Spinlock lock;
+        Spinlock<LockRank::Scheduler> lock;
         u32 index = 0;
         CpuSet cpus;
         bool has_siblings = false;
@@ -304,7 +304,7 @@ private:
     Marks alone_;         // CPUs that run something without a slice
     Marks waiting_cores_; // cores in whose queue somebody waits; changed under the core's lock
     std::array<std::atomic<u64>, max_cpus / 64> shared_{};
-    Spinlock control_lock_; // settings and `all_`; taken before a core's lock
+    Spinlock<LockRank::SchedulerSettings> control_lock_; // settings and `all_`; taken before a core's lock
     lib::IntrusiveList<SchedulerEntity, AllTag> all_;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// Data lives in its lock, every lock has a rank (docs/LOCKING.md). A CPU takes locks in rising rank only; debug builds
-// check it. Interrupts are off for as long as a lock is held.
+// Data lives in its lock, and every lock has a rank (docs/LOCKING.md). A CPU takes locks in rising rank only and with
+// interrupts off, which debug builds check.
 #include <atomic>
 #include <lib/assert.hpp>
 #include <lib/types.hpp>
@@ -9,32 +9,62 @@
 
 namespace kernel {
 
-enum class LockRank : lib::u8 { Platform, Vm, Scheduler, Timers, Calls, Memory, Console, Log };
+enum class LockRank : lib::u8 {
+    Platform,
+    Vm,
+    SchedulerSettings,
+    Scheduler,
+    Timers,
+    Calls,
+    Memory,
+    ConsoleInput,
+    Log,
+    ConsoleOutput,
+};
 
 namespace detail {
 #ifdef MULLION_DEBUG
-void lock_order_enter(LockRank rank); // kernel/src/cpu.cpp: the CPU's bit set of held ranks
+// kernel/src/cpu.cpp: the CPU's bit set of held ranks.
+void lock_order_enter(LockRank rank);
+void lock_order_enter_second(LockRank rank);
 void lock_order_leave(LockRank rank);
 #else
 inline void lock_order_enter(LockRank) {}
+inline void lock_order_enter_second(LockRank) {}
 inline void lock_order_leave(LockRank) {}
 #endif
 } // namespace detail
 
-// Ticket lock: first come, first served.
-class Spinlock {
+// Ticket lock: first come, first served. The caller has interrupts off for as long as it holds it; LockGuard below is
+// how it is held.
+template <LockRank Rank> class Spinlock {
 public:
     constexpr Spinlock() = default;
     Spinlock(Spinlock const&) = delete;
     Spinlock& operator=(Spinlock const&) = delete;
     void lock() {
+        detail::lock_order_enter(Rank);
+        wait_for_turn();
+    }
+    void unlock() {
+        release();
+        detail::lock_order_leave(Rank);
+    }
+    // While one lock of this rank is held, where an order among them is written down. That one is unlocked last.
+    void lock_second() {
+        detail::lock_order_enter_second(Rank);
+        wait_for_turn();
+    }
+    void unlock_second() { release(); }
+
+private:
+    void wait_for_turn() {
         lib::u32 const ticket = next_.fetch_add(1, std::memory_order_relaxed);
         while (serving_.load(std::memory_order_acquire) != ticket)
             lib::x86::pause();
     }
-    void unlock() { serving_.store(serving_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+    void release() { serving_.store(serving_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
 
-private:
     std::atomic<lib::u32> next_{0};
     std::atomic<lib::u32> serving_{0};
 };
@@ -53,6 +83,18 @@ private:
     lib::u64 flags_;
 };
 
+// Holds a lock while it lives. Interrupts are off already.
+template <typename Lock> class [[nodiscard]] LockGuard {
+public:
+    explicit LockGuard(Lock& lock) : lock_(lock) { lock_.lock(); }
+    ~LockGuard() { lock_.unlock(); }
+    LockGuard(LockGuard const&) = delete;
+    LockGuard& operator=(LockGuard const&) = delete;
+
+private:
+    Lock& lock_;
+};
+
 template <typename T, LockRank Rank> class Guarded {
 public:
     constexpr Guarded() = default;
@@ -61,31 +103,15 @@ public:
 
     // Calls `body` with the data, under the lock, and returns what it returns.
     template <typename F> decltype(auto) with(F&& body) {
-        Hold const hold(lock_);
+        InterruptGuard const no_interrupts;
+        LockGuard const locked(lock_);
         return std::forward<F>(body)(data_);
     }
     // For the panic path only, where the owner may be this very CPU.
     T& without_lock() { return data_; }
 
 private:
-    class Hold {
-    public:
-        explicit Hold(Spinlock& lock) : lock_(lock) {
-            detail::lock_order_enter(Rank);
-            lock_.lock();
-        }
-        ~Hold() {
-            lock_.unlock();
-            detail::lock_order_leave(Rank);
-        }
-        Hold(Hold const&) = delete;
-        Hold& operator=(Hold const&) = delete;
-
-    private:
-        InterruptGuard interrupts_;
-        Spinlock& lock_;
-    };
-    Spinlock lock_;
+    Spinlock<Rank> lock_;
     T data_{};
 };
 

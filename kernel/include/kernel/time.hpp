@@ -76,11 +76,12 @@ public:
     // Takes out the first timer that is due at `now_tsc`; nullptr: none.
     Timer* pop_due(u64 now_tsc);
     static void call(Timer& timer) { timer.callback_(); }
-    Spinlock& lock() { return lock_; }
+    using Lock = Spinlock<LockRank::Timers>;
+    Lock& lock() { return lock_; }
 
 private:
     void update_next();
-    Spinlock lock_;
+    Lock lock_;
     lib::IntrusiveList<Timer> timers_;
     u64 next_ = never;
 };

@@ -105,11 +105,7 @@ private:
     }
     // For a vCPU between an exit and the next entry: interrupts are off already.
     template <typename Body> decltype(auto) with_platform_in_exit(Body&& body) {
-        platform_lock_.lock();
-        struct Unlock {
-            kernel::Spinlock& lock;
-            ~Unlock() { lock.unlock(); }
-        } const unlock{platform_lock_};
+        kernel::LockGuard const locked(platform_lock_);
         return body(*platform_);
     }
     bool fail(std::string_view what);
@@ -147,7 +143,8 @@ private:
     vm::Backend& backend_;
     kernel::Own<vm::Vm> vm_;
     std::optional<platform::Platform> platform_;
-    kernel::Spinlock platform_lock_; // one thread at a time enters the platform; taken before every other lock
+    // One thread at a time enters the platform; taken before every other lock.
+    kernel::Spinlock<kernel::LockRank::Platform> platform_lock_;
     std::array<DeviceTimer, max_timers> timers_{};
     u32 timer_count_ = 0;
     bool are_timers_off_ = false; // the VM is being taken down

@@ -45,11 +45,32 @@ using PanicDeathTest = PanicTest;
 
 TEST_F(LockDeathTest, LocksAreTakenInRisingRankOnly) {
     Guarded<int, LockRank::Memory> memory;
-    Guarded<int, LockRank::Console> console;
+    Guarded<int, LockRank::ConsoleOutput> console;
     EXPECT_EQ(memory.with([&](int& a) { return console.with([&](int& b) { return a + b; }); }), 0);
     EXPECT_EQ(kernel::this_cpu().held_lock_ranks, 0U);
     EXPECT_DEATH(console.with([&](int&) { memory.with([](int&) {}); }), "PANIC on CPU 0: assertion failed: .*held");
     EXPECT_DEATH(memory.with([&](int&) { memory.with([](int&) {}); }), "assertion failed"); // and never twice
+}
+
+TEST_F(LockDeathTest, APlatformThatIsEnteredFromItsOwnHostCallIsAPanic) {
+    kernel::Spinlock<LockRank::Platform> lock;
+    kernel::LockGuard const locked(lock);
+    EXPECT_DEATH(kernel::LockGuard const again(lock), "assertion failed: .*held");
+}
+
+TEST_F(LockDeathTest, ASecondLockOfARankNeedsTheFirst) {
+    kernel::Spinlock<LockRank::Scheduler> a, b;
+    kernel::Spinlock<LockRank::Timers> higher;
+    EXPECT_DEATH(b.lock_second(), "assertion failed: .*held");
+    a.lock();
+    b.lock_second();
+    EXPECT_DEATH(a.lock(), "assertion failed: .*held");
+    b.unlock_second();
+    higher.lock();
+    EXPECT_DEATH(b.lock_second(), "assertion failed: .*held");
+    higher.unlock();
+    a.unlock();
+    EXPECT_EQ(kernel::this_cpu().held_lock_ranks, 0U);
 }
 
 TEST_F(LockDeathTest, InterruptsAreOffUnderALockAndBackBehindIt) {
