@@ -262,7 +262,7 @@ void Console::leave_monitor() {
 
 u32 Console::read(ConsoleUser& user, std::span<u8> bytes) {
     if (current() != &user) return 0;
-    InputLock const locked(*this);
+    InputLock const locked(*this, InputLock::Tell::Later);
     if (current() != &user) return 0; // it has just lost the line
     u32 count = take_input(bytes);
     if (!is_throttled_ || input_.space() < input_size / 2) return count;

@@ -57,6 +57,7 @@ public:
     // Guest bytes: as many as there is room for. Fewer: on_console_space() follows. Who does not have the line is never
     // made to wait: the last of what it writes comes out when it gets the line.
     u32 write(ConsoleUser& user, std::span<u8 const> bytes);
+    // Calls nobody back: it is called by the user's platform, under the platform's lock.
     u32 read(ConsoleUser& user, std::span<u8> bytes);
 
     // Moves bytes between queues and port, and tells users. Called by the port's interrupt and by whoever made room.

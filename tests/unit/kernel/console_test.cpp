@@ -1,7 +1,6 @@
+#include "kernel/kernel_cpu.hpp"
 #include <algorithm>
 #include <deque>
-#include <fakes/cpu.hpp>
-#include <gtest/gtest.h>
 #include <kernel/console.hpp>
 #include <memory>
 #include <string>
@@ -69,13 +68,15 @@ class User final : public kernel::ConsoleUser {
 public:
     User(Console& console, char const* name) : console_(console), name_(name) {}
     std::string got, to_write;
-    bool reads_at_once = true;
+    bool reads_at_once = true, is_inside_read = false;
     unsigned spaces = 0;
 
     void on_console_input() override {
+        EXPECT_FALSE(is_inside_read) << "a platform that reads holds its lock";
         if (reads_at_once) read(~0U);
     }
     void on_console_space() override {
+        EXPECT_FALSE(is_inside_read) << "a platform that reads holds its lock";
         spaces++;
         write_on();
     }
@@ -84,11 +85,13 @@ public:
         u32 const count = console_.write(*this, bytes_of(to_write));
         to_write.erase(0, count);
     }
-    // Handles what it reads only behind the call, as a device does.
+    // Handles what it reads only after the call, as a device does.
     void read(u32 limit) {
         while (limit > 0) {
             std::array<u8, 8> bytes{};
+            is_inside_read = true;
             u32 const count = console_.read(*this, std::span(bytes).first(std::min<u32>(limit, bytes.size())));
+            is_inside_read = false;
             got.append(bytes.begin(), bytes.begin() + count);
             if (count == 0) break;
             limit -= count;
@@ -100,9 +103,8 @@ private:
     char const* name_;
 };
 
-class ConsoleTest : public ::testing::Test {
+class ConsoleTest : public KernelCpu {
 protected:
-    fakes::Cpu cpu;
     Port port;
     std::unique_ptr<Console> console = std::make_unique<Console>();
     User guest{*console, "guest"}, monitor{*console, "monitor"};
@@ -147,7 +149,7 @@ TEST_F(ConsoleTest, AReaderThatComesLateGetsEverythingInOrder) {
     port.type(in); // a FIFO of any depth
     console->pump();
     EXPECT_FALSE(port.is_input_wanted);
-    guest.reads_at_once = true; // from inside read() it may be called back
+    guest.reads_at_once = true;
     for (int i = 0; i < 20; i++) {
         guest.read(~0U);
         console->pump();
@@ -285,7 +287,30 @@ TEST_F(ConsoleTest, TheMonitorHearsOfWhatCameWithItsEscape) {
     console->pump();
     guest.read(~0U); // makes room, and with it the escape comes in
     EXPECT_TRUE(console->is_in_monitor());
+    kernel::run_deferred_work();
     EXPECT_EQ(monitor.got, "help\n");
+}
+
+TEST_F(ConsoleTest, AReaderIsNotCalledBackWhenItsOwnReadSwitchesToTheMonitorAndBack) {
+    guest.reads_at_once = false;
+    port.type(pattern(20'000, 4) + "\x01" + "c\x01" + "cafter");
+    console->pump();
+    guest.read(~0U); // makes room, and with it both escapes come in
+    EXPECT_FALSE(console->is_in_monitor());
+    EXPECT_EQ(guest.spaces, 0U);
+    EXPECT_TRUE(guest.got.ends_with("after"));
+    kernel::run_deferred_work();
+    EXPECT_EQ(guest.spaces, 1U) << "it has the line again and may write on";
+}
+
+TEST_F(ConsoleTest, NobodyIsToldAfterItHasGone) {
+    guest.reads_at_once = false;
+    port.type(pattern(20'000, 4) + "\x01" + "c\x01" + "c");
+    console->pump();
+    guest.read(~0U);
+    console->detach(guest);
+    kernel::run_deferred_work();
+    EXPECT_EQ(guest.spaces, 0U);
 }
 
 TEST_F(ConsoleTest, AGuestThatGoesLeavesTheLineUsable) {
