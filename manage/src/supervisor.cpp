@@ -117,7 +117,7 @@ void Supervisor::set_alarm() {
 bool Supervisor::wants_restart(u32 vm) const {
     Slot const& slot = slots_[vm];
     auto const reason = slot.machine->end_reason();
-    if (is_ending_ || reason == vm::EndReason::Killed) return false;
+    if (is_ending_ || slot.stays_down || reason == vm::EndReason::Killed) return false;
     if (slot.starts_again) return true;
     switch (description_.vms[vm].restart) {
     case config::RestartPolicy::Never: return false;
@@ -149,7 +149,7 @@ void Supervisor::retire(u32 vm) {
     bool const at_once = slot.starts_again;
     slot.has_failed = slot.machine->end_reason() != vm::EndReason::PowerOff;
     slot.had_console = is_restarted && console_.is_attached(slot.machine->console());
-    slot.is_switching_off = slot.starts_again = slot.is_measured = false;
+    slot.is_switching_off = slot.starts_again = slot.stays_down = slot.is_measured = false;
     slot.patience_until = never;
     console_.detach(slot.machine->console());
     slot.machine->destroy();

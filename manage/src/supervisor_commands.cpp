@@ -90,7 +90,7 @@ ControlResult Supervisor::pause(u32 vm) {
     VmPhase const phase = slot.phase();
     if (phase == VmPhase::Paused) return Refusal("is paused already");
     if (phase != VmPhase::Running) return not_now(phase);
-    slot.machine->pause();
+    if (!slot.machine->pause()) return Refusal("has just ended by itself");
     return {};
 }
 
@@ -106,7 +106,8 @@ ControlResult Supervisor::resume(u32 vm) {
 ControlResult Supervisor::kill(u32 vm) {
     Slot& slot = slots_[vm];
     VmPhase const phase = slot.phase();
-    if (has_vcpus(phase)) {
+    if (has_vcpus(phase) || phase == VmPhase::Ending) {
+        slot.stays_down = true;
         slot.machine->end(vm::EndReason::Killed, "by the monitor");
         return {};
     }

@@ -253,19 +253,24 @@ void VirtualMachine::let_go() {
         kernel::wake(*runners_[i]);
 }
 
-void VirtualMachine::pause() {
-    if (is_paused_) return;
+bool VirtualMachine::pause() {
+    if (is_paused_) return true;
     // Whoever is in the guest comes out and finds that it may not run again; the others do not begin.
     is_held_.store(true, std::memory_order_seq_cst);
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         vm_->vcpu(i).post(vm::request::leave);
     kernel::wait_for_other_cpus();
+    if (!is_running()) {
+        let_go();
+        return false;
+    }
     with_platform([&](platform::Platform&) {
         paused_at_ = kernel::now();
         is_paused_ = true;
         for (u32 i = 0; i < timer_count_; i++)
             kernel::cancel_timer(timers_[i].timer);
     });
+    return true;
 }
 
 void VirtualMachine::resume() {

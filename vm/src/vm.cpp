@@ -105,8 +105,10 @@ void Vm::stop(EndReason reason, std::string_view text) {
     end_text_size_ = std::min(text.size(), end_text_.size());
     std::copy_n(text.begin(), end_text_size_, end_text_.begin());
     state_.store(VmState::Stopping, std::memory_order_release);
-    for (u32 i = 0; i < config_.vcpu_count; i++)
+    for (u32 i = 0; i < config_.vcpu_count; i++) {
         vcpus_[i]->post(request::leave);
+        wake(*vcpus_[i]); // a paused one sleeps with this request posted, and post() wakes nobody twice
+    }
     platform_.vm_stopped();
 }
 

@@ -38,8 +38,10 @@ public:
     virtual bool is_paused() const = 0;
     // The rest while it exists, and has started.
     virtual void power_button() = 0;
-    virtual void end(vm::EndReason reason, std::string_view why) = 0; // has_ended() follows
-    virtual void pause() = 0; // nothing of it runs; its clocks are right when it goes on
+    // has_ended() follows, paused or not. When it is ending already, the first reason stays.
+    virtual void end(vm::EndReason reason, std::string_view why) = 0;
+    // Nothing of it runs afterwards; its clocks are right when it goes on. False: the guest ended itself meanwhile.
+    virtual bool pause() = 0;
     virtual void resume() = 0;
     virtual VmFigures figures() = 0;
     virtual vm::EndReason end_reason() const = 0;

@@ -81,6 +81,7 @@ private:
         u32 quick_ends = 0;           // in a row
         u32 starts = 0;
         bool starts_again = false; // reset by the operator
+        bool stays_down = false;   // killed while it was ending
         bool has_failed = false;   // its last start, or the way it ended
         bool had_console = false;  // until it ended, and shall have it back
         bool is_measured = false;

@@ -46,7 +46,7 @@ public:
     bool is_paused() const override { return is_paused_; }
     void power_button() override;
     void end(vm::EndReason reason, std::string_view why) override;
-    void pause() override;
+    bool pause() override;
     void resume() override;
     VmFigures figures() override;
     vm::EndReason end_reason() const override { return vm_->end_reason(); }

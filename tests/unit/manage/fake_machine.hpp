@@ -5,6 +5,7 @@
 #include "kernel/kernel_cpu.hpp"
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace supervisor_test {
@@ -43,9 +44,14 @@ public:
         is_paused_ = false;
     }
     void finish() { has_ended_ = is_started_ && reason_ != EndReason::None; }
-    void pause() override {
+    bool pause() override {
         EXPECT_TRUE(is_running() && !is_paused_);
+        if (ends_while_pausing != EndReason::None) {
+            end(std::exchange(ends_while_pausing, EndReason::None), "");
+            return false;
+        }
         is_paused_ = true;
+        return true;
     }
     void resume() override {
         EXPECT_TRUE(is_running() && is_paused_);
@@ -78,6 +84,7 @@ public:
     static constexpr u32 slices_to_start = 3;
     bool can_begin = true, can_be_loaded = true, may_be_placed = true, is_measured = false;
     unsigned buttons = 0, births = 0;
+    EndReason ends_while_pausing = EndReason::None; // what the guest does to itself while the next pause() waits for it
     config::CpuPlacement placed{};
 
 private:

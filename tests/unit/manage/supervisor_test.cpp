@@ -303,8 +303,98 @@ INSTANTIATE_TEST_SUITE_P(
     Phases, EveryPhase,
     ::testing::Values(Expected{VmPhase::Off, "s------l-"}, Expected{VmPhase::Starting, "-----kcl-"},
                       Expected{VmPhase::Running, "-prP-kclm"}, Expected{VmPhase::Paused, "--r-Rkclm"},
-                      Expected{VmPhase::SwitchingOff, "--r--kclm"}, Expected{VmPhase::Ending, "------c--"},
+                      Expected{VmPhase::SwitchingOff, "--r--kclm"}, Expected{VmPhase::Ending, "-----kc--"},
                       Expected{VmPhase::Waiting, "sp---k-l-"}, Expected{VmPhase::Refused, "---------"}));
+
+TEST_F(SupervisorTest, KilledWhileItRebootsItStaysDown) {
+    start(vm("a", restarts) + vm("b"));
+    machine.vms[0]->end(EndReason::Reset, "");
+    ASSERT_EQ(phase(0), VmPhase::Ending);
+    EXPECT_TRUE(supervisor.kill(0));
+    finish();
+    EXPECT_EQ(phase(0), VmPhase::Off);
+    EXPECT_EQ(supervisor.vm_status(0).last_end, "reset") << "the first reason stays";
+    EXPECT_TRUE(supervisor.start(0));
+    settle();
+    end(0, EndReason::Crash);
+    EXPECT_NE(phase(0), VmPhase::Off) << "the kill was for that life only";
+}
+
+TEST_F(SupervisorTest, AGuestThatEndsItselfWhileItIsPausedEnds) {
+    start(vm("a") + vm("b"));
+    machine.vms[0]->ends_while_pausing = EndReason::PowerOff;
+    EXPECT_EQ(supervisor.pause(0).error(), "has just ended by itself");
+    EXPECT_EQ(phase(0), VmPhase::Ending);
+    finish();
+    EXPECT_EQ(phase(0), VmPhase::Off);
+    EXPECT_EQ(supervisor.vm_status(0).last_end, "poweroff");
+}
+
+// --- All short lives: whatever happened, kill ends it and gives its memory back.
+
+class EveryLife : public CommandTest {
+public:
+    using CommandTest::start;
+    using CommandTest::vm;
+    void TestBody() override {}
+    static constexpr unsigned event_count = 14;
+
+    void happen(unsigned event) {
+        FakeVm& guest = *machine.vms[0];
+        bool const runs = guest.exists() && guest.is_running() && !guest.is_paused();
+        switch (event) {
+        case 0: (void)supervisor.start(0); break;
+        case 1: (void)supervisor.stop(0); break;
+        case 2: (void)supervisor.reset(0); break;
+        case 3: (void)supervisor.pause(0); break;
+        case 4: (void)supervisor.resume(0); break;
+        case 5: (void)supervisor.kill(0); break;
+        case 6:
+            if (runs) guest.end(EndReason::PowerOff, "");
+            break;
+        case 7:
+            if (runs) guest.end(EndReason::Reset, "");
+            break;
+        case 8:
+            if (runs) guest.end(EndReason::Crash, "");
+            break;
+        case 9:
+            guest.ends_while_pausing = EndReason::PowerOff;
+            (void)supervisor.pause(0);
+            break;
+        case 10:
+            guest.ends_while_pausing = EndReason::Reset;
+            (void)supervisor.pause(0);
+            break;
+        case 11: guest.finish(); break;
+        case 12: pass(31); return; // the time-outs of stop and of restarts
+        default: supervisor.manage(); return;
+        }
+        guest.ends_while_pausing = EndReason::None;
+    }
+    void end_it() {
+        bool const is_off = phase(0) == VmPhase::Off;
+        EXPECT_EQ(supervisor.kill(0).has_value(), !is_off) << name_of(phase(0));
+        finish();
+        EXPECT_EQ(phase(0), VmPhase::Off);
+        EXPECT_EQ(machine.free, FakeMachine::all_memory - machine_of_b);
+        EXPECT_EQ(machine.end, "");
+    }
+    static constexpr u64 machine_of_b = 64 * lib::MiB;
+};
+
+TEST(EveryLifeOfAVm, HasAWayOut) {
+    for (std::string const policy : {"", "restart = \"always\"\n"})
+        for (unsigned life = 0; life < EveryLife::event_count * EveryLife::event_count * EveryLife::event_count;
+             life++) {
+            EveryLife one;
+            one.start(one.vm("a", policy) + one.vm("b"));
+            for (unsigned rest = life, step = 0; step < 3; step++, rest /= EveryLife::event_count)
+                one.happen(rest % EveryLife::event_count);
+            one.end_it();
+            ASSERT_FALSE(::testing::Test::HasFailure()) << "life " << life << ", " << policy;
+        }
+}
 
 // --- Anything, in any order
 

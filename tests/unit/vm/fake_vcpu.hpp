@@ -22,7 +22,11 @@ class Vcpu final : public vm::Vcpu {
 public:
     Vcpu(vm::Vm& machine, u32 number, vm::ApicPage& page) : vm::Vcpu(machine, number, page), page_(page) {}
     ~Vcpu() override { kernel::free_frames(kernel::virt_to_phys(&page_), 0); }
-    vm::Leave run() override { return vm::Leave::Work; }
+    vm::Leave run() override {
+        take_requests();
+        return vm().state() == vm::VmState::Running ? leaves_by : vm::Leave::Stopped;
+    }
+    vm::Leave leaves_by = vm::Leave::Work;
     void unload() override {}
     u64 rip() override { return rip_; }
     void set_rip(u64 value) override { rip_ = value; }
