@@ -138,7 +138,8 @@ bool VirtualMachine::build() {
                                    .memory = description_.memory,
                                    .vcpu_count = description_.vcpus,
                                    .tsc_hz = tsc_hz,
-                                   .node = node_of_cpus()},
+                                   .node = node_of_cpus(),
+                                   .wall_clock = wall_clock_seconds()},
                                   backend_, *this);
     if (!created) {
         std::array<char, 160> text{};

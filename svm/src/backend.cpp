@@ -107,6 +107,8 @@ void Backend::constrain(vm::PlatformFacts& facts) const {
     facts.rdtscp = capabilities_.has_tsc_aux;
     facts.xsaves = true;
     if (!kernel::cpu_features().xsave) facts.xcr0_allowed = 0;
+    // Guests use x2APIC mode where they find it, and then AVIC could do nothing for them.
+    if (capabilities_.has_avic && !capabilities_.has_x2avic) facts.x2apic = false;
 }
 
 lib::Result<kernel::Own<vm::AddressSpace>> Backend::create_address_space() {

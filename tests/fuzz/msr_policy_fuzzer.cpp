@@ -35,6 +35,8 @@ struct Vcpu final : vm::MsrHooks {
     u64 cr0() override { return paging; }
     u64 guest_tsc() override { return tsc; }
     void shift_tsc(u64 delta) override { tsc += delta; }
+    void publish_time(u64 at, u64) override { require(at % 4 == 0); }
+    void publish_wall_clock(u64 at) override { require(at % 4 == 0); }
     u64 read_tsc_deadline() override { return 0; }
     void write_tsc_deadline(u64) override {}
     u64 read_apic_base() override { return 0; }
@@ -67,13 +69,13 @@ extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
     vm::MsrPolicy msrs(facts, vcpu);
     ++data;
     --size;
-    constexpr u32 bases[] = {0, 0xc000'0000, 0xc001'0000, 0xc001'1000};
+    constexpr u32 bases[] = {0, 0xc000'0000, 0xc001'0000, 0xc001'1000, 0x4b56'4000};
     for (; size >= 12; data += 12, size -= 12) {
         u32 selector = 0;
         u64 value = 0;
         std::memcpy(&selector, data, 4);
         std::memcpy(&value, data + 4, 8);
-        u32 const index = (selector & 0x8000'0000) != 0 ? selector : bases[(selector >> 12) & 3] + (selector & 0xfff);
+        u32 const index = (selector & 0x8000'0000) != 0 ? selector : bases[(selector >> 12) % 5] + (selector & 0xfff);
         u64 before = 0, after = 0;
         bool const readable = msrs.read(index, before) == MsrResult::Done;
         bool const written = msrs.write(index, value) == MsrResult::Done;

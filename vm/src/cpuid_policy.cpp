@@ -36,6 +36,17 @@ CpuidRegs CpuidPolicy::lookup_special(Slot slot, u32 subleaf, CpuidDynamic const
     return {};
 }
 
+CpuidRegs CpuidPolicy::kvm_leaf(u32 offset) const {
+    // [linux/kvm-cpuid] KVM_FEATURE_NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE_BIT
+    constexpr u32 kvm_features = bit(1) | bit(3) | bit(24);
+    switch (offset) {
+    case 0: return {kvm_base + kvm_last, 0x4b4d'564b, 0x564b'4d56, 0x4d}; // "KVMKVMKVM"
+    case 1: return {kvm_features, 0, 0, 0};
+    case kvm_last: return rows_[slots_[hypervisor_group + kvm_last].row]; // the rates, as at 40000010h
+    default: return {};
+    }
+}
+
 CpuidRegs CpuidPolicy::features(u32 apic_id, bool apic_enabled) const {
     static_assert(cpuid::leaf1::OSXSAVE == bit(osxsave_bit));
     CpuidRegs result = rows_[slots_[features_leaf].row];

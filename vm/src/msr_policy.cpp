@@ -53,7 +53,9 @@ MsrRule const* MsrPolicy::find(u32 index) const {
         case 0xc'0000: number = offset < sizeof(index_of.syscall) ? index_of.syscall[offset] : u8{0}; break;
         case 0xc'0010: number = offset < sizeof(index_of.amd) ? index_of.amd[offset] : u8{0}; break;
         case 0xc'0011: number = offset < sizeof(index_of.amd_more) ? index_of.amd_more[offset] : u8{0}; break;
-        default: return nullptr;
+        default:
+            if (index - msr::KVM_WALL_CLOCK_NEW >= sizeof(index_of.kvm)) return nullptr;
+            number = index_of.kvm[index - msr::KVM_WALL_CLOCK_NEW];
         }
     if (number == 0) return nullptr;
     MsrRule const& rule = msr::rules[number];
@@ -93,13 +95,13 @@ MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
         u64& adjust = state_[MsrSlot::TscAdjust];
         u64 const delta = value - adjust;
         adjust = value;
-        if (delta != 0) hooks_->shift_tsc(delta);
+        move_tsc(delta);
         return MsrResult::Done;
     }
     case MsrWrite::Tsc: { // TSC_ADJUST follows, so that a guest can see who moved the clock. [intel/vol3] 19.17.3
         u64 const delta = value - hooks_->guest_tsc();
         state_[MsrSlot::TscAdjust] += delta;
-        hooks_->shift_tsc(delta);
+        move_tsc(delta);
         return MsrResult::Done;
     }
     case MsrWrite::TscDeadline: hooks_->write_tsc_deadline(value); return MsrResult::Done;
@@ -119,6 +121,8 @@ MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
     case MsrWrite::Efer: return write_efer(value);
     case MsrWrite::Microcode: return done_if(facts_.vendor == CpuVendor::Intel); // the write that asks for the revision
     case MsrWrite::DeCfg: return done_if(value == de_cfg_);
+    case MsrWrite::KvmWallClock:
+    case MsrWrite::KvmSystemTime: return write_kvm_clock(*rule, slot_of(*rule, index), value);
     case MsrWrite::Pat:
     case MsrWrite::Canonical:
     case MsrWrite::Masked:
@@ -133,6 +137,24 @@ MsrResult MsrPolicy::write_rare(u32 index, u64 value) {
 MsrResult MsrPolicy::write_stored(u64& slot, u64 writable, u64 value) {
     if (((value ^ slot) & ~writable) != 0) return MsrResult::GeneralProtection;
     slot = value;
+    return MsrResult::Done;
+}
+
+// KVM's clock tells the time from the TSC, so it must know of each move.
+void MsrPolicy::move_tsc(u64 delta) {
+    if (delta == 0) return;
+    hooks_->shift_tsc(delta);
+    u64 const clock = state_[MsrSlot::KvmSystemTime];
+    if ((clock & 1) != 0) hooks_->publish_time(clock & ~u64{1}, tsc_adjust());
+}
+
+MsrResult MsrPolicy::write_kvm_clock(MsrRule const& rule, u64& slot, u64 value) {
+    if ((value & ~rule.writable) != 0) return MsrResult::GeneralProtection;
+    slot = value;
+    if (rule.write == MsrWrite::KvmWallClock)
+        hooks_->publish_wall_clock(value);
+    else if ((value & 1) != 0)
+        hooks_->publish_time(value & ~u64{1}, tsc_adjust());
     return MsrResult::Done;
 }
 

@@ -2,6 +2,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/guest_walk.hpp>
+#include <vm/kvm_clock.hpp>
 #include <vm/vcpu.hpp>
 #include <vm/vm.hpp>
 
@@ -89,6 +90,19 @@ u64 Vcpu::guest_tsc() { return tsc_ratio_.to_guest(lib::x86::rdtsc()) + tsc_offs
 void Vcpu::shift_tsc(u64 delta) {
     set_tsc_offset(tsc_offset_ + delta);
     apic_.tsc_shifted(delta);
+}
+
+void Vcpu::publish_time(u64 at, u64 tsc_moved) {
+    u8* const to = vm_.ram().pointer(GuestPhys{at}, kvm_clock::time_size);
+    if (to == nullptr) return;
+    CrystalClock const crystal = vm_.cpuid().crystal();
+    kvm_clock::write_time(to, clock_version_ += 2, KvmClockScale::of(u64{crystal.hz} * crystal.multiplier), tsc_moved,
+                          tsc_moved == 0);
+}
+
+void Vcpu::publish_wall_clock(u64 at) {
+    u8* const to = vm_.ram().pointer(GuestPhys{at}, kvm_clock::wall_size);
+    if (to != nullptr) kvm_clock::write_wall(to, clock_version_ += 2, vm_.wall_clock_at_creation());
 }
 
 u64 Vcpu::host_deadline(u64 deadline_guest_tsc) {

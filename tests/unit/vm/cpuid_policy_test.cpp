@@ -144,6 +144,17 @@ TEST(CpuidPolicy, HypervisorLeaves) {
     EXPECT_EQ(guest.lookup(0x40000005, 0, idle), CpuidRegs{});
 }
 
+TEST(CpuidPolicy, KvmIsASecondHypervisorWithAClockOnly) {
+    vm::CpuidPolicy const amd = policy<hosts::epyc>(everything()), intel = policy<hosts::skylake_x>(everything());
+    for (auto const* guest : {&amd, &intel}) {
+        EXPECT_EQ(guest->lookup(0x40000100, 0, idle), (CpuidRegs{0x40000110, 0x4b4d564b, 0x564b4d56, 0x4d}));
+        EXPECT_EQ(guest->lookup(0x40000101, 0, idle), (CpuidRegs{1U << 1 | 1U << 3 | 1U << 24, 0, 0, 0}));
+        EXPECT_EQ(guest->lookup(0x40000102, 0, idle), CpuidRegs{});
+        EXPECT_EQ(guest->lookup(0x40000110, 0, idle), (CpuidRegs{2'500'000, 2'500'000, 0, 0}));
+        EXPECT_EQ(guest->lookup(0x40000200, 0, idle), guest->lookup(0x40000011, 0, idle)) << "beyond both";
+    }
+}
+
 TEST(CpuidPolicy, TopologyIsOneThreadPerCore) {
     for (u32 vcpus : {1U, 2U, 3U, 4U, 5U, 8U, 64U}) {
         vm::CpuidPolicy const guest = policy<hosts::skylake_x>(everything(vcpus));
@@ -172,7 +183,7 @@ TEST(CpuidPolicy, TopologyIsOneThreadPerCore) {
 TEST(CpuidPolicy, LeavesBeyondTheRangesFollowTheVendor) {
     vm::CpuidPolicy const intel = policy<hosts::skylake_x>(everything());
     CpuidRegs const highest = intel.lookup(0x16, 0, idle);
-    for (u32 leaf : {0x17U, 0x3fU, 0x40U, 0x3fffffffU, 0x40000011U, 0x40000100U, 0x80000009U, 0x80860000U, 0xc0000000U,
+    for (u32 leaf : {0x17U, 0x3fU, 0x40U, 0x3fffffffU, 0x40000011U, 0x40000111U, 0x80000009U, 0x80860000U, 0xc0000000U,
                      0xffffffffU})
         EXPECT_EQ(intel.lookup(leaf, 0, idle), highest) << std::hex << leaf;
     vm::CpuidPolicy const amd = policy<hosts::epyc>(everything());

@@ -22,6 +22,10 @@ struct FakeVcpu final : vm::MsrHooks {
     u64 cr0() override { return cr0_value; }
     u64 guest_tsc() override { return host_tsc + offset; }
     void shift_tsc(u64 delta) override { offset += delta; }
+    std::vector<std::pair<u64, u64>> published; // where, and by how much the TSC was moved
+    std::vector<u64> wall_clocks;
+    void publish_time(u64 at, u64 moved) override { published.push_back({at, moved}); }
+    void publish_wall_clock(u64 at) override { wall_clocks.push_back(at); }
     u64 read_tsc_deadline() override { return deadline; }
     void write_tsc_deadline(u64 value) override { deadline = value; }
     u64 read_apic_base() override { return apic_base; }
@@ -59,7 +63,7 @@ struct MsrTest : ::testing::Test {
 
 TEST_F(MsrTest, OnlyTheseExistOnIntel) {
     std::vector<u32> found;
-    for (u32 base : {0U, 0x40000000U, 0xc0000000U, 0xc0010000U, 0xc0011000U, 0xfffff000U})
+    for (u32 base : {0U, 0x40000000U, 0x4b564000U, 0xc0000000U, 0xc0010000U, 0xc0011000U, 0xfffff000U})
         for (u32 index = base; index - base < 0x1000; ++index)
             if (msrs.find(index) != nullptr) found.push_back(index);
     std::vector<u32> expected = {0x0,   0x1,   0x10,  0x17,  0x1b,  0x2a,  0x3a,  0x3b,  0x79,  0x8b,  0xc1,
@@ -71,8 +75,9 @@ TEST_F(MsrTest, OnlyTheseExistOnIntel) {
         expected.push_back(i);
     for (u32 i = 0x268; i <= 0x26f; ++i)
         expected.push_back(i);
-    for (u32 i : {0x277U, 0x2ffU, 0x606U, 0x611U, 0x619U, 0x639U, 0x641U, 0x6e0U, 0xda0U, 0xc0000080U, 0xc0000081U,
-                  0xc0000082U, 0xc0000083U, 0xc0000084U, 0xc0000100U, 0xc0000101U, 0xc0000102U, 0xc0000103U})
+    for (u32 i : {0x277U,      0x2ffU,      0x606U,      0x611U,      0x619U,      0x639U,      0x641U,
+                  0x6e0U,      0xda0U,      0x4b564d00U, 0x4b564d01U, 0xc0000080U, 0xc0000081U, 0xc0000082U,
+                  0xc0000083U, 0xc0000084U, 0xc0000100U, 0xc0000101U, 0xc0000102U, 0xc0000103U})
         expected.push_back(i);
     EXPECT_EQ(found, expected);
 }
@@ -220,6 +225,27 @@ TEST_F(MsrTest, TscAndTscAdjustMoveTogether) {
     EXPECT_EQ(read(vm::msr::IA32_TSC_ADJUST), u64{500} - 1400);
     EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 0), done);
     EXPECT_EQ(read(vm::msr::IA32_TSC), 1000U);
+}
+
+TEST_F(MsrTest, KvmClockIsWrittenWhenItIsTurnedOnAndWhenTheTscMoves) {
+    using Writes = std::vector<std::pair<u64, u64>>;
+    EXPECT_EQ(msrs.write(vm::msr::KVM_SYSTEM_TIME_NEW, 0x2000), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 5), done);
+    EXPECT_EQ(vcpu.published, Writes{}) << "it is off";
+    EXPECT_EQ(msrs.write(vm::msr::KVM_SYSTEM_TIME_NEW, 0x3005), done);
+    EXPECT_EQ(read(vm::msr::KVM_SYSTEM_TIME_NEW), 0x3005U);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 7), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC, read(vm::msr::IA32_TSC) + 3), done);
+    EXPECT_EQ(vcpu.published, (Writes{{0x3004, 5}, {0x3004, 7}, {0x3004, 10}}));
+    EXPECT_EQ(msrs.write(vm::msr::KVM_SYSTEM_TIME_NEW, 0), done);
+    EXPECT_EQ(msrs.write(vm::msr::IA32_TSC_ADJUST, 0), done);
+    EXPECT_EQ(vcpu.published.size(), 3U);
+    EXPECT_EQ(msrs.write(vm::msr::KVM_SYSTEM_TIME_NEW, 3), fault);
+    EXPECT_EQ(msrs.write(vm::msr::KVM_WALL_CLOCK_NEW, 0x4002), fault);
+    EXPECT_EQ(msrs.write(vm::msr::KVM_WALL_CLOCK_NEW, 0x4004), done);
+    EXPECT_EQ(vcpu.wall_clocks, std::vector<u64>{0x4004});
+    for (u32 index : {0x4b564cffU, 0x4b564d02U, 0x11U, 0x12U}) // no asynchronous page faults, steal time, old clock
+        EXPECT_EQ(try_read(index), fault) << std::hex << index;
 }
 
 TEST_F(MsrTest, HooksAreReached) {

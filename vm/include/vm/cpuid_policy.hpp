@@ -69,6 +69,7 @@ public:
                 return rows_[slot.row];
             return lookup_special(slot, subleaf, dynamic);
         }
+        if (leaf - kvm_base <= kvm_last) return kvm_leaf(leaf - kvm_base);
         return lookup_special(slots_[out_of_range_], subleaf, dynamic);
     }
 
@@ -120,6 +121,7 @@ private:
     static constexpr u32 group_size = 64; // leaves per range: basic, hypervisor, extended, and a dead one
     static constexpr u32 slot_count = 4 * group_size;
     static constexpr u32 out_of_range_ = 3 * group_size; // C0000000h: nothing ever lives there
+    static constexpr u32 kvm_base = 0x4000'0100, kvm_last = 0x10;
     static constexpr u32 row_count = 144;
     static constexpr u32 hypervisor_group = group_size;
     static constexpr u32 extended_group = 2 * group_size;
@@ -128,6 +130,7 @@ private:
 
     class Builder;
 
+    CpuidRegs kvm_leaf(u32 offset) const;
     CpuidRegs lookup_special(Slot slot, u32 subleaf, CpuidDynamic const& dynamic) const;
     CpuidRegs lookup_xsave(Slot slot, u32 subleaf, CpuidDynamic const& dynamic) const;
 
@@ -146,6 +149,7 @@ private:
 // Leaf 40000000h: EBX, ECX, EDX spell "MullionVMM\0\0". Leaf 40000001h is zero: some guests take it for KVM's feature
 // bits without a look at the signature. Leaf 40000010h: EAX = TSC kHz, EBX = local-APIC timer kHz, the layout VMware
 // and KVM share.
+// A second hypervisor at 40000100h, KVM: its clock (vm/kvm_clock.hpp) and nothing else.
 inline constexpr char hypervisor_signature[13] = "MullionVMM\0";
 
 } // namespace vm

@@ -25,15 +25,15 @@ inline constexpr u32 IA32_P5_MC_ADDR = 0x0, IA32_TSC = 0x10, IA32_PLATFORM_ID = 
                      IA32_MTRR_FIX16K_80000 = 0x258, IA32_MTRR_FIX16K_A0000 = 0x259, IA32_MTRR_FIX4K_C0000 = 0x268,
                      IA32_MTRR_FIX4K_F8000 = 0x26f, IA32_PAT = 0x277, IA32_MTRR_DEF_TYPE = 0x2ff,
                      IA32_TSC_DEADLINE = 0x6e0, IA32_X2APIC_FIRST = 0x800, IA32_X2APIC_LAST = 0x8ff, IA32_XSS = 0xda0,
-                     IA32_EFER = 0xc000'0080, IA32_STAR = 0xc000'0081, IA32_LSTAR = 0xc000'0082,
-                     IA32_CSTAR = 0xc000'0083, IA32_FMASK = 0xc000'0084, IA32_FS_BASE = 0xc000'0100,
-                     IA32_GS_BASE = 0xc000'0101, IA32_KERNEL_GS_BASE = 0xc000'0102, IA32_TSC_AUX = 0xc000'0103,
-                     PERF_CTL0 = 0xc001'0000, PERF_CTR0 = 0xc001'0004, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015,
-                     TOP_MEM = 0xc001'001a, CLK_CTL = 0xc001'001b, TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f,
-                     PATCH_LOADER = 0xc001'0020, MC0_CTL_MASK = 0xc001'0044, INT_PENDING = 0xc001'0055,
-                     MMIO_CFG_BASE = 0xc001'0058, SMM_ADDR = 0xc001'0112, VM_CR = 0xc001'0114, IC_CFG = 0xc001'1021,
-                     DC_CFG = 0xc001'1022, TW_CFG = 0xc001'1023, DE_CFG = 0xc001'1029, BU_CFG2 = 0xc001'102a,
-                     EX_CFG = 0xc001'102c;
+                     KVM_WALL_CLOCK_NEW = 0x4b56'4d00, KVM_SYSTEM_TIME_NEW = 0x4b56'4d01, IA32_EFER = 0xc000'0080,
+                     IA32_STAR = 0xc000'0081, IA32_LSTAR = 0xc000'0082, IA32_CSTAR = 0xc000'0083,
+                     IA32_FMASK = 0xc000'0084, IA32_FS_BASE = 0xc000'0100, IA32_GS_BASE = 0xc000'0101,
+                     IA32_KERNEL_GS_BASE = 0xc000'0102, IA32_TSC_AUX = 0xc000'0103, PERF_CTL0 = 0xc001'0000,
+                     PERF_CTR0 = 0xc001'0004, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015, TOP_MEM = 0xc001'001a,
+                     CLK_CTL = 0xc001'001b, TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f, PATCH_LOADER = 0xc001'0020,
+                     MC0_CTL_MASK = 0xc001'0044, INT_PENDING = 0xc001'0055, MMIO_CFG_BASE = 0xc001'0058,
+                     SMM_ADDR = 0xc001'0112, VM_CR = 0xc001'0114, IC_CFG = 0xc001'1021, DC_CFG = 0xc001'1022,
+                     TW_CFG = 0xc001'1023, DE_CFG = 0xc001'1029, BU_CFG2 = 0xc001'102a, EX_CFG = 0xc001'102c;
 } // namespace msr
 
 // MSRs whose value lives in the hardware state of the vCPU (VMCS, VMCB or the real register): the backend keeps them.
@@ -66,6 +66,9 @@ public:
     virtual void write_tsc_deadline(u64 value) = 0;
     virtual u64 read_apic_base() = 0;
     virtual MsrResult write_apic_base(u64 value) = 0;
+    // KVM's clock, to guest memory at `at` if there is any. The guest has moved its TSC by `tsc_moved`.
+    virtual void publish_time(u64 at, u64 tsc_moved) = 0;
+    virtual void publish_wall_clock(u64 at) = 0;
     virtual MsrResult read_x2apic(u32 index, u64& value) = 0;
     virtual MsrResult write_x2apic(u32 index, u64 value) = 0;
 
@@ -93,6 +96,8 @@ enum class MsrSlot : u8 {
     MiscFeatures,
     Syscfg,
     Hwcr,
+    KvmWallClock,
+    KvmSystemTime,
     MtrrDefType,
     MtrrFixed,                     // eleven
     MtrrVariable = MtrrFixed + 11, // eight pairs base, mask
@@ -127,6 +132,8 @@ enum class MsrWrite : u8 {
     Xss,
     Microcode,
     DeCfg,
+    KvmWallClock,
+    KvmSystemTime,
 };
 
 // Who has it: every bit named must be among the VM's.
@@ -182,6 +189,8 @@ private:
     MsrResult write_hardware(MsrRule const& rule, u64 value);
     MsrResult write_mtrr_variable(u64& slot, bool is_mask, u64 value);
     MsrResult write_efer(u64 value);
+    MsrResult write_kvm_clock(MsrRule const& rule, u64& slot, u64 value);
+    void move_tsc(u64 delta);
 
     MsrState state_{};
     MsrHooks* hooks_ = nullptr;

@@ -110,6 +110,9 @@ inline constexpr MsrRule rules[] = {
     {TW_CFG, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0},
     {BU_CFG2, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0},
     {EX_CFG, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0},
+    // The two that the leaf 40000101h promises; bit 0 of the second one turns its clock on.
+    {KVM_WALL_CLOCK_NEW, R::Stored, W::KvmWallClock, at(MsrSlot::KvmWallClock), 0, ~u64{3}, 0},
+    {KVM_SYSTEM_TIME_NEW, R::Stored, W::KvmSystemTime, at(MsrSlot::KvmSystemTime), 0, ~u64{2}, 0},
 };
 
 // Direct index: one byte per MSR number in each populated 4096-number block, 0 where there is none.
@@ -118,6 +121,7 @@ struct Index {
     u8 syscall[0x200]{};
     u8 amd[0x200]{};
     u8 amd_more[0x80]{};
+    u8 kvm[2]{}; // from KVM_WALL_CLOCK_NEW on
 };
 consteval Index make_index() {
     Index index;
@@ -130,6 +134,7 @@ consteval Index make_index() {
             if (block == 0xc'0000) index.syscall[offset] = number;
             if (block == 0xc'0010) index.amd[offset] = number;
             if (block == 0xc'0011) index.amd_more[offset] = number;
+            if (block == KVM_WALL_CLOCK_NEW >> 12) index.kvm[rule.index + i - KVM_WALL_CLOCK_NEW] = number;
         }
         ++number;
     }

@@ -164,6 +164,8 @@ public:
     void destination_changed(LocalApic& at) override;
     // MsrHooks; the hardware ones are the backend's
     void shift_tsc(u64 delta) override;
+    void publish_time(u64 at, u64 tsc_moved) override;
+    void publish_wall_clock(u64 at) override;
     u64 read_tsc_deadline() override { return apic_.tsc_deadline(); }
     void write_tsc_deadline(u64 value) override { apic_.write_tsc_deadline(value); }
     u64 read_apic_base() override { return apic_.read_base(); }
@@ -237,6 +239,7 @@ protected:
     LocalApic apic_;
     kernel::Timer apic_timer_;
     std::atomic<u8> startup_vector_{0};
+    u32 clock_version_ = 0; // of what publish_time() and publish_wall_clock() wrote last
     CodeWindow code_window_;
 
 private:

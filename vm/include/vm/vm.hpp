@@ -43,6 +43,7 @@ struct VmConfig {
     u32 vcpu_count;
     u64 tsc_hz = 0; // 0: the machine's; another needs Backend::has_tsc_scaling()
     u32 node = kernel::FrameAllocator::any_node;
+    u64 wall_clock = 0; // seconds since 1970, now
 };
 
 class Vm {
@@ -60,6 +61,7 @@ public:
     Backend& backend() { return backend_; }
     TscRatio const& tsc_ratio() const { return tsc_ratio_; }
     u32 vcpu_count() const { return config_.vcpu_count; }
+    u32 wall_clock_at_creation() const { return static_cast<u32>(config_.wall_clock); }
     Vcpu& vcpu(u32 index) { return *vcpus_[index]; } // all exist once create() has returned
 
     VmState state() const { return state_.load(std::memory_order_acquire); }
