@@ -10,7 +10,7 @@ constexpr u8 read_control = 0x20, write_control = 0x60, disable_aux = 0xa7, enab
              self_test = 0xaa, test_keyboard = 0xab, disable_keyboard = 0xad, enable_keyboard = 0xae,
              read_output_port = 0xd0, write_output_port = 0xd1, write_keyboard_buffer = 0xd2, write_aux_buffer = 0xd3,
              write_to_aux = 0xd4, pulse = 0xf0, pulse_end = 0xff, not_reset = 0x01;
-constexpr u8 control_keyboard_off = 0x10, control_aux_off = 0x20;
+constexpr u8 control_keyboard_off = 0x10, control_aux_off = 0x20, control_translate = 0x40;
 constexpr u8 self_test_passed = 0x55, interface_good = 0x00;
 constexpr u8 output_port_a20 = 0x02;
 
@@ -18,7 +18,9 @@ constexpr u8 output_port_a20 = 0x02;
 
 void I8042::reset() {
     state_ = {};
-    state_.control = SYS | control_keyboard_off | control_aux_off;
+    // Translation is on, as firmware leaves it. Without it the byte would be the code of a key, and a driver that reads
+    // once too often would take it for one.
+    state_.control = SYS | control_keyboard_off | control_aux_off | control_translate;
     state_.output_port = not_reset | output_port_a20;
 }
 
