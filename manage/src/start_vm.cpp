@@ -39,6 +39,11 @@ void enter(vm::Vcpu& vcpu, loader::EntryState const& entry) {
     vcpu.store_gprs();
     vcpu.set_rip(entry.rip);
     vcpu.set_rflags(2);
+    // Firmware leaves the first CPU's APIC in virtual-wire mode: interrupts of the 8259 pair get through LINT0, NMIs
+    // through LINT1. Kernels that know no APIC depend on it. [intel/vol3] 12.5.1, [mp] 3.6.2.2
+    vcpu.apic().mmio_write(vm::apic_reg::SVR, 4, 0x1ff);
+    vcpu.apic().mmio_write(vm::apic_reg::LVT_LINT0, 4, 0x700);
+    vcpu.apic().mmio_write(vm::apic_reg::LVT_LINT1, 4, 0x400);
 }
 
 } // namespace

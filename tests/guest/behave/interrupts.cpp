@@ -121,6 +121,9 @@ void one_mode() {
 } // namespace
 
 void local_apic() {
+    // Virtual-wire mode, as firmware leaves it.
+    expect("LINT0 is handed over as ExtINT", apic::lvt_extint, apic::lint0_at_start);
+    expect("LINT1 is handed over as NMI", 0x400, apic::read(apic::LvtLint1));
     one_mode();
     u32 const id = apic::read(apic::Id) >> 24;
     expect("APIC ID in CPUID.1:EBX", x86::cpuid(1).ebx >> 24, id);

@@ -36,6 +36,8 @@ void write(Register r, u32 value) {
 
 void eoi() { write(Eoi, 0); }
 
+u32 lint0_at_start;
+
 void enable() {
     write(Svr, 0x1ff);
     write(Tpr, 0);

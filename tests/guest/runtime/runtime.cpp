@@ -102,6 +102,7 @@ void setup_devices() {
         x86::out8(chip + 1, 0xff);
     }
     x86::wrmsr(IA32_APIC_BASE, x86::rdmsr(IA32_APIC_BASE) | apic_base_enable);
+    apic::lint0_at_start = apic::read(apic::LvtLint0);
     apic::enable();
     set_page_bits(user_page, page_bit_user, 0);
 }
