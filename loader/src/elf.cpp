@@ -68,6 +68,11 @@ std::optional<u64> ElfImage::physical_entry() const {
         if (found && entry_ >= found->virtual_address && entry_ - found->virtual_address < found->memory_size)
             return found->physical + (entry_ - found->virtual_address);
     }
+    // Kernels that turn paging on themselves (xv6) name the physical address.
+    for (u32 i = 0; i < header_count_; ++i) {
+        auto const found = segment(i, pt_load);
+        if (found && entry_ >= found->physical && entry_ - found->physical < found->memory_size) return entry_;
+    }
     return std::nullopt;
 }
 

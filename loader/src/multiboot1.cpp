@@ -11,9 +11,10 @@ constexpr u32 loaded_magic = 0x2badb002;
 constexpr u64 search_limit = 8192;
 constexpr u32 flag_align_modules = 1U << 0;
 constexpr u32 flag_memory_info = 1U << 1;
+constexpr u32 flag_video_mode = 1U << 2; // asked for; like a loader without a screen, none is set
 constexpr u32 flag_addresses = 1U << 16;
 constexpr u32 required_flags = 0xffff;
-constexpr u32 understood_flags = flag_align_modules | flag_memory_info;
+constexpr u32 understood_flags = flag_align_modules | flag_memory_info | flag_video_mode;
 
 // [multiboot1] 3.3
 struct Information {

@@ -17,6 +17,7 @@ enum HeaderTag : u32 {
     Addresses = 2,
     EntryAddress = 3,
     ConsoleFlags = 4,
+    Framebuffer = 5, // asked for, also when it is called required; like a loader without a screen, none is given
     ModuleAlignment = 6,
     EfiBootServices = 7, // about EFI firmware, which is not there
     EfiEntry32 = 8,
@@ -70,6 +71,7 @@ std::expected<HeaderContents, LoadError> read_header(std::span<u8 const> kernel,
             break;
         case InformationRequest:
         case ConsoleFlags:
+        case Framebuffer:
         case ModuleAlignment:
         case EfiBootServices:
         case EfiEntry32:

@@ -180,6 +180,16 @@ TEST_F(Loading, PlainElf32) {
     expect_loaded();
 }
 
+TEST_F(Loading, AnElfEntryMayBeAPhysicalAddress) {
+    kernel = elf32();
+    store(kernel, 60, 0xc010'0000, 4); // linked high, starts low: xv6 does this
+    auto const state = load(lib::BootKind::Elf);
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    EXPECT_EQ(state->rip, load_address + 0x10);
+    store(kernel, 24, load_address + 0x400, 4);
+    EXPECT_EQ(error(lib::BootKind::Elf), LoadErrorCode::EntryOutsideImage);
+}
+
 TEST_F(Loading, BadElfFiles) {
     struct Change {
         std::size_t at;
@@ -264,7 +274,9 @@ TEST_F(Loading, Multiboot1Headers) {
     kernel = elf32();
     EXPECT_FALSE(find_multiboot1_header(kernel));
     put_multiboot1(kernel, 0x204, 4);
-    EXPECT_EQ(error(lib::BootKind::Multiboot1), LoadErrorCode::MultibootFeature) << "a video mode";
+    EXPECT_TRUE(load(lib::BootKind::Multiboot1)) << "a video mode, which GRUB does not insist on either";
+    put_multiboot1(kernel, 0x204, 8);
+    EXPECT_EQ(error(lib::BootKind::Multiboot1), LoadErrorCode::MultibootFeature) << "a flag that nobody knows";
     store(kernel, 0x20c, 0, 4);
     EXPECT_FALSE(find_multiboot1_header(kernel)) << "checksum";
     kernel.resize(9000);
@@ -302,14 +314,31 @@ TEST_F(Loading, Multiboot2Information) {
     EXPECT_EQ(types, (std::vector<u32>{1, 2, 3, 4, 6, 15, 0}));
 }
 
+TEST_F(Loading, AutoTakesTheOtherMultibootHeaderWhenOneCannotBeServed) {
+    kernel = elf32();
+    put_multiboot2(kernel, 0x200, {0x55, 8});
+    EXPECT_EQ(error(lib::BootKind::Auto), LoadErrorCode::MultibootFeature) << "there is no other";
+    put_multiboot1(kernel, 0x280, 0);
+    auto const state = load(lib::BootKind::Auto);
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    EXPECT_EQ(state->rax, 0x2badb002U);
+    EXPECT_EQ(error(lib::BootKind::Multiboot2), LoadErrorCode::MultibootFeature) << "who names one means it";
+    put_multiboot1(kernel, 0x280, 8);
+    EXPECT_EQ(error(lib::BootKind::Auto), LoadErrorCode::MultibootFeature) << "neither";
+}
+
 TEST_F(Loading, Multiboot2Tags) {
     kernel = elf32();
     put_multiboot2(kernel, 0x200, {3, 12, static_cast<u32>(load_address) + 0x44, 0});
     EXPECT_EQ(load(lib::BootKind::Multiboot2)->rip, load_address + 0x44);
-    put_multiboot2(kernel, 0x200, {5, 20, 0, 0, 0, 0});
-    EXPECT_EQ(error(lib::BootKind::Multiboot2), LoadErrorCode::MultibootFeature) << "a framebuffer";
-    put_multiboot2(kernel, 0x200, {0x10005, 20, 0, 0, 0, 0});
-    EXPECT_TRUE(load(lib::BootKind::Multiboot2)) << "an optional one";
+    for (u32 const tag : {5U, 0x10005U}) {
+        put_multiboot2(kernel, 0x200, {tag, 20, 0, 0, 0, 0});
+        EXPECT_TRUE(load(lib::BootKind::Multiboot2)) << "a framebuffer, which GRUB does not insist on either";
+    }
+    put_multiboot2(kernel, 0x200, {0x10055, 8});
+    EXPECT_TRUE(load(lib::BootKind::Multiboot2)) << "an optional tag that nobody knows";
+    put_multiboot2(kernel, 0x200, {0x55, 8});
+    EXPECT_EQ(error(lib::BootKind::Multiboot2), LoadErrorCode::MultibootFeature) << "a required one";
     put_multiboot2(kernel, 0x200, {1, 0, 0, 0});
     EXPECT_EQ(error(lib::BootKind::Multiboot2), LoadErrorCode::BadMultiboot) << "a tag of size 0";
     put_multiboot2(kernel, 0x200,
