@@ -3,9 +3,7 @@
 
 namespace loader {
 
-using lib::u16;
 using lib::u64;
-using lib::u8;
 
 lib::Result<E820Map> make_e820_map(u64 ram_below_4g, u64 ram_above_4g) {
     if (ram_below_4g < lib::MiB || ram_below_4g > mmio_hole_start) return lib::fail(lib::Errc::OutOfRange);
@@ -21,14 +19,6 @@ lib::Result<E820Map> make_e820_map(u64 ram_below_4g, u64 ram_above_4g) {
     map.add(0xfee0'0000, 0xfee0'1000, E820Type::Reserved); // local APICs
     map.add(4 * lib::GiB, 4 * lib::GiB + ram_above_4g, E820Type::Ram);
     return map;
-}
-
-lib::Result<void> write_bios_data_area(lib::GuestMemory const& memory) {
-    constexpr GuestPhys com1_port{0x400}, ebda_segment{0x40e}, base_memory_kib{0x413};
-    if (auto const done = memory.write(com1_port, u16{0x3f8}); !done) return done;
-    if (auto const done = memory.write(ebda_segment, static_cast<u16>(ebda_start >> 4)); !done) return done;
-    if (auto const done = memory.write(base_memory_kib, static_cast<u16>(ebda_start / lib::KiB)); !done) return done;
-    return memory.write(GuestPhys{ebda_start}, u8{1}); // the EBDA's own size in KiB
 }
 
 } // namespace loader

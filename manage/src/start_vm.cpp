@@ -5,6 +5,7 @@
 #include <kernel/log.hpp>
 #include <kernel/topology.hpp>
 #include <lib/x86/instructions.hpp>
+#include <loader/bios.hpp>
 #include <loader/e820.hpp>
 #include <loader/guest_acpi_tables.hpp>
 #include <loader/image.hpp>
@@ -168,7 +169,7 @@ bool VirtualMachine::load() {
     auto const map = loader::make_e820_map(vm_->ram().size_below_hole(), vm_->ram().size_above_hole());
     if (!map) return fail("memory: no memory map can be made of this size");
     auto const rsdp = loader::write_acpi_tables(memory, {description_.vcpus});
-    if (!rsdp || !loader::write_bios_data_area(memory)) return fail("the firmware tables do not fit");
+    if (!rsdp || !loader::write_bios(memory, *map)) return fail("the firmware tables do not fit");
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
     loader::BootInput const input{

@@ -39,7 +39,4 @@ inline constexpr lib::u64 ebda_start = 0x9'fc00;
 // reaches into the MMIO hole or is less than 1 MiB, or one of the two is no whole number of pages.
 lib::Result<E820Map> make_e820_map(lib::u64 ram_below_4g, lib::u64 ram_above_4g);
 
-// What old code reads at 0x400: COM1's port, the EBDA's segment, the size of base memory.
-lib::Result<void> write_bios_data_area(lib::GuestMemory const& memory);
-
 } // namespace loader

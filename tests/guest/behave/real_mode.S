@@ -3,6 +3,7 @@
 // below 16 MiB and all its bases are 0).
 .set LOW, 0x8000
 .set RESULT, 0x7000  // bits of stages
+.set MAP, 0x7100     // an entry of the memory map
 .set VECTOR, 0x60    // interrupt used in real mode
 
 .section .text
@@ -76,7 +77,47 @@ real:
     lidtl LOW + real_idt - low_start
     movl $LOW + handler - low_start, VECTOR * 4 // 0:offset
     int $VECTOR
-    pushfw
+    clc
+    int $0x13 // no disks
+    jnc 1f
+    movl $0xe820, %eax
+    movl $0x534d4150, %edx
+    movl $20, %ecx
+    xorl %ebx, %ebx
+    movw $MAP, %di
+    stc
+    int $0x15
+    jc 1f
+    cmpl $0x534d4150, %eax
+    jne 1f
+    cmpl $0, MAP // the first entry: RAM from 0 on, up to what interrupt 12h says
+    jne 1f
+    cmpl $1, MAP + 16
+    jne 1f
+    testl %ebx, %ebx
+    jz 1f
+    xorl %ecx, %ecx // too little room
+    movl $0xe820, %eax
+    int $0x15
+    jnc 1f
+    int $0x12
+    movzwl %ax, %eax
+    shll $10, %eax
+    cmpl %eax, MAP + 8
+    jne 1f
+    movw $0xe801, %ax
+    int $0x15
+    jc 1f
+    cmpw $0x3c00, %ax
+    jne 1f
+    movb $0x01, %ah
+    int $0x16
+    jnz 1f // no key
+    movb $0, %ah
+    int $0x1a
+    jc 1f
+    orw $0x400, RESULT // BIOS services
+1:  pushfw
     popw %bx
     movl $1, %eax
     cpuid // an exit in real mode

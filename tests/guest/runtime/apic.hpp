@@ -44,7 +44,7 @@ u32 read(Register r);
 void write(Register r, u32 value);
 void eoi();
 extern u32 lint0_at_start; // as the loader handed it over
-void enable(); // software enable, spurious vector 0xff, LVTs masked, TPR 0
+void enable();             // software enable, spurious vector 0xff, LVTs masked, TPR 0
 void self_ipi(u8 vector);
 bool bit(Register bank, u8 vector); // of ISR, TMR or IRR
 } // namespace apic

@@ -38,16 +38,4 @@ TEST(E820, RefusesWhatDoesNotFit) {
     EXPECT_FALSE(loader::make_e820_map(64 * lib::MiB, ~u64{0} << 12));
 }
 
-TEST(BiosDataArea, PointsToTheEbda) {
-    std::vector<lib::u8> ram(lib::MiB);
-    lib::RamPiece const piece{{0}, ram.size(), ram.data()};
-    lib::GuestMemory const memory({&piece, 1});
-    ASSERT_TRUE(loader::write_bios_data_area(memory));
-    EXPECT_EQ(memory.read<lib::u16>({0x40e}).value() << 4, 0x9'fc00);
-    EXPECT_EQ(memory.read<lib::u16>({0x413}).value(), 639);
-    EXPECT_EQ(memory.read<lib::u16>({0x400}).value(), 0x3f8);
-    lib::GuestMemory const nothing({});
-    EXPECT_FALSE(loader::write_bios_data_area(nothing));
-}
-
 } // namespace

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <config/cpu_placement.hpp>
 #include <config/description.hpp>
+#include <loader/bios.hpp>
 #include <loader/e820.hpp>
 #include <loader/guest_acpi_tables.hpp>
 #include <loader/image.hpp>
@@ -164,7 +165,7 @@ private:
         auto const memory = scratch.memory();
         auto const map = loader::make_e820_map(scratch.below_hole(), scratch.above_hole());
         auto const rsdp = loader::write_acpi_tables(memory, {vm.vcpus});
-        if (!map || !rsdp || !loader::write_bios_data_area(memory)) {
+        if (!map || !rsdp || !loader::write_bios(memory, *map)) {
             complain(vm.line_of(config::Key::Memory), "memory: no memory map can be made of this size");
             return;
         }
