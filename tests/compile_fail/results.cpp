@@ -25,8 +25,8 @@ lib::Result<int> use([[maybe_unused]] kernel::FrameAllocator& frames, [[maybe_un
     case vm::Outcome::Retry: break;
     }
 #elif WRONG == 6 // expect: call to deleted constructor
-    kernel::Spinlock const lock;
-    kernel::Spinlock const copy(lock);
+    kernel::Spinlock<kernel::LockRank::Vm> const lock;
+    kernel::Spinlock<kernel::LockRank::Vm> const copy(lock);
 #elif WRONG == 7 // expect: 'data_' is a private member
     kernel::Guarded<int, kernel::LockRank::Log> guarded;
     guarded.data_ = 5;
