@@ -11,6 +11,7 @@
 #include <kernel/page_table.hpp>
 #include <kernel/time.hpp>
 #include <kernel/topology.hpp>
+#include <kernel/tsc_sync.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 
@@ -25,7 +26,6 @@ namespace {
 namespace x86 = lib::x86;
 using lib::HostPhys;
 using lib::HostVirt;
-using lib::i64;
 using lib::u16;
 using lib::u32;
 using lib::u64;
@@ -71,18 +71,12 @@ struct Start {
     kernel::Cpu* cpu = nullptr;
     u32 index = 0;
     std::atomic<State> state{State::Starting};
-    std::atomic<u32> turn{0}; // odd: the new CPU shall read its TSC
-    std::atomic<u64> remote_tsc{0};
-    lib::Errc error{};
-};
-
-struct Skew {
-    i64 nanos = 0;
-    u64 within = ~u64{0};
+    kernel::TscProbe probe;
+    vm::Refusal refusal{};
 };
 
 constinit Start start;
-constinit lib::Delegate<lib::Result<void>()> prepare_cpu;
+constinit lib::Delegate<std::expected<void, vm::Refusal>()> prepare_cpu;
 constinit HostVirt trampoline_page{};
 constinit std::atomic<void (*)()> main_loop_of_all{nullptr};
 
@@ -108,20 +102,6 @@ void step(State from, State to) {
     if (!start.state.compare_exchange_strong(from, to, std::memory_order_acq_rel)) park();
 }
 
-void answer_probe() {
-    for (;;) {
-        u32 const turn = start.turn.load(std::memory_order_acquire);
-        if (turn % 2 == 1) {
-            start.remote_tsc.store(x86::rdtsc(), std::memory_order_relaxed);
-            start.turn.store(turn + 1, std::memory_order_release);
-        } else if (start.state.load(std::memory_order_acquire) != State::Probing) {
-            return;
-        } else {
-            x86::pause();
-        }
-    }
-}
-
 // The C++ side of a CPU's start, on its own stack.
 [[noreturn]] void ap_main() {
     kernel::Cpu& cpu = *start.cpu;
@@ -129,13 +109,13 @@ void answer_probe() {
     kernel::enable_cpu_protections();
     // The mapping of the trampoline is global: it must not outlive its page-table entry in this TLB.
     x86::invlpg(trampoline_page.value);
-    if (!kernel::LocalApic::enable()) park();
+    if (!kernel::LocalApic::enable(kernel::local_apic().is_x2apic())) park();
     cpu.apic_id = kernel::local_apic().id();
     step(State::Starting, State::Probing);
-    answer_probe();
+    start.probe.answer();
     if (prepare_cpu) {
         if (auto const done = prepare_cpu(); !done) {
-            start.error = done.error();
+            start.refusal = done.error();
             step(State::Preparing, State::Refused);
             park();
         }
@@ -197,28 +177,6 @@ private:
     HostPhys page_;
 };
 
-// Like a network clock: the other's reading lies somewhere between two of ours; the closest pair says most.
-Skew measure_skew() {
-    Skew best;
-    u64 const begin = x86::rdtsc();
-    u64 const limit = kernel::tsc_scale().to_ticks(probe_time);
-    for (unsigned round = 0; (round < probe_rounds || best.within > probe_good) && x86::rdtsc() - begin < limit;
-         round++) {
-        u32 const turn = start.turn.load(std::memory_order_relaxed) + 1;
-        u64 const before = x86::rdtsc();
-        start.turn.store(turn, std::memory_order_release);
-        if (!wait_for(probe_time, [&] { return start.turn.load(std::memory_order_acquire) == turn + 1; })) break;
-        u64 const after = x86::rdtsc();
-        u64 const within = kernel::tsc_scale().to_nanos(after - before) / 2;
-        if (within >= best.within) continue;
-        auto const ticks =
-            static_cast<i64>(start.remote_tsc.load(std::memory_order_relaxed) - (before + (after - before) / 2));
-        auto const nanos = static_cast<i64>(kernel::tsc_scale().to_nanos(static_cast<u64>(ticks < 0 ? -ticks : ticks)));
-        best = {ticks < 0 ? -nanos : nanos, within};
-    }
-    return best;
-}
-
 class CpuStarter {
 public:
     explicit CpuStarter(BringUp const& request) : request_(request), trampoline_(request.startup_page) {}
@@ -264,22 +222,24 @@ private:
                                     "x2APIC on in the firmware",
                                     cpu.apic_id);
             } else if (auto const started = start_one(cpu); !started) {
-                bool const is_silent = started.error() == lib::Errc::TimedOut;
-                kernel::log_warning("cpus: the CPU with APIC id {} is left out: {}", cpu.apic_id,
-                                    is_silent ? "it does not answer" : name_of(started.error()));
+                kernel::log_warning("cpus: the CPU with APIC id {} is left out: {} ({})", cpu.apic_id,
+                                    started.error().what, started.error().remedy);
             }
         }
         trampoline_.remove();
     }
 
-    lib::Result<void> start_one(drivers::AcpiCpu const& acpi_cpu) {
+    std::expected<void, vm::Refusal> start_one(drivers::AcpiCpu const& acpi_cpu) {
+        constexpr vm::Refusal no_memory{"too little memory", "add memory"};
         u32 const index = kernel::cpu_count();
         kernel::Own<kernel::Cpu> cpu(new (std::nothrow) kernel::Cpu);
-        if (!cpu) return lib::fail(lib::Errc::NoMemory);
-        cpu->stack_top = TRY(kernel::allocate_stack(stack_pages)).value;
+        if (!cpu) return std::unexpected(no_memory);
+        auto const stack = kernel::allocate_stack(stack_pages);
+        if (!stack) return std::unexpected(no_memory);
+        cpu->stack_top = stack->value;
         start.cpu = cpu.get();
         start.index = index;
-        start.turn.store(0, std::memory_order_relaxed);
+        start.probe.reset();
         start.state.store(State::Starting, std::memory_order_relaxed);
         trampoline_.arm(cpu->stack_top);
         // From here on the CPU may hold on to its data whatever becomes of it: it is never freed.
@@ -292,7 +252,7 @@ private:
         return {};
     }
 
-    lib::Result<void> launch(u32 apic_id) {
+    std::expected<void, vm::Refusal> launch(u32 apic_id) {
         auto const& apic = kernel::local_apic();
         auto const is_claimed = [&] { return trampoline_.is_claimed(); };
         apic.send_startup(apic_id, trampoline_.vector());
@@ -302,33 +262,52 @@ private:
         }
         if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Starting; }))
             return give_up(apic_id);
-        Skew const skew = measure_skew();
+        kernel::TscSkew const skew = measure_and_correct(apic_id);
         State probing = State::Probing;
-        if (skew.within == ~u64{0} || !start.state.compare_exchange_strong(probing, State::Preparing))
+        if (skew.within == kernel::TscSkew::unknown || !start.state.compare_exchange_strong(probing, State::Preparing))
             return give_up(apic_id);
+        start.probe.end();
         if (!wait_for(until_ready, [] { return start.state.load(std::memory_order_acquire) != State::Preparing; }))
             return give_up(apic_id);
-        if (start.state.load(std::memory_order_acquire) == State::Refused) return lib::fail(start.error);
+        if (start.state.load(std::memory_order_acquire) == State::Refused) return std::unexpected(start.refusal);
         note(apic_id, skew);
         return {};
     }
 
-    std::unexpected<lib::Errc> give_up(u32 apic_id) {
+    std::unexpected<vm::Refusal> give_up(u32 apic_id) {
         // Whatever it is doing, it must not go on: INIT takes it back to waiting for SIPI.
         start.state.store(State::Abandoned, std::memory_order_release);
+        start.probe.end();
         kernel::local_apic().send_init(apic_id);
         wait_for(until_second_startup, [] { return false; });
-        return lib::fail(lib::Errc::TimedOut);
+        return std::unexpected(vm::Refusal{"it does not answer", "update the firmware"});
     }
 
-    void note(u32 apic_id, Skew const& skew) {
-        u64 const size = static_cast<u64>(skew.nanos < 0 ? -skew.nanos : skew.nanos);
-        kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size,
-                          skew.nanos < 0 ? "behind" : "ahead of", skew.within);
-        worst_skew_ = std::max(worst_skew_, size + skew.within);
-        if (size <= skew.within + microsecond) return;
+    kernel::TscSkew measure_and_correct(u32 apic_id) {
+        auto const ticks = [](u64 nanos) { return kernel::tsc_scale().to_ticks(nanos); };
+        auto const measure = [&] { return start.probe.measure(ticks(probe_time), probe_rounds, ticks(probe_good)); };
+        kernel::TscSkew skew = measure();
+        if (!kernel::cpu_features().tsc_adjust || !skew.is_noticeable(ticks(microsecond))) return skew;
+        if (!start.probe.correct(skew, ticks(probe_time))) return {};
+        u64 const size = size_in_nanos(skew);
+        kernel::log_info("cpus: the TSC of APIC id {} was {} ns {} CPU 0's; corrected", apic_id, size,
+                         skew.ticks < 0 ? "behind" : "ahead of");
+        return measure();
+    }
+    static u64 size_in_nanos(kernel::TscSkew const& skew) {
+        return kernel::tsc_scale().to_nanos(static_cast<u64>(skew.ticks < 0 ? -skew.ticks : skew.ticks));
+    }
+
+    void note(u32 apic_id, kernel::TscSkew const& skew) {
+        u64 const size = size_in_nanos(skew);
+        u64 const within = kernel::tsc_scale().to_nanos(skew.within);
+        char const* const where = skew.ticks < 0 ? "behind" : "ahead of";
+        kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size, where,
+                          within);
+        worst_skew_ = std::max(worst_skew_, size + within);
+        if (size <= within + microsecond) return;
         kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump",
-                            apic_id, size, skew.nanos < 0 ? "behind" : "ahead of");
+                            apic_id, size, where);
     }
 
     void report(u32 present) const {

@@ -35,7 +35,29 @@ public:
         irq_ = base == drivers::SerialPort::COM1 ? drivers::SerialPort::COM1_gsi : drivers::SerialPort::COM2_gsi;
         return serial_.start(baud).has_value();
     }
-    u8 irq() const { return irq_; }
+    // The UART that firmware uses, at its speed. False, and nothing changed, if it does not answer.
+    bool start(drivers::AcpiConsole const& console) {
+        constexpr u64 register_count = 8;
+        bool const is_port = console.registers.space == drivers::AcpiRegister::Space::SystemIo;
+        drivers::SerialPort serial(static_cast<u16>(console.registers.address));
+        if (!is_port) {
+            auto const mapped =
+                kernel::map_device(HostPhys{console.registers.address}, register_count * console.stride);
+            if (!mapped) return false;
+            serial = drivers::SerialPort::at_memory(mapped->value, console.stride);
+        }
+        if (!serial.start(drivers::SerialPort::keep_baud)) return false;
+        serial_ = serial;
+        irq_ = console.irq;
+        gsi_ = console.gsi;
+        return true;
+    }
+    // Where its interrupt arrives; none: it is polled.
+    std::optional<drivers::AcpiOverride> interrupt_input(drivers::AcpiInfo const& tables) const {
+        if (irq_) return tables.isa_irq(*irq_);
+        if (!gsi_) return std::nullopt;
+        return drivers::AcpiOverride{.isa_irq = 0, .shape = {.is_active_low = true, .is_level = true}, .gsi = *gsi_};
+    }
     void interrupt() {
         serial_.serve_interrupt([] { kernel::console().pump(); });
     }
@@ -43,7 +65,8 @@ public:
 
 private:
     drivers::SerialPort serial_{drivers::SerialPort::COM1};
-    u8 irq_ = drivers::SerialPort::COM1_gsi;
+    std::optional<u8> irq_ = drivers::SerialPort::COM1_gsi;
+    std::optional<u32> gsi_;
 };
 
 // Log lines: to the serial line and the screen.
@@ -105,6 +128,34 @@ void read_acpi_tables(Multiboot2 const& information) {
                      acpi.rejected_tables == 0 ? "all tables sound" : "some tables unsound, ignored");
 }
 
+// Firmware's console by SPCR, unless the user has named one. What was logged before it was known comes again there.
+void use_firmware_console(config::Options const& options) {
+    if (!acpi.console || options.is_console_chosen) return;
+    bool const is_port = acpi.console->registers.space == drivers::AcpiRegister::Space::SystemIo;
+    if (has_serial && is_port && acpi.console->registers.address == drivers::SerialPort::COM1) return;
+    if (!port.start(*acpi.console)) {
+        kernel::log_warning("console: the UART of the firmware's SPCR table, at {:#x}, does not answer",
+                            acpi.console->registers.address);
+        return;
+    }
+    has_serial = true;
+    drivers::SerialSink sink(port.serial());
+    kernel::dump_log(sink);
+    kernel::console().set_port(&port);
+    kernel::log_info("console: {} {:#x}, as the firmware's", is_port ? "port" : "UART at",
+                     acpi.console->registers.address);
+}
+
+bool chooses_x2apic() {
+    constexpr u32 hypervisor_bit = 31, widest_xapic_id = 0xfe;
+    kernel::X2ApicFacts facts{.is_opted_out = acpi.opts_out_of_x2apic,
+                              .is_handed_over = kernel::LocalApic::is_handed_over_in_x2apic(),
+                              .is_virtual = (lib::x86::cpuid(1).ecx >> hypervisor_bit & 1) != 0};
+    for (auto const& cpu : acpi.cpus)
+        if (cpu.is_enabled && cpu.apic_id > widest_xapic_id) facts.has_wide_ids = true;
+    return kernel::cpu_features().x2apic && kernel::wants_x2apic(facts);
+}
+
 void calibrate(config::Options const& options, u64 tsc_at_entry) {
     drivers::ReferenceClocks clocks;
     auto const wants = [&](config::ClockSource source) {
@@ -119,9 +170,10 @@ void calibrate(config::Options const& options, u64 tsc_at_entry) {
         timer.space == drivers::AcpiRegister::Space::SystemIo)
         clocks.pm_timer = drivers::PmTimer::at_port(static_cast<u16>(timer.address), acpi.fadt.pm_timer_is_32_bit);
     clocks.has_pit = wants(config::ClockSource::Pit);
+    clocks.may_believe_cpuid = options.clock == config::ClockSource::Automatic;
     auto const found = drivers::calibrate_tsc(clocks);
     if (!found)
-        kernel::refuse_to_start("no HPET, ACPI PM timer or PIT answers, so the CPU's clock rate cannot be measured",
+        kernel::refuse_to_start("no HPET, ACPI PM timer or PIT answers, and CPUID does not tell the CPU's clock rate",
                                 "enable the HPET in the firmware setup, or remove the option clock=");
     kernel::start_clock(found->tsc_hz, tsc_at_entry);
     kernel::log_info("time: TSC at {}.{:03} MHz by the {} (within {} ppm){}", found->tsc_hz / 1'000'000,
@@ -131,16 +183,17 @@ void calibrate(config::Options const& options, u64 tsc_at_entry) {
 
 // The serial port's interrupt drains and fills the console.
 void route_serial_interrupt() {
-    auto const irq = acpi.isa_irq(port.irq());
+    auto const input = port.interrupt_input(acpi);
+    if (has_serial && !input) kernel::log_warning("console: the serial line has no interrupt, so it takes no input");
     for (auto const& entry : acpi.ioapics) {
         auto const mapped = kernel::map_device(entry.address, lib::page_size);
         if (!mapped) continue;
         drivers::IoApic ioapic(mapped->value, entry.gsi_base);
-        if (!ioapic.start() || !has_serial || !ioapic.owns(irq.gsi)) continue;
-        auto const routed = ioapic.route(irq.gsi, {.vector = kernel::vectors::serial,
-                                                   .apic_id = kernel::local_apic().id(),
-                                                   .is_active_low = irq.shape.is_active_low,
-                                                   .is_level = irq.shape.is_level});
+        if (!ioapic.start() || !has_serial || !input || !ioapic.owns(input->gsi)) continue;
+        auto const routed = ioapic.route(input->gsi, {.vector = kernel::vectors::serial,
+                                                      .apic_id = kernel::local_apic().id(),
+                                                      .is_active_low = input->shape.is_active_low,
+                                                      .is_level = input->shape.is_level});
         if (!routed) continue;
         kernel::set_interrupt_handler(kernel::vectors::serial,
                                       kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port));
@@ -199,8 +252,10 @@ void start_early_console(Multiboot2 const* information, config::Options const& o
 void start_machine(Multiboot2 const& information, config::Options const& options) {
     u64 const tsc_at_entry = lib::x86::rdtsc();
     read_acpi_tables(information);
+    use_firmware_console(options);
     if (acpi.has_dual_8259) drivers::retire_pics(0xf0);
-    if (!kernel::LocalApic::enable()) kernel::refuse_to_start("the local APIC cannot be mapped", "add memory");
+    if (!kernel::LocalApic::enable(chooses_x2apic()))
+        kernel::refuse_to_start("the local APIC cannot be mapped", "add memory");
     calibrate(options, tsc_at_entry);
     kernel::local_apic().calibrate_timer(kernel::tsc_scale().hz());
     kernel::this_cpu().apic_id = kernel::local_apic().id();

@@ -1,5 +1,6 @@
 // The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
 #include <boot/bring_up.hpp>
+#include <boot/cpu_setup.hpp>
 #include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
 #include <boot/multiboot2.hpp>
@@ -23,6 +24,7 @@ namespace {
 
 constinit kernel::Cpu boot_cpu;
 constinit manage::Modules modules;
+constinit CpuSetup cpu_setup;
 
 // Options are parsed before there is a log; their complaints wait here.
 constinit std::array<char, 1024> complaints{};
@@ -33,6 +35,9 @@ void report_memory(MemorySummary const& summary) {
     kernel::log_info("memory: {} MiB RAM; Mullion has {} KiB of it (image {} KiB), boot modules {} KiB; {} MiB free",
                      summary.ram / lib::MiB, own / lib::KiB, summary.own_image / lib::KiB, summary.modules / lib::KiB,
                      use.free / lib::MiB);
+    if (use.lost != 0)
+        kernel::log_warning("memory: {} KiB are not used: the firmware's map has them in too many pieces",
+                            use.lost / lib::KiB);
 }
 
 template <typename Vendor, typename Disabled>
@@ -93,6 +98,8 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::build_idt();
     kernel::initialise_cpu(boot_cpu, 0);
     kernel::register_cpu(boot_cpu);
+    cpu_setup.find_microcode(*information);
+    cpu_setup.prepare_boot_cpu();
     kernel::enable_cpu_protections();
     if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);
@@ -102,16 +109,16 @@ extern "C" void boot_main(lib::u32 information_at) {
     report_memory(*summary);
 
     auto backend = choose_backend(options);
-    if (!backend->enable_on_this_cpu())
-        kernel::refuse_to_start("the CPU's virtualization could not be turned on although it is there",
-                                "another hypervisor may be active: update the firmware");
+    if (auto const enabled = backend->enable_on_this_cpu(); !enabled)
+        kernel::refuse_to_start(enabled.error().what, enabled.error().remedy);
     std::array<char, 400> features{};
     lib::BufferSink feature_sink(features);
     backend->describe(feature_sink);
     kernel::log_info("{}: {}", backend->name(), feature_sink.view());
 
+    cpu_setup.set_backend(*backend);
     bring_up_cpus({acpi_info(), options.cpus, summary->startup_page,
-                   lib::Delegate<lib::Result<void>()>::to<&vm::Backend::enable_on_this_cpu>(*backend)});
+                   lib::Delegate<std::expected<void, vm::Refusal>()>::to<&CpuSetup::prepare_other_cpu>(cpu_setup)});
     if (!kernel::start_scheduler({})) kernel::refuse_to_start("too little memory for the scheduler", "add memory");
     add_modules(*information);
     run_virtual_machines(modules, *backend, options.on_failure);

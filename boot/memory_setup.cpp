@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <boot/image.hpp>
+#include <boot/memory_plan.hpp>
 #include <boot/memory_setup.hpp>
 #include <kernel/cpu.hpp>
 #include <kernel/direct_map.hpp>
@@ -13,46 +14,8 @@ namespace boot {
 namespace {
 
 constexpr u64 boot_mapped = 4 * lib::GiB; // boot/entry.S
-constexpr u64 low_reserved = 0x1000;      // the real-mode vectors and the BIOS data area
+constexpr u64 screen_begin = 0xa0000, screen_end = 0xc0000;
 constexpr u64 smallest_zone = 64 * lib::KiB;
-constexpr u64 startup_end = 0xa0000; // a SIPI vector reaches 1 MiB, but from here on there is no RAM
-
-struct Range {
-    u64 begin;
-    u64 end;
-};
-
-// What must not be given to the allocator, sorted.
-class ReservedRanges {
-public:
-    void add(u64 begin, u64 end) {
-        begin = lib::align_down(begin, lib::page_size);
-        end = lib::align_up(end, lib::page_size);
-        if (count_ == ranges_.size() || begin >= end) return;
-        std::size_t at = count_++;
-        while (at > 0 && ranges_[at - 1].begin > begin) {
-            ranges_[at] = ranges_[at - 1];
-            at--;
-        }
-        ranges_[at] = {begin, end};
-    }
-    bool is_full() const { return count_ == ranges_.size(); }
-    // Calls body(begin, end) for each part of [begin, end) that is not reserved.
-    template <typename Body> void for_each_gap(u64 begin, u64 end, Body body) const {
-        for (std::size_t i = 0; i < count_ && begin < end; i++) {
-            Range const& taken = ranges_[i];
-            if (taken.end <= begin) continue;
-            if (taken.begin >= end) break;
-            if (taken.begin > begin) body(begin, taken.begin);
-            begin = taken.end;
-        }
-        if (begin < end) body(begin, end);
-    }
-
-private:
-    std::array<Range, 64> ranges_{};
-    std::size_t count_ = 0;
-};
 
 struct ZoneRequest {
     ReservedRanges const* reserved;
@@ -93,25 +56,6 @@ lib::Result<void> map_direct(kernel::PageTable& table, u64 begin, u64 end) {
     TRY(map(begin, locked_begin, kernel::Rights::ReadWrite));
     TRY(map(locked_begin, locked_end, kernel::Rights::Read));
     return map(locked_end, end, kernel::Rights::ReadWrite);
-}
-
-Range pages_of(MemoryRange const& range) {
-    return {std::max(lib::align_up(range.base.value, lib::page_size), low_reserved),
-            lib::align_down(range.base.value + range.size, lib::page_size)};
-}
-
-// A page of RAM that a SIPI can start in, not of use to anybody else.
-HostPhys find_startup_page(Multiboot2 const& information, ReservedRanges const& reserved) {
-    HostPhys found{};
-    for (u32 i = 0; i < information.memory_range_count(); i++) {
-        auto const entry = information.memory_range(i);
-        if (!entry || !entry->is_available()) continue;
-        Range const range = pages_of(*entry);
-        reserved.for_each_gap(range.begin, std::min(range.end, startup_end), [&](u64 begin, u64 end) {
-            if (found.value == 0 && end - begin >= lib::page_size) found = HostPhys{begin};
-        });
-    }
-    return found;
 }
 
 ReservedRanges reserved_ranges(Multiboot2 const& information, HostPhys information_at, u32 information_size) {
@@ -164,15 +108,19 @@ lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys
     }
     auto table = TRY(kernel::PageTable::create({kernel::cpu_features().no_execute, kernel::cpu_features().pages_1g}));
     TRY(map_image(table));
-    // Everything the firmware describes below 4 GiB: RAM, and ACPI tables in reserved ranges.
+    // RAM below 4 GiB, and where ACPI tables are. What the firmware reserves may be a device's, for which caching and
+    // speculative reads are wrong; a table there is mapped when somebody points at it.
     for (u32 i = 0; i < information.memory_range_count(); i++) {
         auto const entry = information.memory_range(i);
-        if (!entry || entry->base.value >= boot_mapped) continue;
+        if (!entry || !is_cacheable(entry->type) || entry->base.value >= boot_mapped) continue;
         u64 const end = std::min(lib::align_up(entry->base.value + entry->size, lib::page_size), boot_mapped);
         TRY(map_direct(table, lib::align_down(entry->base.value, lib::page_size), end));
     }
-    // The BIOS area and the text screen.
-    TRY(map_direct(table, 0x9f000, 0x100000));
+    // The BIOS area, and between its halves the text screen.
+    TRY(map_direct(table, 0x9f000, screen_begin));
+    TRY(table.map(lib::HostVirt{screen_begin + kernel::direct_map_base}, HostPhys{screen_begin},
+                  screen_end - screen_begin, kernel::Rights::ReadWrite, kernel::Caching::Uncached));
+    TRY(map_direct(table, screen_end, 0x100000));
     kernel::set_kernel_page_table(table);
     lib::x86::write_cr3(table.root().value);
     return summary;

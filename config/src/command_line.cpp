@@ -65,6 +65,7 @@ bool set_console(std::string_view value, Options& options) {
     options.com[0] = com[0];
     options.com[1] = com[1];
     options.screen = screen;
+    options.is_console_chosen = true;
     return true;
 }
 

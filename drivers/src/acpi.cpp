@@ -58,6 +58,7 @@ void read_known_tables(PhysicalMap const& map, AcpiInfo& info) {
     for_each(signature_of("HPET"), [&](ByteView table) { acpi::read_hpet(table, info); });
     for_each(signature_of("MCFG"), [&](ByteView table) { acpi::read_mcfg(table, info); });
     for_each(signature_of("SPCR"), [&](ByteView table) { acpi::read_spcr(table, info); });
+    for_each(signature_of("DMAR"), [&](ByteView table) { acpi::read_dmar(table, info); });
     for_each(signature_of("SRAT"), [&](ByteView table) { acpi::read_srat(table, info); });
     if (dsdt != 0) {
         if (auto const table = read_table(map, dsdt))

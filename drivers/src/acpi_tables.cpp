@@ -174,7 +174,30 @@ void read_mcfg(ByteView table, AcpiInfo& info) {
 }
 
 void read_spcr(ByteView table, AcpiInfo& info) {
-    if (table.has(40, 12)) info.spcr = read_register(table, 40);
+    // [ms/spcr]: 0 and 1 are 16550 and the like, 12h says it with the register's size.
+    u8 const interface = table.get8(36);
+    if (!table.has(36, 22) || (interface > 1 && interface != 0x12)) return;
+    AcpiConsole console;
+    console.registers = read_register(table, 40);
+    AcpiRegister const& registers = console.registers;
+    bool const is_port = registers.space == AcpiRegister::Space::SystemIo;
+    if (!registers.is_present() || registers.space == AcpiRegister::Space::PciConfig ||
+        (is_port && registers.address > 0xfff8))
+        return;
+    // Access sizes 1 to 4 are 1 to 8 bytes; 0 leaves it to the register's width.
+    u32 const bytes = registers.access_size != 0 ? 1U << (registers.access_size - 1) : registers.bit_width / 8U;
+    if (!is_port && (bytes == 2 || bytes == 4)) console.stride = static_cast<u8>(bytes);
+    u8 const interrupts = table.get8(52);
+    if ((interrupts & 1) != 0 && table.get8(53) < 16)
+        console.irq = table.get8(53);
+    else if ((interrupts & 2) != 0)
+        console.gsi = table.get32(54);
+    info.console = console;
+}
+
+void read_dmar(ByteView table, AcpiInfo& info) {
+    constexpr u8 x2apic_opt_out = 1 << 1; // [intel/vtd] 8.1
+    info.opts_out_of_x2apic = table.size() >= 48 && (table.get8(37) & x2apic_opt_out) != 0;
 }
 
 void read_srat(ByteView table, AcpiInfo& info) {

@@ -17,6 +17,7 @@ void read_madt(lib::ByteView table, AcpiInfo& info);
 void read_hpet(lib::ByteView table, AcpiInfo& info);
 void read_mcfg(lib::ByteView table, AcpiInfo& info);
 void read_spcr(lib::ByteView table, AcpiInfo& info);
+void read_dmar(lib::ByteView table, AcpiInfo& info);
 void read_srat(lib::ByteView table, AcpiInfo& info);
 
 } // namespace drivers::acpi

@@ -164,8 +164,15 @@ template <typename Clock> lib::Result<Measured> measure(Clock clock) {
     return best;
 }
 
-// [intel/vol2] CPUID leaves 15h (crystal and ratio) and 16h (base frequency in MHz)
+// [intel/vol2] CPUID leaves 15h (crystal and ratio) and 16h (base frequency in MHz). Hypervisors have a leaf of their
+// own, in kHz, which VMware began with and others took over.
 u64 cpuid_frequency() {
+    constexpr u32 hypervisor_bit = 31, hypervisor_leaves = 0x4000'0000, frequency_leaf = 0x4000'0010;
+    if ((lib::x86::cpuid(1).ecx >> hypervisor_bit & 1) != 0) {
+        u32 const last = lib::x86::cpuid(hypervisor_leaves).eax;
+        if (last >= frequency_leaf && last < hypervisor_leaves + 0x100)
+            if (u32 const khz = lib::x86::cpuid(frequency_leaf).eax; khz != 0) return u64{khz} * 1000;
+    }
     u32 const highest = lib::x86::cpuid(0).eax;
     if (highest >= 0x15) {
         auto const leaf = lib::x86::cpuid(0x15);
@@ -216,6 +223,10 @@ lib::Result<Calibration> calibrate_tsc(ReferenceClocks const& clocks) {
     }
     if (clocks.has_pit)
         if (auto const measured = measure_pit()) return set(result, *measured, Calibration::Source::Pit);
+    // Base frequencies are rounded to 100 MHz by some.
+    constexpr u32 cpuid_error_ppm = 10'000;
+    if (clocks.may_believe_cpuid && result.cpuid_hz >= 1'000'000)
+        return set(result, {result.cpuid_hz, cpuid_error_ppm}, Calibration::Source::Cpuid);
     return lib::fail(Errc::TimedOut);
 }
 

@@ -4,12 +4,9 @@
 #include <lib/x86/instructions.hpp>
 
 namespace drivers {
-namespace {
 
-namespace x86 = lib::x86;
-
-// Register offsets; RBR, THR and IER give way to the divisor latch while LCR.DLAB is set. [ns/pc16550d] 8.0
-enum Register : u16 {
+// By offset; RBR, THR and IER give way to the divisor latch while LCR.DLAB is set. [ns/pc16550d] 8.0
+enum class SerialPort::Register : u8 {
     RBR = 0,
     THR = 0,
     DLL = 0,
@@ -23,6 +20,10 @@ enum Register : u16 {
     MSR = 6,
     SCR = 7
 };
+
+namespace {
+
+namespace x86 = lib::x86;
 
 constexpr u8 IER_received = 1 << 0;
 constexpr u8 IER_can_send = 1 << 1;
@@ -47,43 +48,59 @@ constexpr u8 LSR_TEMT = 1 << 6;
 constexpr u32 wait_limit = 500'000;
 constexpr u32 base_baud = 115'200;
 
-u8 read(u16 base, Register offset) { return x86::in8(static_cast<u16>(base + offset)); }
-void write(u16 base, Register offset, u8 value) { x86::out8(static_cast<u16>(base + offset), value); }
+} // namespace
 
-bool keeps_scratch(u16 base) {
+// Registers that are 4 bytes apart are read and written as 4 bytes: some chips know no other access.
+u8 SerialPort::read(Register at) const {
+    u64 const address = base_ + u64{stride_ == 0 ? u8{1} : stride_} * static_cast<u8>(at);
+    if (stride_ == 0) return x86::in8(static_cast<u16>(address));
+    return stride_ == 4 ? static_cast<u8>(x86::load32(address)) : x86::load8(address);
+}
+
+void SerialPort::write(Register at, u8 value) const {
+    u64 const address = base_ + u64{stride_ == 0 ? u8{1} : stride_} * static_cast<u8>(at);
+    if (stride_ == 0)
+        x86::out8(static_cast<u16>(address), value);
+    else if (stride_ == 4)
+        x86::store32(address, value);
+    else
+        x86::store8(address, value);
+}
+
+bool SerialPort::keeps_scratch() const {
     for (u8 const pattern : {u8{0x5a}, u8{0xa5}}) {
-        write(base, SCR, pattern);
-        if (read(base, SCR) != pattern) return false;
+        write(Register::SCR, pattern);
+        if (read(Register::SCR) != pattern) return false;
     }
     return true;
 }
 
 // In loop-back the four modem outputs come back as inputs: RTS as CTS, OUT2 as DCD.
-bool loops_back(u16 base) {
-    write(base, MCR, MCR_loop | MCR_RTS | MCR_OUT2);
-    bool const good = (read(base, MSR) & 0xf0) == MSR_CTS_and_DCD;
-    write(base, MCR, 0);
+bool SerialPort::loops_back() const {
+    write(Register::MCR, MCR_loop | MCR_RTS | MCR_OUT2);
+    bool const good = (read(Register::MSR) & 0xf0) == MSR_CTS_and_DCD;
+    write(Register::MCR, 0);
     return good;
 }
 
-} // namespace
-
 lib::Result<void> SerialPort::start(u32 baud) {
-    if (baud == 0 || base_baud % baud != 0) return lib::fail(lib::Errc::OutOfRange);
+    if (baud == 0 || (baud != keep_baud && base_baud % baud != 0)) return lib::fail(lib::Errc::OutOfRange);
     fifo_depth_ = 0;
-    if (!keeps_scratch(base_)) return lib::fail(lib::Errc::NotFound);
+    if (!keeps_scratch()) return lib::fail(lib::Errc::NotFound);
     has_stalled_ = false;
     wait_for_line_status(LSR_TEMT); // firmware may still be sending; a new divisor would garble it
-    drivers::write(base_, LCR, LCR_8n1);
-    drivers::write(base_, IER, 0);
-    if (!loops_back(base_)) return lib::fail(lib::Errc::NotFound);
-    u32 const divisor = base_baud / baud;
-    drivers::write(base_, LCR, LCR_8n1 | LCR_DLAB);
-    drivers::write(base_, DLL, static_cast<u8>(divisor));
-    drivers::write(base_, DLM, static_cast<u8>(divisor >> 8));
-    drivers::write(base_, LCR, LCR_8n1);
-    drivers::write(base_, FCR, FCR_on_and_clear | FCR_trigger_8);
-    fifo_depth_ = (read(base_, IIR) & IIR_fifos) == IIR_fifos ? 16 : 1;
+    write(Register::LCR, LCR_8n1);
+    write(Register::IER, 0);
+    if (!loops_back()) return lib::fail(lib::Errc::NotFound);
+    if (baud != keep_baud) {
+        u32 const divisor = base_baud / baud;
+        write(Register::LCR, LCR_8n1 | LCR_DLAB);
+        write(Register::DLL, static_cast<u8>(divisor));
+        write(Register::DLM, static_cast<u8>(divisor >> 8));
+        write(Register::LCR, LCR_8n1);
+    }
+    write(Register::FCR, FCR_on_and_clear | FCR_trigger_8);
+    fifo_depth_ = (read(Register::IIR) & IIR_fifos) == IIR_fifos ? 16 : 1;
     has_stalled_ = false;
     events_ = 0;
     rts_ = true;
@@ -93,7 +110,7 @@ lib::Result<void> SerialPort::start(u32 baud) {
 
 bool SerialPort::wait_for_line_status(u8 bits) {
     for (u32 i = 0; i < wait_limit; i++) {
-        if ((read(base_, LSR) & bits) == bits) {
+        if ((read(Register::LSR) & bits) == bits) {
             has_stalled_ = false;
             return true;
         }
@@ -109,7 +126,7 @@ void SerialPort::write(std::string_view text) {
     while (left != 0 && is_started() && wait_for_line_status(LSR_THRE)) {
         auto const count = std::min<std::size_t>(left, fifo_depth_);
         for (std::size_t i = 0; i < count; i++)
-            drivers::write(base_, THR, bytes[i]);
+            write(Register::THR, bytes[i]);
         bytes += count;
         left -= count;
     }
@@ -119,18 +136,18 @@ bool SerialPort::drain() { return !is_started() || wait_for_line_status(LSR_THRE
 
 u32 SerialPort::write_some(std::span<u8 const> bytes) {
     // THRE says that the whole FIFO is empty, so it takes its depth at once.
-    if (bytes.empty() || !is_started() || (read(base_, LSR) & LSR_THRE) == 0) return 0;
+    if (bytes.empty() || !is_started() || (read(Register::LSR) & LSR_THRE) == 0) return 0;
     auto const count = static_cast<u32>(std::min<std::size_t>(bytes.size(), fifo_depth_));
     for (u32 i = 0; i < count; i++)
-        drivers::write(base_, THR, bytes[i]);
+        write(Register::THR, bytes[i]);
     return count;
 }
 
 u32 SerialPort::read_some(std::span<u8> bytes) {
     if (!is_started()) return 0;
     u32 count = 0;
-    while (count < bytes.size() && (read(base_, LSR) & LSR_DR) != 0)
-        bytes[count++] = read(base_, RBR);
+    while (count < bytes.size() && (read(Register::LSR) & LSR_DR) != 0)
+        bytes[count++] = read(Register::RBR);
     return count;
 }
 
@@ -142,7 +159,7 @@ void SerialPort::enable_interrupts(bool received, bool can_send) {
 }
 
 void SerialPort::make_edge() const {
-    drivers::write(base_, IER, 0);
+    write(Register::IER, 0);
     write_interrupt_enable();
 }
 
@@ -150,12 +167,12 @@ SerialPort::Events SerialPort::handle_interrupt() {
     Events events;
     // Four sources at most can be pending; a UART that keeps asking is broken and is asked again by its next interrupt.
     for (unsigned i = 0; is_started() && i < 4; i++) {
-        u8 const cause = read(base_, IIR);
+        u8 const cause = read(Register::IIR);
         if ((cause & IIR_none) != 0) break;
         switch (cause & IIR_source) {
-        case 0x0: read(base_, MSR); break;
+        case 0x0: read(Register::MSR); break;
         case 0x2: events.can_send = true; break; // reading IIR acknowledged it
-        case 0x6: read(base_, LSR); break;
+        case 0x6: read(Register::LSR); break;
         case 0x4:
         case 0xc: // received, or received and waiting for long: stays until the data is read
             events.has_received = true;
@@ -174,11 +191,11 @@ void SerialPort::set_rts(bool on) {
 }
 
 void SerialPort::write_interrupt_enable() const {
-    drivers::write(base_, IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
+    write(Register::IER, rts_ ? events_ : static_cast<u8>(events_ & ~IER_received));
 }
 
 void SerialPort::write_modem_control() const {
-    drivers::write(base_, MCR, static_cast<u8>(MCR_DTR | (rts_ ? MCR_RTS : u8{0}) | (events_ != 0 ? MCR_OUT2 : u8{0})));
+    write(Register::MCR, static_cast<u8>(MCR_DTR | (rts_ ? MCR_RTS : u8{0}) | (events_ != 0 ? MCR_OUT2 : u8{0})));
 }
 
 void SerialSink::write(std::string_view text) {

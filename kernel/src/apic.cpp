@@ -45,16 +45,22 @@ void LocalApic::write(u32 offset, u32 value) const {
         x86::store32(page_ + offset, value);
 }
 
-lib::Result<void> LocalApic::enable() {
+bool LocalApic::is_handed_over_in_x2apic() { return (x86::rdmsr(x86::IA32_APIC_BASE) & base_x2apic) != 0; }
+
+lib::Result<void> LocalApic::enable(bool x2apic) {
     LocalApic& apic = the_apic;
-    u64 const base = x86::rdmsr(x86::IA32_APIC_BASE);
-    apic.x2apic_ = cpu_features().x2apic;
+    u64 base = x86::rdmsr(x86::IA32_APIC_BASE);
+    apic.x2apic_ = x2apic;
     apic.tsc_deadline_ = cpu_features().tsc_deadline;
     if (apic.x2apic_) {
         // Through xAPIC mode: disabled → x2APIC in one step is not allowed. [intel/vol3] figure 12-27
         if ((base & base_enable) == 0) x86::wrmsr(x86::IA32_APIC_BASE, base | base_enable);
         x86::wrmsr(x86::IA32_APIC_BASE, base | base_enable | base_x2apic);
     } else {
+        if ((base & base_x2apic) != 0) { // back only by way of an APIC that is off
+            base &= ~(base_enable | base_x2apic);
+            x86::wrmsr(x86::IA32_APIC_BASE, base);
+        }
         x86::wrmsr(x86::IA32_APIC_BASE, base | base_enable);
         if (apic.page_ == 0) apic.page_ = TRY(map_device(HostPhys{base & 0xf'ffff'ffff'f000}, lib::page_size)).value;
     }

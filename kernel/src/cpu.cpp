@@ -17,6 +17,14 @@ using lib::u8;
 constinit CpuFeatures features{};
 constexpr unsigned exception_stack_pages = 2;
 
+constinit u32 the_microcode_revision = 0;
+
+// From CPUID 1 EAX. [amd/vol3] E.3.2
+u32 family_of(u32 signature) {
+    u32 const base = signature >> 8 & 0xf;
+    return base == 0xf ? base + (signature >> 20 & 0xff) : base;
+}
+
 constexpr bool has(u32 word, unsigned number) { return (word >> number & 1) != 0; }
 
 } // namespace
@@ -35,6 +43,7 @@ void detect_cpu_features() {
     if (vendor.eax >= 7) {
         auto const structured = x86::cpuid(7);
         features.fsgsbase = has(structured.ebx, 0);
+        features.tsc_adjust = has(structured.ebx, 1);
         features.smep = has(structured.ebx, 7);
         features.smap = has(structured.ebx, 20);
         features.umip = has(structured.ecx, 2);
@@ -45,14 +54,37 @@ void detect_cpu_features() {
     features.no_execute = has(extended.edx, 20);
     features.pages_1g = has(extended.edx, 26);
     if (last_extended >= 0x8000'0007) features.invariant_tsc = has(x86::cpuid(0x8000'0007).edx, 8);
+    u32 const family = family_of(basic.eax);
+    features.c1e_stops_timer = features.is_amd && (family == 0xf || family == 0x10);
+    features.leaks_x87_pointers = features.is_amd;
     features.physical_address_bits = 36;
     features.linear_address_bits = 48;
     if (last_extended >= 0x8000'0008) {
-        u32 const sizes = x86::cpuid(0x8000'0008).eax;
+        auto const leaf = x86::cpuid(0x8000'0008);
+        u32 const sizes = leaf.eax;
+        if (has(leaf.ebx, 2)) features.leaks_x87_pointers = false; // RstrFpErrPtrs. [amd/vol3] E.4.7
         features.physical_address_bits = static_cast<u8>(sizes & 0xff);
         features.linear_address_bits = static_cast<u8>(sizes >> 8 & 0xff);
     }
 }
+
+void lift_firmware_limits() {
+    constexpr u64 limit_cpuid = lib::bit(22); // [intel/vol4] 2.1, IA32_MISC_ENABLE
+    u64 value = 0;
+    if (features.is_intel && x86::rdmsr_safe(x86::IA32_MISC_ENABLE, value) && (value & limit_cpuid) != 0)
+        x86::wrmsr_safe(x86::IA32_MISC_ENABLE, value & ~limit_cpuid);
+    if (features.c1e_stops_timer) turn_c1e_off();
+}
+
+void turn_c1e_off() {
+    constexpr u64 smi_on_halt = lib::bit(27), c1e_on_halt = lib::bit(28); // [amd/vol2] appendix A, and BKDG of 10h
+    u64 value = 0;
+    if (x86::rdmsr_safe(x86::INT_PENDING_MSG, value) && (value & (smi_on_halt | c1e_on_halt)) != 0)
+        x86::wrmsr_safe(x86::INT_PENDING_MSG, value & ~(smi_on_halt | c1e_on_halt));
+}
+
+u32 microcode_revision() { return the_microcode_revision; }
+void set_microcode_revision(u32 revision) { the_microcode_revision = revision; }
 
 void initialise_cpu(Cpu& cpu, u32 index) {
     cpu.self = &cpu;

@@ -19,7 +19,10 @@ constexpr u64 words_for(u64 first, u64 end, unsigned order) {
 lib::Result<void> FrameAllocator::add_zone(HostPhys base, u64 size, u32 node) {
     u64 const first = base.value / lib::page_size;
     u64 const end = first + size / lib::page_size;
-    if (zone_count_ == max_zones) return lib::fail(lib::Errc::NoMemory);
+    if (zone_count_ == max_zones) {
+        lost_frames_ += end - first;
+        return lib::fail(lib::Errc::NoMemory);
+    }
     if (first == end) return lib::fail(lib::Errc::OutOfRange);
     u64 words = 0;
     for (unsigned order = 0; order <= max_order; order++)

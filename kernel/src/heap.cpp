@@ -91,8 +91,12 @@ u32 memory_of_nodes(std::span<NodeMemory> out) {
 
 MemoryUse memory_use() {
     return memory.with([](Memory& m) {
-        return MemoryUse{m.frames.managed_bytes(), m.frames.free_bytes(), m.frames.metadata_bytes(),
-                         m.heap.frames_used() * lib::page_size, m.heap.bytes_used()};
+        return MemoryUse{m.frames.managed_bytes(),
+                         m.frames.free_bytes(),
+                         m.frames.metadata_bytes(),
+                         m.frames.lost_bytes(),
+                         m.heap.frames_used() * lib::page_size,
+                         m.heap.bytes_used()};
     });
 }
 

@@ -121,6 +121,8 @@ private:
     }
 
     u64 begin_idling() {
+        if (cpu_features().c1e_stops_timer) [[unlikely]]
+            turn_c1e_off();
         u64 const begin = now().value;
         cpu_.idle_since.store(begin, std::memory_order_relaxed);
         return begin;

@@ -49,7 +49,7 @@ CpuState& cpu_state(u32 cpu) { return states[cpu]; }
 
 std::expected<kernel::Own<Backend>, Refusal> Backend::create(Disabled const& disabled) {
     auto const capabilities = TRY(read_capabilities(disabled));
-    kernel::Own<Backend> backend(new (std::nothrow) Backend(capabilities));
+    kernel::Own<Backend> backend(new (std::nothrow) Backend(capabilities, disabled));
     if (!backend || !backend->build()) return std::unexpected(Refusal{"too little memory", "add memory"});
     return backend;
 }
@@ -81,11 +81,19 @@ Backend::~Backend() {
         if (map.value != 0) kernel::free_frames(map, msr_map_order);
 }
 
-lib::Result<void> Backend::enable_on_this_cpu() {
+std::expected<void, Refusal> Backend::enable_on_this_cpu() {
+    // Firmware locks VM_CR on each CPU by itself, and a machine may have CPUs of two steppings.
+    if (TRY(read_capabilities(disabled_)) != capabilities_)
+        return std::unexpected(Refusal{"its AMD-V differs from the boot CPU's", "give the machine CPUs of one kind"});
+    if (!unlock_svm()) return std::unexpected(locked_off);
     u32 const index = kernel::this_cpu().index;
     CpuState& here = cpu_state(index);
-    if (here.host_save_area.value == 0) here.host_save_area = TRY(kernel::allocate_zeroed_frame());
-    if (here.host_area.value == 0) here.host_area = TRY(kernel::allocate_zeroed_frame());
+    for (HostPhys* const area : {&here.host_save_area, &here.host_area}) {
+        if (area->value != 0) continue;
+        auto const frame = kernel::allocate_zeroed_frame();
+        if (!frame) return std::unexpected(Refusal{"too little memory", "add memory"});
+        *area = *frame;
+    }
     x86::wrmsr(x86::IA32_EFER, x86::rdmsr(x86::IA32_EFER) | x86::Efer::SVME::mask);
     x86::wrmsr(VM_HSAVE_PA, here.host_save_area.value);
     x86::vmsave(here.host_area.value);

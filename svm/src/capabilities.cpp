@@ -81,6 +81,14 @@ std::string_view Disabled::known_words() {
     return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, pause-filter, avic, x2avic, all";
 }
 
+// Without the lock, SVMDIS is a bit like any other; with it, a write has no effect. [amd/vol2] 15.30.1
+bool unlock_svm() {
+    u64 control = 0;
+    if (!x86::rdmsr_safe(VM_CR, control) || (control & vm_cr_svm_disabled) == 0) return true;
+    return x86::wrmsr_safe(VM_CR, control & ~vm_cr_svm_disabled) && x86::rdmsr_safe(VM_CR, control) &&
+           (control & vm_cr_svm_disabled) == 0;
+}
+
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
     constexpr u32 svm_leaf = 0x8000'000a, svm_bit = 2;
     auto const extended = x86::cpuid(0x8000'0001);
@@ -89,12 +97,7 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
                                        "use a CPU with AMD-V; in a virtual machine turn on nested virtualization"});
     u64 control = 0;
     if (!x86::rdmsr_safe(VM_CR, control)) control = 0; // some emulators have SVM without the register that turns it off
-    if ((control & vm_cr_svm_disabled) != 0)
-        return std::unexpected(
-            (control & vm_cr_lock) != 0
-                ? Refusal{"AMD-V is locked off by firmware",
-                          "enable it in the firmware setup (often called SVM Mode), then power-cycle"}
-                : Refusal{"AMD-V is turned off in VM_CR", "enable it in the firmware setup (often called SVM Mode)"});
+    if ((control & vm_cr_svm_disabled) != 0 && (control & vm_cr_lock) != 0) return std::unexpected(locked_off);
     auto const svm = x86::cpuid(svm_leaf);
     if (!has(svm.edx, nested_paging))
         return std::unexpected(

@@ -9,15 +9,11 @@ namespace {
 
 namespace x86 = lib::x86;
 
-// Exceptions that never reach the guest directly. #DB and #AC: a guest can make the CPU deliver them to itself for ever
-// without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
-constexpr u32 intercepted_exceptions = 1U << x86::exception_db | 1U << x86::exception_ac | 1U << x86::exception_mc;
-
-constexpr Intercepts intercepts_of_every_guest() {
+constexpr Intercepts intercepts_of_every_guest(u32 exceptions) {
     Intercepts intercepts{};
     // CR3 is the guest's own, and so is CR0.TS. CR4 has bits whose feature we may not offer.
     intercepts.cr_writes = 1U << 4;
-    intercepts.exceptions = intercepted_exceptions;
+    intercepts.exceptions = exceptions;
     for (u32 const code : {exit_code::INTR,
                            exit_code::NMI,
                            exit_code::INIT,
@@ -86,7 +82,7 @@ lib::Result<void> Vcpu::build() {
     TRY(fpu_.create(components, vm().cpuid().xsave_size(components)));
 
     ControlArea& control = vmcb_->control;
-    control.intercepts = intercepts_of_every_guest();
+    control.intercepts = intercepts_of_every_guest(intercepted_exceptions);
     if (capabilities_.has_pause_filter) {
         control.intercepts.set(exit_code::PAUSE);
         control.pause_filter_count = pauses_before_exit;

@@ -220,7 +220,8 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     u8 const number = code == exit_code::CR0_SEL_WRITE ? u8{0} : static_cast<u8>(code & 0xf);
     CrInfo const info{{control().exit_info_1}};
     if (capabilities_.has_decode_assists && capabilities_.has_next_rip && info.get<CrInfo::IsMove>()) {
-        exit.control = {number, info.get<CrInfo::Operand>(), Kind::Write, 0};
+        Kind const kind = code == exit_code::READ_CR0 ? Kind::Read : Kind::Write;
+        exit.control = {number, info.get<CrInfo::Operand>(), kind, 0};
         exit.length = length_from_next_rip();
         return exit.length != 0;
     }
@@ -234,6 +235,8 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     case vm::DecodedInstruction::Kind::Clts: exit.control = {0, 0, Kind::Clts, 0}; return true;
     case vm::DecodedInstruction::Kind::Lmsw: exit.control = {0, 0, Kind::Lmsw, instruction.lmsw_source}; return true;
     case vm::DecodedInstruction::Kind::ReadControl:
+        exit.control = {instruction.control, instruction.operand, Kind::Read, 0};
+        return code == exit_code::READ_CR0 && instruction.control == 0;
     case vm::DecodedInstruction::Kind::Other: break;
     }
     return false;
@@ -290,6 +293,12 @@ void Vcpu::put_off_event() {
                        fault.get<NestedFault::Fetch>(), fault.get<NestedFault::TableWalk>()};
         break;
     }
+    case exit_code::READ_CR0:
+        if (describe_register_access(code, exit)) break;
+        // SMSW, of which 16 bits are the same: until the next write CD and NW read as clear.
+        intercept_cr0(false, true);
+        return After::Enter;
+    case exit_code::WRITE_CR0:
     case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:

@@ -61,12 +61,24 @@ void Vcpu::unload_current() {
 }
 
 void Vcpu::set_cr0(u64 value) {
+    // Caching is not the guest's to turn off: its memory lies in the same caches as the machine's. While it thinks it
+    // has, its reads are answered here, and so are all its writes. [amd/vol2] 15.25.8
+    cr0_caching_ = value & (x86::Cr0::CD::mask | x86::Cr0::NW::mask);
+    intercept_cr0(cr0_caching_ != 0, cr0_caching_ != 0);
     SaveArea& area = changing(clean::control_registers).save;
-    area.cr0 = value;
+    area.cr0 = value & ~cr0_caching_;
     bool const is_long = (value & x86::Cr0::PG::mask) != 0 && (area.efer & x86::Efer::LME::mask) != 0;
     area.efer = x86::Efer::LMA::set(area.efer, is_long);
     // Turning paging on or off flushes the TLB, but not when it is us who do it. [amd/vol2] 15.16
     flush_translations();
+}
+
+void Vcpu::intercept_cr0(bool reads, bool writes) {
+    Intercepts const& now = control().intercepts;
+    if (((now.cr_reads & 1) != 0) == reads && ((now.cr_writes & 1) != 0) == writes) return;
+    Intercepts& intercepts = changing(clean::intercepts).control.intercepts;
+    intercepts.cr_reads = static_cast<u16>((intercepts.cr_reads & ~1U) | (reads ? 1U : 0U));
+    intercepts.cr_writes = static_cast<u16>((intercepts.cr_writes & ~1U) | (writes ? 1U : 0U));
 }
 
 void Vcpu::set_cr3(u64 value) {

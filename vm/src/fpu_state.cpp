@@ -1,5 +1,6 @@
 #include <bit>
 #include <cstring>
+#include <kernel/cpu.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
 #include <lib/x86/instructions.hpp>
@@ -35,6 +36,9 @@ lib::Result<void> FpuState::create(lib::u64 components, u32 size) {
 }
 
 void FpuState::load(lib::u64 xcr0, lib::u64 in_cpu) {
+    // Without an exception pending, an AMD CPU does not load the pointers, and the last guest's would be this one's.
+    // [amd/vol2] 11.4.4
+    if (kernel::cpu_features().leaks_x87_pointers) x86::replace_x87_pointers();
     if (components_ == 0) {
         x86::fxrstor(area_);
         return;

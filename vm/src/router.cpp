@@ -118,9 +118,14 @@ Outcome hypercall(Vcpu& vcpu) {
 
 Outcome write_cr0(Vcpu& vcpu, u64 value) {
     u64 const old = vcpu.cr0();
-    bool const long_code =
-        (vcpu.efer() & efer::LMA) != 0 && (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0;
-    if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), long_code)) return refuse(vcpu);
+    PagingSwitch at;
+    if (((old ^ value) & cr0::PG) != 0) {
+        constexpr u16 type = 0xf, available_16_bit_tss = 1, busy_16_bit_tss = 3;
+        auto const task = static_cast<u16>(vcpu.segment(SegmentName::Tr).attributes & type);
+        at = {.has_long_code = (vcpu.segment(SegmentName::Cs).attributes & segment::l_bit) != 0,
+              .has_16_bit_task = task == busy_16_bit_tss || task == available_16_bit_tss};
+    }
+    if (!is_valid_cr0_write(old, value, vcpu.cr4(), vcpu.efer(), at)) return refuse(vcpu);
     vcpu.set_cr0(effective_cr0(value));
     return Outcome::Advance;
 }
@@ -173,6 +178,13 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     }
 }
 
+// INVD and WBINVD: memory is coherent, so there is nothing to write back, and INVD must not throw away what the machine
+// has not written back yet. Not every CPU checks the privilege before it exits. [amd/vol2] 15.9
+[[gnu::noinline]] Outcome cache_control(Vcpu& vcpu) {
+    if (vcpu.privilege_level() != 0) return refuse(vcpu);
+    return Outcome::Advance;
+}
+
 [[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
     vcpu.apic().apic_write(exit.apic_offset);
     return opaque(Outcome::Retry);
@@ -210,7 +222,7 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::Pause: return Outcome::Yield;
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
     case ExitReason::ControlRegister: return control_register(vcpu, exit.control);
-    case ExitReason::CacheControl: return Outcome::Advance; // memory is coherent: nothing to write back
+    case ExitReason::CacheControl: return cache_control(vcpu);
     case ExitReason::Forbidden: return refuse_opcode(vcpu);
     case ExitReason::Privileged: return refuse(vcpu);
     case ExitReason::ApicWrite: return apic_write(vcpu, exit);

@@ -22,10 +22,16 @@ LocalApicConfig apic_config(Vm const& vm, CpuidPolicy const& cpuid, u32 id) {
             .minimum_timer_period = vm.tsc_ratio().to_guest(kernel::tsc_scale().to_ticks(minimum_timer_period_ns))};
 }
 
+MsrFacts msr_facts(CpuidPolicy const& cpuid) {
+    MsrFacts facts = msr_facts_of(cpuid);
+    facts.microcode_revision = kernel::microcode_revision();
+    return facts;
+}
+
 } // namespace
 
 Vcpu::Vcpu(Vm& vm, u32 id, ApicPage& apic_page)
-    : tsc_ratio_(vm.tsc_ratio()), vm_(vm), id_(id), msrs_(msr_facts_of(vm.cpuid()), *this),
+    : tsc_ratio_(vm.tsc_ratio()), vm_(vm), id_(id), msrs_(msr_facts(vm.cpuid()), *this),
       apic_(apic_config(vm, vm.cpuid(), id), apic_page, *this),
       apic_timer_(kernel::Timer::Callback::to<&Vcpu::apic_timer_expired>(*this)) {}
 

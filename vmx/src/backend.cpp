@@ -17,7 +17,7 @@ constinit std::array<lib::HostPhys, kernel::max_cpus> vmxon_regions{};
 
 std::expected<kernel::Own<Backend>, Refusal> Backend::create(Disabled const& disabled) {
     auto const capabilities = TRY(read_capabilities(disabled));
-    kernel::Own<Backend> backend(new (std::nothrow) Backend(capabilities));
+    kernel::Own<Backend> backend(new (std::nothrow) Backend(capabilities, disabled));
     if (!backend) return std::unexpected(Refusal{"too little memory", "add memory"});
     return backend;
 }
@@ -28,17 +28,27 @@ lib::Result<lib::HostPhys> Backend::allocate_region() const {
     return frame;
 }
 
-lib::Result<void> Backend::enable_on_this_cpu() {
+std::expected<void, Refusal> Backend::enable_on_this_cpu() {
+    // Firmware locks IA32_FEATURE_CONTROL on each CPU by itself, and a machine may have CPUs of two steppings.
+    auto const here = TRY(read_capabilities(disabled_));
+    if (here != capabilities_)
+        return std::unexpected(Refusal{"its VT-x differs from the boot CPU's", "give the machine CPUs of one kind"});
     u64 control = x86::rdmsr(x86::IA32_FEATURE_CONTROL);
     if ((control & 1) == 0) x86::wrmsr(x86::IA32_FEATURE_CONTROL, control | 5); // locked, VMX outside SMX
     x86::write_cr0((x86::read_cr0() | capabilities_.cr0_fixed0) & capabilities_.cr0_fixed1);
     x86::write_cr4((x86::read_cr4() | capabilities_.cr4_fixed0 | x86::Cr4::VMXE::mask) & capabilities_.cr4_fixed1);
     lib::HostPhys& region = vmxon_regions[kernel::this_cpu().index];
-    if (region.value == 0) region = TRY(allocate_region());
-    if (!x86::vmxon(region.value)) return lib::fail(lib::Errc::BadState);
+    if (region.value == 0) {
+        auto const allocated = allocate_region();
+        if (!allocated) return std::unexpected(Refusal{"too little memory", "add memory"});
+        region = *allocated;
+    }
+    constexpr Refusal in_use{"VT-x could not be turned on although it is there",
+                             "another hypervisor may be active: update the firmware"};
+    if (!x86::vmxon(region.value)) return std::unexpected(in_use);
     // Translations of an earlier hypervisor mean nothing to us.
-    if (!x86::invept(invept_all, {0, 0})) return lib::fail(lib::Errc::BadState);
-    if (capabilities_.has_vpid() && !x86::invvpid(invvpid_all, {})) return lib::fail(lib::Errc::BadState);
+    if (!x86::invept(invept_all, {0, 0})) return std::unexpected(in_use);
+    if (capabilities_.has_vpid() && !x86::invvpid(invvpid_all, {})) return std::unexpected(in_use);
     Vcpu::clear_registers_of_cpu(capabilities_);
     return {};
 }

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
+#include <span>
 #include <vmx/capabilities.hpp>
 
 namespace vmx {
@@ -35,6 +37,74 @@ constexpr Word words[] = {
 };
 
 template <typename... Fields> constexpr u32 bits() { return (Fields::mask | ...); }
+
+// A control that Mullion cannot do without, and what a CPU that lacks it cannot do.
+struct Need {
+    u32 bit;
+    std::string_view what;
+};
+
+// Every CPU with EPT has these; only a hypervisor below, or a CPU model of an emulator, leaves them out.
+constexpr std::string_view complete_vtx =
+    "use a newer CPU; in a virtual machine, update or change the hypervisor below";
+
+// adjust(), with the reason in words when a needed control is missing.
+template <typename Controls>
+std::expected<Controls, Refusal> negotiate_word(Controls wanted, std::span<Need const> needs, u64 capability) {
+    for (Need const& need : needs) {
+        if ((capability >> 32 & need.bit) == 0) return std::unexpected(Refusal{need.what, complete_vtx});
+        wanted.raw |= need.bit;
+    }
+    return *adjust(wanted, Controls{}, capability);
+}
+
+constexpr Need cpu_needs[] = {
+    {CpuControls::UseTscOffsetting::mask, "this CPU's VT-x cannot give guests their own TSC"},
+    {CpuControls::HltExiting::mask, "this CPU's VT-x cannot stop a guest's HLT"},
+    {CpuControls::MwaitExiting::mask, "this CPU's VT-x cannot stop a guest's MWAIT"},
+    {CpuControls::RdpmcExiting::mask, "this CPU's VT-x cannot stop a guest's RDPMC"},
+    {CpuControls::UnconditionalIoExiting::mask, "this CPU's VT-x cannot stop a guest's port I/O"},
+    {CpuControls::UseMsrBitmaps::mask, "this CPU's VT-x has no MSR bitmaps"},
+    {CpuControls::MonitorExiting::mask, "this CPU's VT-x cannot stop a guest's MONITOR"},
+    {CpuControls::InterruptWindowExiting::mask, "this CPU's VT-x cannot tell when a guest takes interrupts"},
+    {CpuControls::NmiWindowExiting::mask, "this CPU's VT-x cannot tell when a guest takes NMIs"},
+};
+constexpr Need pin_needs[] = {
+    {PinControls::ExternalInterruptExiting::mask, "this CPU's VT-x cannot take interrupts out of a guest"},
+    {PinControls::NmiExiting::mask, "this CPU's VT-x cannot take NMIs out of a guest"},
+    {PinControls::VirtualNmis::mask, "this CPU's VT-x has no virtual NMIs"},
+};
+constexpr Need exit_needs[] = {
+    {ExitControls::SaveDebugControls::mask, "this CPU's VT-x does not save a guest's DR7 on VM exit"},
+    {ExitControls::HostAddressSpaceSize::mask, "this CPU's VT-x cannot exit to 64-bit mode"},
+    {ExitControls::AcknowledgeInterrupt::mask, "this CPU's VT-x cannot acknowledge an interrupt on VM exit"},
+    {ExitControls::SavePat::mask, "this CPU's VT-x does not save a guest's PAT on VM exit"},
+    {ExitControls::LoadPat::mask, "this CPU's VT-x does not load PAT on VM exit"},
+    {ExitControls::SaveEfer::mask, "this CPU's VT-x does not save a guest's EFER on VM exit"},
+    {ExitControls::LoadEfer::mask, "this CPU's VT-x does not load EFER on VM exit"},
+};
+constexpr Need entry_needs[] = {
+    {EntryControls::LoadDebugControls::mask, "this CPU's VT-x does not load a guest's DR7 on VM entry"},
+    {EntryControls::LoadPat::mask, "this CPU's VT-x does not load a guest's PAT on VM entry"},
+    {EntryControls::LoadEfer::mask, "this CPU's VT-x does not load a guest's EFER on VM entry"},
+};
+
+// Whether a large page may be executed: the CPU says that it is not affected, or is of a kind that never was.
+// [intel/itlb-multihit]
+bool has_itlb_multihit() {
+    constexpr u32 arch_capabilities_bit = 29; // CPUID 7 EDX
+    constexpr u64 if_pschange_mc_no = lib::bit(6);
+    u64 capabilities = 0;
+    if (x86::cpuid(0).eax >= 7 && (x86::cpuid(7).edx >> arch_capabilities_bit & 1) != 0 &&
+        x86::rdmsr_safe(x86::IA32_ARCH_CAPABILITIES, capabilities) && (capabilities & if_pschange_mc_no) != 0)
+        return false;
+    // Atoms and Xeon Phis, of which the older ones do not have the bit.
+    constexpr u8 unaffected[] = {0x1c, 0x26, 0x27, 0x35, 0x36, 0x37, 0x4a, 0x4c, 0x4d, 0x57,
+                                 0x5a, 0x5c, 0x5d, 0x5f, 0x75, 0x7a, 0x85, 0x86, 0x96, 0x9c};
+    u32 const signature = x86::cpuid(1).eax;
+    u32 const model = (signature >> 4 & 0xf) | (signature >> 12 & 0xf0);
+    return (signature >> 8 & 0xf) == 6 && std::ranges::find(unaffected, model) == std::end(unaffected);
+}
 
 std::expected<void, Refusal> check_presence() {
     if ((x86::cpuid(1).ecx >> 5 & 1) == 0)
@@ -75,21 +145,15 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
     using C2 = CpuControls2;
     u32 const base = c.basic.get<BasicInfo::TrueControls>() ? true_offset : 0;
     auto const capability = [](u32 index) { return x86::rdmsr(index); };
-    constexpr Refusal old_cpu{"this CPU's VT-x lacks controls that every CPU with EPT has",
-                              "use a newer CPU, or update the virtual machine"};
-
-    auto const cpu =
-        adjust(CpuControls{{bits<C::UseTprShadow, C::PauseExiting>()}},
-               CpuControls{{bits<C::UseTscOffsetting, C::HltExiting, C::MwaitExiting, C::RdpmcExiting,
-                                 C::UnconditionalIoExiting, C::UseMsrBitmaps, C::MonitorExiting,
-                                 C::InterruptWindowExiting, C::NmiWindowExiting, C::ActivateSecondaryControls>()}},
-               capability(IA32_VMX_PROCBASED_CTLS + base));
-    if (!cpu) return std::unexpected(Refusal{"this CPU's VT-x has no EPT", "use a CPU with EPT (Nehalem or newer)"});
-    c.cpu = *cpu;
+    u64 const cpu_capability = capability(IA32_VMX_PROCBASED_CTLS + base);
+    if ((cpu_capability >> 32 & C::ActivateSecondaryControls::mask) == 0)
+        return std::unexpected(Refusal{"this CPU's VT-x has no EPT", "use a CPU with EPT (Nehalem or newer)"});
+    c.cpu = TRY(negotiate_word(CpuControls{{bits<C::UseTprShadow, C::PauseExiting, C::ActivateSecondaryControls>()}},
+                               cpu_needs, cpu_capability));
     // Without the TRUE controls CR3 accesses must exit. [intel/vol3] A.2
     c.cpu.raw &=
         ~bits<C::InterruptWindowExiting, C::NmiWindowExiting, C::PauseExiting, C::Cr3LoadExiting, C::Cr3StoreExiting>();
-    c.cpu.raw |= static_cast<u32>(capability(IA32_VMX_PROCBASED_CTLS + base));
+    c.cpu.raw |= static_cast<u32>(cpu_capability);
 
     auto const cpu2 = adjust(
         CpuControls2{{bits<C2::EnableRdtscp, C2::EnableVpid, C2::VirtualizeApicAccesses, C2::VirtualizeX2apicMode,
@@ -105,27 +169,16 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
             Refusal{"this CPU's VT-x has no unrestricted guest mode", "use a CPU with it (Westmere or newer)"});
     c.cpu2.raw |= bits<C2::EnableEpt, C2::UnrestrictedGuest>();
     c.ept_vpid.raw = x86::rdmsr(IA32_VMX_EPT_VPID_CAP);
-    if (!c.ept_vpid.get<EptVpidCapabilities::WalkLength4>() || !c.ept_vpid.get<EptVpidCapabilities::WriteBack>() ||
-        !c.ept_vpid.get<EptVpidCapabilities::Invept>() || !c.ept_vpid.get<EptVpidCapabilities::InveptAll>())
-        return std::unexpected(old_cpu);
+    if (!c.ept_vpid.get<EptVpidCapabilities::WalkLength4>() || !c.ept_vpid.get<EptVpidCapabilities::WriteBack>())
+        return std::unexpected(Refusal{"this CPU's EPT has no write-back tables of four levels", complete_vtx});
+    if (!c.ept_vpid.get<EptVpidCapabilities::Invept>() || !c.ept_vpid.get<EptVpidCapabilities::InveptAll>())
+        return std::unexpected(Refusal{"this CPU's EPT has no INVEPT for all contexts", complete_vtx});
 
-    auto const pin = adjust(
-        PinControls{{bits<PinControls::ActivatePreemptionTimer, PinControls::ProcessPostedInterrupts>()}},
-        PinControls{{bits<PinControls::ExternalInterruptExiting, PinControls::NmiExiting, PinControls::VirtualNmis>()}},
-        capability(IA32_VMX_PINBASED_CTLS + base));
-    if (!pin) return std::unexpected(old_cpu);
-    c.pin = *pin;
-    using X = ExitControls;
-    auto const exit = adjust(ExitControls{},
-                             ExitControls{{bits<X::SaveDebugControls, X::HostAddressSpaceSize, X::AcknowledgeInterrupt,
-                                                X::SavePat, X::LoadPat, X::SaveEfer, X::LoadEfer>()}},
-                             capability(IA32_VMX_EXIT_CTLS + base));
-    using E = EntryControls;
-    auto const entry = adjust(EntryControls{}, EntryControls{{bits<E::LoadDebugControls, E::LoadPat, E::LoadEfer>()}},
-                              capability(IA32_VMX_ENTRY_CTLS + base));
-    if (!exit || !entry) return std::unexpected(old_cpu);
-    c.exit = *exit;
-    c.entry = *entry;
+    c.pin = TRY(negotiate_word(
+        PinControls{{bits<PinControls::ActivatePreemptionTimer, PinControls::ProcessPostedInterrupts>()}}, pin_needs,
+        capability(IA32_VMX_PINBASED_CTLS + base)));
+    c.exit = TRY(negotiate_word(ExitControls{}, exit_needs, capability(IA32_VMX_EXIT_CTLS + base)));
+    c.entry = TRY(negotiate_word(EntryControls{}, entry_needs, capability(IA32_VMX_ENTRY_CTLS + base)));
 
     choose_apic_features(c, disabled);
     c.has_preemption_timer_ = c.pin.get<PinControls::ActivatePreemptionTimer>() && !disabled.preemption_timer;
@@ -177,6 +230,7 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
     c.cr4_fixed0 = x86::rdmsr(IA32_VMX_CR4_FIXED0);
     c.cr4_fixed1 = x86::rdmsr(IA32_VMX_CR4_FIXED1);
     c.preemption_timer_shift = static_cast<u8>(x86::rdmsr(IA32_VMX_MISC) & 0x1f);
+    c.has_itlb_multihit = has_itlb_multihit();
     TRY(negotiate(c, disabled));
     return c;
 }
@@ -201,6 +255,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(cpu2.get<CpuControls2::EnableRdtscp>(), "RDTSCP");
     word(has_tsc_scaling(), "TSC-scaling");
     word(has_pause_loop_exiting(), "PAUSE-loops");
+    if (has_itlb_multihit) lib::format(sink, "; iTLB multihit: code is mapped in 4K-pages");
 }
 
 } // namespace vmx

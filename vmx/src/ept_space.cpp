@@ -22,7 +22,8 @@ EptSpace::~EptSpace() {
 }
 
 lib::Result<void> EptSpace::create(bool has_apic_accesses) {
-    TRY(table_.create_root());
+    TRY(table_.with([](auto& table) { return table.create_root(); }));
+    root_ = table_.with([](auto& table) { return table.root(); });
     if (!has_apic_accesses) return {};
     apic_access_page_ = TRY(kernel::allocate_zeroed_frame());
     return map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size,
@@ -30,7 +31,7 @@ lib::Result<void> EptSpace::create(bool has_apic_accesses) {
 }
 
 lib::Result<void> EptSpace::unmap(lib::GuestPhys at, lib::u64 size) {
-    TRY(table_.unmap(at, size));
+    TRY(table_.with([&](auto& table) { return table.unmap(at, size); }));
     flush_everywhere();
     return {};
 }

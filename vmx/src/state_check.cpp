@@ -103,6 +103,8 @@ std::string_view instruction_error_name(u32 error) {
 }
 
 void print_vmcs(Loaded const& vmcs, lib::TextSink& sink) {
+    // Without the control there may be no such field, and VMREAD of it fails.
+    bool const has_vpid = vmcs.read(field::CPU_CONTROLS2).get<CpuControls2::EnableVpid>();
     lib::format(sink, "controls: pin {:#x} cpu {:#x} cpu2 {:#x} exit {:#x} entry {:#x} exceptions {:#x}\n",
                 vmcs.read(field::PIN_CONTROLS).raw, vmcs.read(field::CPU_CONTROLS).raw,
                 vmcs.read(field::CPU_CONTROLS2).raw, vmcs.read(field::EXIT_CONTROLS).raw,
@@ -117,7 +119,7 @@ void print_vmcs(Loaded const& vmcs, lib::TextSink& sink) {
                 "entry: interruption {:#x} interruptibility {:#x} activity {} pending debug {:#x} ept {:#x} vpid {}\n",
                 vmcs.read(field::ENTRY_INTERRUPTION_INFO).raw, vmcs.read(field::GUEST_INTERRUPTIBILITY).raw,
                 vmcs.read(field::GUEST_ACTIVITY_STATE), vmcs.read(field::GUEST_PENDING_DEBUG).raw,
-                vmcs.read(field::EPT_POINTER).raw, vmcs.read(field::VPID));
+                vmcs.read(field::EPT_POINTER).raw, has_vpid ? vmcs.read(field::VPID) : u16{0});
     lib::format(sink, "real cr0 {:#x} cr4 {:#x}; gdt {:#x}+{:#x} idt {:#x}+{:#x}\n", vmcs.read(field::GUEST_CR0),
                 vmcs.read(field::GUEST_CR4), vmcs.read(field::GUEST_GDTR_BASE), vmcs.read(field::GUEST_GDTR_LIMIT),
                 vmcs.read(field::GUEST_IDTR_BASE), vmcs.read(field::GUEST_IDTR_LIMIT));

@@ -126,6 +126,11 @@ void Vcpu::flush_translations() {
                         descriptor));
 }
 
+void Vcpu::flush_guest_physical() const {
+    u64 const type = capabilities_.ept_vpid.get<EptVpidCapabilities::InveptSingle>() ? invept_single : invept_all;
+    ASSERT(x86::invept(type, {static_cast<EptSpace&>(vm_.space()).pointer().raw, 0}));
+}
+
 void Vcpu::apply_apic_mode() {
     using Mode = vm::LocalApic::Mode;
     using C2 = CpuControls2;
@@ -138,6 +143,12 @@ void Vcpu::apply_apic_mode() {
     pin_controls_.set<PinControls::ProcessPostedInterrupts>(posted);
     vmcs().write(field::PIN_CONTROLS, pin_controls_);
     takes_posted_.store(posted, std::memory_order_relaxed);
+    if (cpu2_controls_.get<C2::VirtualizeApicAccesses>() != xapic) {
+        // Translations from before would let the guest past the control to the page itself. [intel/vol3] 30.4.5
+        has_changed_apic_accesses_ = has_applied_apic_mode_;
+        flush_guest_physical();
+    }
+    has_applied_apic_mode_ = true;
     cpu2_controls_.set<C2::VirtualizeApicAccesses>(xapic);
     cpu2_controls_.set<C2::VirtualizeX2apicMode>(x2apic);
     cpu2_controls_.set<C2::ApicRegisterVirtualization>(registers);

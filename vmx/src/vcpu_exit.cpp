@@ -4,6 +4,7 @@
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/guest_walk.hpp>
+#include <vmx/ept_space.hpp>
 #include <vmx/exit_reason.hpp>
 #include <vmx/state_check.hpp>
 #include <vmx/vcpu.hpp>
@@ -120,10 +121,20 @@ Vcpu::After Vcpu::handle_exit() {
     exit.reason = ExitReason::MemoryFault;
     exit.length = 0;
     describe_memory(exit);
+    if (exit.memory.is_fetch && may_execute_now(exit)) [[unlikely]]
+        return After::Enter;
     Outcome const outcome = vm::route(*this, exit);
     if (outcome != Outcome::Retry) [[unlikely]]
         return finish(outcome, exit);
     return After::Enter;
+}
+
+// A fetch from a large page on a CPU where only small ones may be executed. The exit itself has removed the old
+// translation from this CPU. [intel/vol3] 29.4.3.1
+[[gnu::noinline]] bool Vcpu::may_execute_now(Exit const& exit) {
+    if (!static_cast<EptSpace&>(vm().space()).make_executable(exit.memory.address)) return false;
+    exit_counts_[static_cast<unsigned>(ExitReason::MemoryFault)]++;
+    return true;
 }
 
 void Vcpu::describe_memory(Exit& exit) {

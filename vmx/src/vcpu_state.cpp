@@ -63,6 +63,9 @@ inline void Vcpu::make_current_on(u32 here, Vcpu*& current) {
         return;
     host_state_of_ = here;
     write_host_state_of_cpu();
+    // This CPU may have run the VM while no accesses to the APIC's page were virtualized.
+    if (has_changed_apic_accesses_ && cpu2_controls_.get<CpuControls2::VirtualizeApicAccesses>())
+        flush_guest_physical();
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
 

@@ -1,16 +1,18 @@
 #pragma once
 // Starts the other CPUs of the machine.
 #include <drivers/acpi.hpp>
+#include <expected>
 #include <lib/delegate.hpp>
-#include <lib/result.hpp>
+#include <vm/backend.hpp>
 
 namespace boot {
 
 struct BringUp {
     drivers::AcpiInfo const& acpi;
-    lib::u32 limit;                             // use at most so many CPUs, this one included; 0: all
-    lib::HostPhys startup_page;                 // MemorySummary::startup_page
-    lib::Delegate<lib::Result<void>()> prepare; // on each CPU as the last step; one where it fails is left out
+    lib::u32 limit;             // use at most so many CPUs, this one included; 0: all
+    lib::HostPhys startup_page; // MemorySummary::startup_page
+    lib::Delegate<std::expected<void, vm::Refusal>()>
+        prepare; // on each CPU as the last step; one that refuses is left out
 };
 
 // Brings up every enabled CPU of the MADT, one after the other, registers it with kernel/cpus and lets it wait. One

@@ -23,6 +23,7 @@ struct SerialConsole {
 
 struct Options {
     SerialConsole com[2] = {{.is_wanted = true}, {}}; // COM1, COM2
+    bool is_console_chosen = false;                   // by the user
     bool screen = true;                               // text mode or framebuffer, whichever the loader left
     LogLevel log_level = LogLevel::Info;
     FailureAction on_failure = FailureAction::Halt;

@@ -29,6 +29,7 @@ struct AcpiRegister { // Generic Address Structure, 5.2.3.2
     u8 access_size = 0; // 0 undefined, 1 to 4: 8 to 64 bits
     u64 address = 0;
     bool is_present() const { return address != 0; }
+    friend bool operator==(AcpiRegister const&, AcpiRegister const&) = default;
 };
 
 struct AcpiCpu {
@@ -96,6 +97,14 @@ struct AcpiSleepType { // what goes into SLP_TYP of PM1a and PM1b
     u8 pm1b;
 };
 
+struct AcpiConsole { // a 16550-compatible UART
+    AcpiRegister registers;
+    u8 stride = 1;          // bytes from one register to the next
+    std::optional<u8> irq;  // of the ISA bus
+    std::optional<u32> gsi; // else
+    friend bool operator==(AcpiConsole const&, AcpiConsole const&) = default;
+};
+
 struct AcpiFadt {
     bool is_present = false;
     u8 revision = 0;
@@ -124,7 +133,8 @@ struct AcpiInfo {
     AcpiFadt fadt;
     AcpiHpet hpet{};
     std::optional<AcpiSleepType> s5;
-    AcpiRegister spcr; // UART that firmware uses as its console
+    std::optional<AcpiConsole> console; // that firmware uses, by SPCR
+    bool opts_out_of_x2apic = false;    // DMAR
     u32 disabled_cpus = 0;
     u32 rejected_tables = 0; // bad length, checksum or address
     u32 dropped_entries = 0; // more than there is room for

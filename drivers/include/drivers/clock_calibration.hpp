@@ -19,14 +19,15 @@ struct ReferenceClocks {
     u64 hpet = 0; // virtual address of its registers; 0: none
     std::optional<PmTimer> pm_timer;
     bool has_pit = true;
+    bool may_believe_cpuid = true; // when nothing can be measured
 };
 
 struct Calibration {
-    enum class Source : u8 { Hpet, PmTimer, Pit };
+    enum class Source : u8 { Hpet, PmTimer, Pit, Cpuid };
     u64 tsc_hz = 0;
     Source source = Source::Hpet;
     u32 error_ppm = 0; // bound of the measurement's own error
-    u64 cpuid_hz = 0;  // what CPUID leaf 15h or 16h says; 0: nothing
+    u64 cpuid_hz = 0;  // what CPUID leaf 15h or 16h, or a hypervisor's 4000_0010h, says; 0: nothing
     bool hpet_failed = false;
     bool pm_timer_failed = false;
     // CPUID is off by more than 1 %: worth a line in the log.
@@ -38,11 +39,12 @@ constexpr char const* name_of(Calibration::Source source) {
     case Calibration::Source::Hpet: return "HPET";
     case Calibration::Source::PmTimer: return "PM timer";
     case Calibration::Source::Pit: return "PIT";
+    case Calibration::Source::Cpuid: return "CPUID";
     }
     return "?";
 }
 
-// Tries HPET, PM timer and PIT in this order; TimedOut if none of them counts.
+// Tries HPET, PM timer and PIT in this order. If none of them counts, CPUID is believed; TimedOut if it is silent.
 lib::Result<Calibration> calibrate_tsc(ReferenceClocks const& clocks);
 
 } // namespace drivers

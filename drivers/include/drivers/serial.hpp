@@ -1,7 +1,7 @@
 #pragma once
-// A 16550A UART of the machine, polled or by interrupts. No wait is without bound: a dead UART costs one time-out,
-// after which writes are dropped until it shows life again. [ns/pc16550d] Not supported: other chips than the 16550A (a
-// 16450 works with its one-byte FIFO), CTS flow control, DMA mode.
+// A 16550A UART of the machine, at ports or in memory, polled or by interrupts. No wait is without bound: a dead UART
+// costs one time-out, after which writes are dropped until it shows life again. [ns/pc16550d] Not supported: other
+// chips than the 16550A (a 16450 works with its one-byte FIFO), CTS flow control, DMA mode.
 #include <lib/bits.hpp>
 #include <lib/format.hpp>
 #include <lib/result.hpp>
@@ -23,7 +23,16 @@ public:
     static constexpr u8 COM1_gsi = 4; // ISA interrupts, before overrides
     static constexpr u8 COM2_gsi = 3;
 
+    static constexpr u32 keep_baud = 0xffff'ffff; // as firmware has set it
+
     explicit constexpr SerialPort(u16 base) : base_(base) {}
+    // Registers in memory, `stride` bytes from one to the next. `base` is the virtual address of an uncached mapping.
+    static constexpr SerialPort at_memory(u64 base, u8 stride) {
+        SerialPort port(0);
+        port.base_ = base;
+        port.stride_ = stride;
+        return port;
+    }
 
     // Looks for the UART and sets it to 8N1 with FIFOs, interrupts off, DTR and RTS on. NotFound if nothing answers.
     lib::Result<void> start(u32 baud = 115200);
@@ -61,12 +70,18 @@ public:
     void set_rts(bool on);
 
 private:
+    enum class Register : u8;
+    u8 read(Register at) const;
+    void write(Register at, u8 value) const;
+    bool keeps_scratch() const;
+    bool loops_back() const;
     bool wait_for_line_status(u8 bits);
     void write_modem_control() const;
     void write_interrupt_enable() const;
     void make_edge() const;
 
-    u16 base_;
+    u64 base_;
+    u8 stride_ = 0;     // 0: base_ is a port
     u8 fifo_depth_ = 0; // 0 before start()
     bool has_stalled_ = false;
     u8 events_ = 0; // IER, but that nothing is received while the other side shall pause

@@ -5,10 +5,24 @@
 
 namespace kernel {
 
+// What decides between xAPIC and x2APIC mode on a CPU that has both. Without interrupt remapping, which Mullion does
+// not use, x2APIC mode is for machines that cannot do without.
+struct X2ApicFacts {
+    bool is_opted_out = false;   // firmware asks for xAPIC mode (DMAR)
+    bool is_handed_over = false; // firmware, or the loader, has turned it on
+    bool has_wide_ids = false;   // a CPU's APIC id does not fit xAPIC mode's 8 bits
+    bool is_virtual = false;     // a hypervisor below: has no firmware that would mind, and xAPIC accesses cost exits
+};
+constexpr bool wants_x2apic(X2ApicFacts const& facts) {
+    return facts.is_handed_over || facts.has_wide_ids || (facts.is_virtual && !facts.is_opted_out);
+}
+
 class LocalApic {
 public:
-    // Maps the page once (first CPU) and enables the APIC of the calling CPU; timer stopped, LVTs masked.
-    static lib::Result<void> enable();
+    static bool is_handed_over_in_x2apic();
+    // Maps the page once (first CPU) and enables the APIC of the calling CPU; timer stopped, LVTs masked. All CPUs must
+    // be in the same mode.
+    static lib::Result<void> enable(bool x2apic);
     void end_of_interrupt() const;
     lib::u32 id() const;
     bool is_x2apic() const { return x2apic_; }

@@ -13,7 +13,10 @@ namespace kernel {
 // What this CPU (and so every CPU of the machine) can do, read once at boot.
 struct CpuFeatures {
     bool is_intel, is_amd;
-    bool no_execute, pages_1g, smep, smap, umip, fsgsbase, pcid, x2apic, tsc_deadline, xsave, invariant_tsc, arat;
+    bool no_execute, pages_1g, smep, smap, umip, fsgsbase, pcid, x2apic, tsc_deadline, tsc_adjust, xsave, invariant_tsc,
+        arat;
+    bool c1e_stops_timer;    // AMD: firmware may have turned on a sleep state that stops the APIC timer
+    bool leaks_x87_pointers; // AMD: FXRSTOR and XRSTOR leave the pointers of the last x87 instruction as they are
     lib::u8 physical_address_bits;
     lib::u8 linear_address_bits;
 };
@@ -62,6 +65,14 @@ inline bool is_work_pending() {
 
 // Loads GS, descriptor tables and control registers of the calling CPU.
 void initialise_cpu(Cpu& cpu, lib::u32 index);
+// Takes back what firmware may have set on the calling CPU: the limit of CPUID leaves (Intel) and C1E, which stops the
+// APIC timer (AMD families 0Fh and 10h). CPUID may say more afterwards. Needs the IDT.
+void lift_firmware_limits();
+// C1E again: SMM turns it on when ACPI is. Before each HLT, where c1e_stops_timer.
+void turn_c1e_off();
+// What runs on the boot CPU, for guests that look for it; set once at boot.
+lib::u32 microcode_revision();
+void set_microcode_revision(lib::u32 revision);
 // Turns on what protects the hypervisor from itself: NX, WP, SMEP, SMAP, UMIP, where the CPU has them.
 void enable_cpu_protections();
 

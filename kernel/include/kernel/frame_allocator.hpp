@@ -42,6 +42,8 @@ public:
     u32 nodes(std::span<NodeMemory> out) const;
     u64 free_bytes() const { return free_frames_ * lib::page_size; }
     u64 managed_bytes() const { return managed_frames_ * lib::page_size; }
+    // Of zones that came when there were max_zones already.
+    u64 lost_bytes() const { return lost_frames_ * lib::page_size; }
     u64 metadata_bytes() const { return metadata_frames_ * lib::page_size; }
     // The largest order that could be had now, or -1.
     int largest_free_order() const;
@@ -72,6 +74,7 @@ private:
     u64 free_frames_ = 0;
     u64 managed_frames_ = 0;
     u64 metadata_frames_ = 0;
+    u64 lost_frames_ = 0;
 };
 
 } // namespace kernel

@@ -33,6 +33,7 @@ void free_frames(HostPhys base, unsigned order);
 lib::Result<HostPhys> allocate_zeroed_frame();
 struct MemoryUse {
     u64 managed, free, metadata;
+    u64 lost;         // RAM in more pieces than there can be zones
     u64 heap;         // its frames: those of small objects are never given back
     u64 heap_objects; // what lives in them
 };

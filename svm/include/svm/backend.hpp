@@ -15,7 +15,7 @@ public:
 
     std::string_view name() const override { return "AMD-V"; }
     void describe(lib::TextSink& sink) const override { capabilities_.describe(sink); }
-    lib::Result<void> enable_on_this_cpu() override;
+    std::expected<void, Refusal> enable_on_this_cpu() override;
     void disable_on_this_cpu() override;
     void constrain(vm::PlatformFacts& facts) const override;
     bool has_tsc_scaling() const override { return false; }
@@ -30,9 +30,11 @@ public:
     HostPhys x2avic_msr_permissions() const { return x2avic_msr_permissions_; }
 
 private:
-    explicit Backend(Capabilities const& capabilities) : capabilities_(capabilities) {}
+    Backend(Capabilities const& capabilities, Disabled const& disabled)
+        : capabilities_(capabilities), disabled_(disabled) {}
     lib::Result<void> build();
     Capabilities capabilities_;
+    Disabled disabled_;
     HostPhys io_permissions_{};
     HostPhys msr_permissions_{};
     HostPhys x2avic_msr_permissions_{};

@@ -19,6 +19,9 @@ struct Disabled {
     static std::string_view known_words();
 };
 
+inline constexpr Refusal locked_off{"AMD-V is locked off by firmware",
+                                    "enable it in the firmware setup (often called SVM Mode), then power-cycle"};
+
 struct Capabilities {
     lib::u32 features; // CPUID 8000_000Ah EDX
     lib::u32 asids;
@@ -41,10 +44,14 @@ struct Capabilities {
     // interrupts it delivers once.
     bool repeats_interrupts;
 
+    friend bool operator==(Capabilities const&, Capabilities const&) = default;
+
     void describe(lib::TextSink& sink) const;
 };
 
-// Reads CPUID and VM_CR of the calling CPU.
+// Reads CPUID and VM_CR of the calling CPU. SVM that is off, but not locked, counts as there: unlock_svm() turns it on.
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled);
+// Clears VM_CR.SVMDIS of the calling CPU if firmware has set it. False if it stays set.
+bool unlock_svm();
 
 } // namespace svm

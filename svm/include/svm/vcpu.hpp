@@ -1,5 +1,6 @@
 #pragma once
 // A vCPU on AMD-V.
+#include <lib/x86/registers.hpp>
 #include <svm/avic.hpp>
 #include <svm/backend.hpp>
 #include <svm/tlb.hpp>
@@ -28,7 +29,7 @@ public:
     // RAX is brought along with every exit and entry.
     void fetch_gprs() override { gpr(vm::Gpr::Rsp) = save().rsp; }
     void store_gprs() override { vmcb_->save.rsp = gpr(vm::Gpr::Rsp); }
-    u64 cr0() override { return save().cr0; }
+    u64 cr0() override { return save().cr0 | cr0_caching_; }
     u64 cr3() override { return save().cr3; }
     u64 cr4() override { return save().cr4; }
     u64 efer() override { return save().efer & ~vm::efer::SVME; }
@@ -80,6 +81,10 @@ private:
     Vcpu(Backend& backend, vm::Vm& vm, u32 id, vm::ApicPage& page, Vmcb& vmcb)
         : vm::Vcpu(vm, id, page), backend_(backend), capabilities_(backend.capabilities()), vmcb_(&vmcb),
           apic_page_(page) {}
+    // Exceptions that never reach the guest directly. #DB and #AC: a guest can make the CPU deliver them to itself for
+    // ever without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
+    static constexpr u32 intercepted_exceptions =
+        1U << lib::x86::exception_db | 1U << lib::x86::exception_ac | 1U << lib::x86::exception_mc;
     lib::Result<void> build();
     ControlArea const& control() const { return vmcb_->control; }
     SaveArea const& save() const { return vmcb_->save; }
@@ -143,6 +148,7 @@ private:
     void set_virtual_interrupt(VirtualInterrupt use, u8 vector = 0);
     void set_task_priority_intercept(bool on);
     void step_over();
+    void intercept_cr0(bool reads, bool writes);
 
     // AVIC, in vcpu_avic.cpp
     void build_avic();
@@ -183,6 +189,7 @@ private:
     bool had_trap_flag_ = false; // and this is the guest's
     u64 dr6_before_step_ = 0;
     u64 nmi_iret_rip_ = 0;
+    u64 cr0_caching_ = 0; // CD and NW as the guest sees them; the CPU's are clear
     u32 undecodable_in_a_row_ = 0;
     AvicTables* avic_ = nullptr; // of the VM; nullptr: the CPU has no AVIC
     AvicMode avic_mode_ = AvicMode::Off;

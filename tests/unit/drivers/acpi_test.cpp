@@ -287,14 +287,47 @@ TEST(Acpi, ReadsHpetMcfgAndSpcr) {
     Bytes spcr(4);
     Bytes const uart = gas(1, 8, 0x3f8);
     spcr.insert(spcr.end(), uart.begin(), uart.end());
-    machine.add("SPCR", 2, spcr);
+    machine.add("SPCR", 2, spcr.put(u8{1}).put(u8{4}).put(u32{0}).put(u32{0}));
     ASSERT_TRUE(machine.read());
     EXPECT_EQ(machine.info.hpet.address.value, 0xfed0'0000U);
     EXPECT_EQ(machine.info.hpet.minimum_tick, 0x80);
     ASSERT_EQ(machine.info.ecams.size(), 1U);
     EXPECT_EQ(machine.info.ecams[0].base.value, 0xb000'0000U);
     EXPECT_EQ(machine.info.ecams[0].last_bus, 255);
-    EXPECT_EQ(machine.info.spcr.address, 0x3f8U);
+    ASSERT_TRUE(machine.info.console);
+    EXPECT_EQ(machine.info.console->registers.address, 0x3f8U);
+    EXPECT_EQ(machine.info.console->irq, 4);
+    EXPECT_FALSE(machine.info.opts_out_of_x2apic);
+}
+
+TEST(Acpi, ReadsAConsoleInMemoryAndOnlyOnesThatAreUarts) {
+    auto const read = [](u8 kind, u8 space, u8 access_size, u64 address, u8 interrupts) {
+        Machine machine;
+        Bytes spcr(0);
+        spcr.put(kind).put(u8{0}).put(u16{0}).put(space).put(u8{32}).put(u8{0}).put(access_size).put(address);
+        machine.add("SPCR", 4, spcr.put(interrupts).put(u8{3}).put(u32{40}).put(u32{0}));
+        EXPECT_TRUE(machine.read());
+        return machine.info.console;
+    };
+    auto const console = read(0x12, 0, 3, 0xfe03'4000, 2);
+    ASSERT_TRUE(console);
+    EXPECT_EQ(console->registers.space, drivers::AcpiRegister::Space::SystemMemory);
+    EXPECT_EQ(console->stride, 4);
+    EXPECT_EQ(console->gsi, 40U);
+    EXPECT_EQ(read(0, 0, 1, 0xfe03'4000, 0)->stride, 1);
+    EXPECT_FALSE(read(0, 0, 1, 0xfe03'4000, 0)->gsi) << "polled";
+    EXPECT_EQ(read(1, 1, 1, 0xd080, 1)->irq, 3);
+    EXPECT_FALSE(read(3, 0, 3, 0xfe03'4000, 2)) << "a PL011";
+    EXPECT_FALSE(read(0, 1, 1, 0x1'0000, 2)) << "no port";
+    EXPECT_FALSE(read(0, 0, 1, 0, 2)) << "console redirection is off";
+}
+
+TEST(Acpi, ReadsWhetherFirmwareOptsOutOfX2Apic) {
+    Machine machine;
+    Bytes dmar;
+    machine.add("DMAR", 1, dmar.put(u8{38}).put(u8{3}).put(u64{0}).put(u16{0}));
+    ASSERT_TRUE(machine.read());
+    EXPECT_TRUE(machine.info.opts_out_of_x2apic);
 }
 
 TEST(Acpi, GivesCpusAndMemoryTheirDomains) {

@@ -202,6 +202,34 @@ TEST(ClockCalibration, AgreesWithCpuidLeaf15) {
     EXPECT_FALSE(result->disagrees_with_cpuid());
 }
 
+TEST(ClockCalibration, BelievesCpuidWhenNothingCounts) {
+    Machine machine(2'000'000'000);
+    machine.hpet_runs = machine.pm_runs = machine.pit_runs = false;
+    machine.cpu.set_cpuid(0, {0x16, 0, 0, 0});
+    machine.cpu.set_cpuid(0x15, {2, 200, 24'000'000, 0});
+    auto const result = drivers::calibrate_tsc(machine.all());
+    ASSERT_TRUE(result);
+    EXPECT_EQ(result->source, Calibration::Source::Cpuid);
+    EXPECT_EQ(result->tsc_hz, 2'400'000'000U);
+    auto clocks = machine.all();
+    clocks.may_believe_cpuid = false; // the user has named a clock
+    EXPECT_FALSE(drivers::calibrate_tsc(clocks));
+}
+
+TEST(ClockCalibration, BelievesAHypervisorsLeafFirst) {
+    Machine machine(2'000'000'000);
+    machine.hpet_runs = machine.pm_runs = machine.pit_runs = false;
+    machine.cpu.set_cpuid(0, {0x16, 0, 0, 0});
+    machine.cpu.set_cpuid(0x16, {3'500, 0, 0, 0});
+    machine.cpu.set_cpuid(0x4000'0000, {0x4000'0010, 0, 0, 0});
+    machine.cpu.set_cpuid(0x4000'0010, {1'999'999, 0, 0, 0});
+    EXPECT_EQ(drivers::calibrate_tsc(machine.all())->tsc_hz, 3'500'000'000U) << "no hypervisor";
+    machine.cpu.set_cpuid(1, {0, 0, 1U << 31, 0});
+    EXPECT_EQ(drivers::calibrate_tsc(machine.all())->tsc_hz, 1'999'999'000U);
+    machine.cpu.set_cpuid(0x4000'0000, {0x4000'000f, 0, 0, 0});
+    EXPECT_EQ(drivers::calibrate_tsc(machine.all())->tsc_hz, 3'500'000'000U) << "a hypervisor without the leaf";
+}
+
 TEST(PmTimer, MasksTo24BitsUnlessItHas32) {
     fakes::Cpu cpu;
     cpu.add_ports(pm_port, 4, {.in = [](u16, unsigned) { return 0x1234'5678U; }, .out = {}});

@@ -279,4 +279,50 @@ TEST(SerialProbe, SendsSingleBytesToA16450) {
     EXPECT_EQ(uart.overruns, 0U);
 }
 
+TEST(SerialInMemory, RegistersAreAStrideApartAndAccessedWithItsWidth) {
+    constexpr lib::u64 base = 0xfe03'4000;
+    for (u8 const stride : {u8{1}, u8{2}, u8{4}}) {
+        fakes::Cpu cpu;
+        std::string sent;
+        u8 scratch = 0, lcr = 0, mcr = 0;
+        unsigned divisor_writes = 0;
+        cpu.add_mmio(base, u32{8} * stride,
+                     {.load = [&](lib::u64 offset, unsigned) -> lib::u64 {
+                          EXPECT_EQ(offset % stride, 0U);
+                          switch (offset / stride) {
+                          case 2: return 0xc1;
+                          case 3: return lcr;
+                          case 5: return 0x60;
+                          case 6: return (mcr & 0x10) != 0 ? 0x90 : 0;
+                          case 7: return scratch;
+                          default: return 0;
+                          }
+                      },
+                      .store =
+                          [&](lib::u64 offset, unsigned, lib::u64 value) {
+                              EXPECT_EQ(offset % stride, 0U);
+                              switch (offset / stride) {
+                              case 0:
+                                  if ((lcr & 0x80) != 0)
+                                      divisor_writes++;
+                                  else
+                                      sent += static_cast<char>(value);
+                                  break;
+                              case 3: lcr = static_cast<u8>(value); break;
+                              case 4: mcr = static_cast<u8>(value); break;
+                              case 7: scratch = static_cast<u8>(value); break;
+                              default: break;
+                              }
+                          },
+                      .widths = stride == 4 ? 4U : 1U});
+        auto port = drivers::SerialPort::at_memory(base, stride);
+        ASSERT_TRUE(port.start(drivers::SerialPort::keep_baud));
+        EXPECT_EQ(divisor_writes, 0U) << "firmware's speed stays";
+        port.write("hello");
+        EXPECT_EQ(sent, "hello");
+        ASSERT_TRUE(port.start(9600));
+        EXPECT_EQ(divisor_writes, 1U);
+    }
+}
+
 } // namespace

@@ -24,6 +24,34 @@ protected:
     }
 };
 
+TEST(X2ApicChoice, IsForMachinesThatCannotDoWithout) {
+    static_assert(!kernel::wants_x2apic({}));
+    static_assert(kernel::wants_x2apic({.is_handed_over = true}));
+    static_assert(kernel::wants_x2apic({.has_wide_ids = true}));
+    static_assert(kernel::wants_x2apic({.is_opted_out = true, .has_wide_ids = true}));
+    static_assert(kernel::wants_x2apic({.is_virtual = true}));
+    static_assert(!kernel::wants_x2apic({.is_opted_out = true, .is_virtual = true}));
+}
+
+TEST_F(X2Apic, ACpuThatIsInItByItselfIsTakenBackByWayOfOff) {
+    support::give_memory();
+    cpu.hook_msr(x86::IA32_APIC_BASE, {}, [&, was = u64{0xfee0'0d00}](u64 value) mutable {
+        bool const is_allowed = (was & 0xc00) != 0xc00 || (value & 0xc00) != 0x800; // [intel/vol3] figure 12-27
+        was = value;
+        return is_allowed;
+    });
+    cpu.populate_msr(x86::IA32_APIC_BASE, 0xfee0'0d00);
+    EXPECT_TRUE(LocalApic::is_handed_over_in_x2apic());
+    kernel::set_kernel_page_table(*kernel::PageTable::create({true, true}));
+    u64 const page = kernel::map_device(kernel::HostPhys{0xfed0'0000}, 0x1000)->value + 0x1000; // the next one mapped
+    auto& registers = cpu.add_ram(page, 0x1000);
+    kernel::local_apic() = {};
+    ASSERT_TRUE(LocalApic::enable(false));
+    EXPECT_EQ(registers[0xf0], 0xff);
+    kernel::local_apic() = {}; // later tests map it anew
+    EXPECT_EQ(cpu.peek_msr(x86::IA32_APIC_BASE) & 0xc00, 0x800U);
+}
+
 TEST_F(X2Apic, IsReachedThroughXapicModeOnly) {
     cpu.populate_msr(x86::IA32_APIC_BASE, 0xfee0'0100); // off
     cpu.hook_msr(x86::IA32_APIC_BASE, {}, [&, was = u64{0xfee0'0100}](u64 value) mutable {
@@ -31,7 +59,7 @@ TEST_F(X2Apic, IsReachedThroughXapicModeOnly) {
         was = value;
         return is_step_allowed;
     });
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     EXPECT_EQ(cpu.peek_msr(x86::IA32_APIC_BASE), 0xfee0'0d00U);
     EXPECT_EQ(cpu.peek_msr(0x80f), 0x1ffU); // enabled, spurious vector
     EXPECT_EQ(cpu.peek_msr(0x832), u64{2} << 17 | kernel::vectors::timer);
@@ -46,11 +74,11 @@ TEST_F(X2Apic, ForgetsWhatFirmwareLeftInService) {
         if (ends++ == 1) cpu.populate_msr(0x812, 0);
         return value == 0;
     });
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     EXPECT_EQ(ends, 2U);
     cpu.populate_msr(0x812, 1); // one that never goes away must not hang the machine
     ends = 10;
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     EXPECT_LE(ends, 10U + 256);
 }
 
@@ -61,12 +89,12 @@ TEST_F(X2Apic, IsEnabledBeforeItsNmiIsUnmasked) {
         is_unmasked = (value >> 16 & 1) == 0 && (cpu.peek_msr(0x80f) >> 8 & 1) != 0;
         return true;
     });
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     EXPECT_TRUE(is_unmasked);
 }
 
 TEST_F(X2Apic, SendsToWideIds) {
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     auto& apic = kernel::local_apic();
     cpu.populate_msr(0x802, 0x12345);
     EXPECT_EQ(apic.id(), 0x12345U);
@@ -83,7 +111,7 @@ TEST_F(X2Apic, SendsToWideIds) {
 }
 
 TEST_F(X2Apic, ArmsByDeadline) {
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     auto& apic = kernel::local_apic();
     apic.arm_timer(123'456);
     EXPECT_EQ(cpu.peek_msr(x86::IA32_TSC_DEADLINE), 123'456U);
@@ -93,7 +121,7 @@ TEST_F(X2Apic, ArmsByDeadline) {
 
 TEST_F(X2Apic, CountsDownWhereThereIsNoDeadline) {
     use_x2apic(false);
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     auto& apic = kernel::local_apic();
     EXPECT_FALSE(apic.has_tsc_deadline());
     // A timer at a tenth of the TSC's 1 GHz.
@@ -123,7 +151,7 @@ TEST_F(X2Apic, CountsDownWhereThereIsNoDeadline) {
 }
 
 TEST_F(X2Apic, DispatchesAndAcknowledges) {
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     static unsigned calls;
     calls = 0;
     kernel::set_interrupt_handler(0x41, kernel::InterruptHandler::to_function<+[] { calls++; }>());
@@ -137,7 +165,7 @@ TEST_F(X2Apic, DispatchesAndAcknowledges) {
 }
 
 TEST_F(X2Apic, KicksOthersOnly) {
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     kernel::kick(kernel::this_cpu().index);
     EXPECT_TRUE(icr_writes().empty());
 }
@@ -160,7 +188,7 @@ TEST_F(KernelCpu, XapicRegistersAreReachedByTheirPage) {
                       },
                   .store = [&](u64 offset, unsigned, u64 value) { registers[offset] = value; },
                   .widths = 4}); // [intel/vol3] 12.4.1
-    ASSERT_TRUE(LocalApic::enable());
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     EXPECT_EQ(kernel::kernel_page_table().translate(kernel::HostVirt{page})->value, 0xfee0'0000U);
     auto& apic = kernel::local_apic();
     EXPECT_FALSE(apic.is_x2apic());
@@ -174,7 +202,7 @@ TEST_F(KernelCpu, XapicRegistersAreReachedByTheirPage) {
     EXPECT_EQ(cpu.mmio_writes,
               (std::vector<fakes::MmioWrite>{{page + 0x310, 4, 0x0500'0000}, {page + 0x300, 4, 0x4040}}));
     u64 const mapped = kernel::memory_use().free;
-    ASSERT_TRUE(LocalApic::enable()); // the next CPU
+    ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic)); // the next CPU
     EXPECT_EQ(kernel::memory_use().free, mapped);
 }
 

@@ -250,4 +250,13 @@ TEST(FrameAllocator, FailsWhenOnlySmallerBlocksAreLeft) {
     EXPECT_TRUE(frames->allocate(FrameAllocator::order_2m - 1));
 }
 
+TEST(FrameAllocator, ZonesBeyondTheMostAreCountedAsLost) {
+    Ram const ram(8 * lib::MiB);
+    FrameAllocator frames;
+    constexpr u64 size = 16 * page_size;
+    for (u32 i = 0; i < FrameAllocator::max_zones + 3; i++)
+        EXPECT_EQ(frames.add_zone(ram.base() + i * 2 * size, size, 0).has_value(), i < FrameAllocator::max_zones);
+    EXPECT_EQ(frames.lost_bytes(), 3 * size);
+}
+
 } // namespace

@@ -134,7 +134,7 @@ protected:
         cpu.tsc_step = 0;
         cpu.tsc = 1000;
         use_x2apic();
-        ASSERT_TRUE(kernel::LocalApic::enable());
+        ASSERT_TRUE(kernel::LocalApic::enable(kernel::cpu_features().x2apic));
     }
     // The deadline has come: the CPU forgets it and interrupts. [intel/vol3] 12.5.4.1
     void fire() {

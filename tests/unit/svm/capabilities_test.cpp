@@ -28,9 +28,20 @@ TEST_F(CapabilitiesTest, RefusesWhatFirmwareLockedOff) {
     EXPECT_NE(refusal().find("locked off by firmware"), std::string::npos);
     EXPECT_NE(svm::read_capabilities({}).error().remedy.find("firmware setup"), std::string::npos);
     cpu.populate_msr(0xc001'0114, 1U << 4);
-    EXPECT_NE(refusal().find("turned off"), std::string::npos);
+    EXPECT_EQ(refusal(), "") << "without the lock it can be turned on";
     cpu.populate_msr(0xc001'0114, 1U << 3); // locked open
     EXPECT_EQ(refusal(), "");
+}
+
+TEST_F(CapabilitiesTest, UnlocksWhatIsNotLocked) {
+    cpu.populate_msr(0xc001'0114, 1U << 4 | 1U << 1);
+    EXPECT_TRUE(svm::unlock_svm());
+    EXPECT_EQ(cpu.peek_msr(0xc001'0114), 1U << 1);
+    u64 stubborn = 1U << 4; // as in a virtual machine
+    cpu.hook_msr(0xc001'0114, [&] { return stubborn; }, [](u64) { return true; });
+    EXPECT_FALSE(svm::unlock_svm());
+    cpu.remove_msr(0xc001'0114);
+    EXPECT_TRUE(svm::unlock_svm());
 }
 
 TEST_F(CapabilitiesTest, LivesWithoutVmCr) {

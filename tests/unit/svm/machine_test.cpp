@@ -45,7 +45,7 @@ SvmMachine::SvmMachine(u32 features, u32 asids) {
     cpu.populate_msr(x86::IA32_APIC_BASE, 0xfee0'0900);
     for (u32 i = 0; i < 0x40; i++)
         cpu.populate_msr(x86::IA32_X2APIC_BASE + i, 0);
-    EXPECT_TRUE(kernel::LocalApic::enable());
+    EXPECT_TRUE(kernel::LocalApic::enable(kernel::cpu_features().x2apic));
     kernel::start_clock(2'000'000'000, 0);
     on_entry = [this] { enter(); };
 }
@@ -163,6 +163,27 @@ void SvmMachine::enter() {
 namespace {
 
 class Machine : public SvmMachine {};
+
+TEST_F(Machine, ACpuThatFirmwareLeftWithoutAmdVIsLeftOut) {
+    auto made = svm::Backend::create({});
+    ASSERT_TRUE(made);
+    auto const refusal = [&] {
+        auto const enabled = (*made)->enable_on_this_cpu();
+        return enabled ? std::string_view{} : enabled.error().what;
+    };
+    cpu.populate_msr(0xc001'0114, 1U << 4 | 1U << 3);
+    EXPECT_NE(refusal().find("locked off by firmware"), std::string_view::npos);
+    EXPECT_EQ(cpu.peek_msr(x86::IA32_EFER) & x86::Efer::SVME::mask, 0U);
+    cpu.populate_msr(0xc001'0114, 0);
+    auto const svm_leaf = cpu.cpuid(0x8000'000a, 0);
+    cpu.set_cpuid(0x8000'000a, {svm_leaf.eax, svm_leaf.ebx * 2, 0, svm_leaf.edx});
+    EXPECT_NE(refusal().find("differs"), std::string_view::npos);
+    cpu.set_cpuid(0x8000'000a, svm_leaf);
+    cpu.populate_msr(0xc001'0114, 1U << 4);
+    EXPECT_EQ(refusal(), "");
+    EXPECT_EQ(cpu.peek_msr(0xc001'0114), 0U);
+    (*made)->disable_on_this_cpu();
+}
 
 TEST_F(Machine, RunsAndLeavesWhenAsked) {
     create();

@@ -337,6 +337,42 @@ TEST_F(VcpuTest, NmisWaitForTheIretOfTheLast) {
     EXPECT_EQ(next.save.dr6, 0xffff'0ff0U) << "the guest never hears of the step";
 }
 
+// An NMI that waits for the end of a shadow: the instruction in it is stepped over.
+TEST_F(VcpuTest, CachesStayOnWhateverTheGuestSays) {
+    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 0, 3, 0}; // MOV CR0, RBX
+    vcpu().gpr(Gpr::Rbx) = 0xe001'0011;
+    auto next = after({exit_code::CR0_SEL_WRITE});
+    EXPECT_EQ(next.save.cr0, 0x8001'0011U);
+    EXPECT_EQ(vcpu().cr0(), 0xe001'0011U);
+    EXPECT_EQ(next.control.intercepts.cr_reads & 1, 1);
+    EXPECT_EQ(next.control.intercepts.cr_writes & 1, 1);
+    platform.decoded = {vm::DecodedInstruction::Kind::ReadControl, 3, 0, 1, 0}; // MOV RCX, CR0
+    after({exit_code::READ_CR0});
+    EXPECT_EQ(vcpu().gpr(Gpr::Rcx), 0xe001'0011U);
+    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0}; // SMSW
+    next = after({exit_code::READ_CR0});
+    EXPECT_EQ(next.control.intercepts.cr_reads & 1, 0) << "carried out by the CPU";
+    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 0, 3, 0};
+    vcpu().gpr(Gpr::Rbx) = 0x8001'0011;
+    next = after({exit_code::WRITE_CR0});
+    EXPECT_EQ(vcpu().cr0(), 0x8001'0011U);
+    EXPECT_EQ(next.control.intercepts.cr_writes & 1, 0);
+}
+
+TEST_F(VcpuTest, X87PointersOfTheLastGuestAreReplacedWhereTheCpuKeepsThem) {
+    using Kind = fakes::StateInstruction::Kind;
+    auto const replaces = [&](u32 ebx) {
+        cpu.set_cpuid(0x8000'0008, {0x3030, ebx, 0, 0});
+        kernel::detect_cpu_features();
+        vcpu().unload();
+        cpu.state_instructions.clear();
+        after({exit_code::INTR});
+        return !cpu.state_instructions.empty() && cpu.state_instructions[0].kind == Kind::ReplaceX87Pointers;
+    };
+    EXPECT_TRUE(replaces(0));
+    EXPECT_FALSE(replaces(1U << 2)) << "RstrFpErrPtrs";
+}
+
 TEST_F(VcpuTest, SingleStepsOverEmulatedInstructions) {
     write_code(rip, {0x0f, 0xa2});
     vcpu().set_rflags(0x302);

@@ -84,7 +84,7 @@ class Backend final : public vm::Backend {
 public:
     std::string_view name() const override { return "fake"; }
     void describe(lib::TextSink&) const override {}
-    lib::Result<void> enable_on_this_cpu() override { return {}; }
+    std::expected<void, vm::Refusal> enable_on_this_cpu() override { return {}; }
     void disable_on_this_cpu() override {}
     bool has_tsc_scaling() const override { return tsc_scaling; }
     bool tsc_scaling = true;

@@ -348,16 +348,16 @@ TEST(ControlRegisters, Pat) {
 TEST(ControlRegisters, Cr0) {
     using namespace vm::cr0;
     u64 const lme = vm::efer::LME, lma = vm::efer::LME | vm::efer::LMA;
-    EXPECT_FALSE(vm::is_valid_cr0_write(0, PG, 0, 0, false));
-    EXPECT_FALSE(vm::is_valid_cr0_write(0, NW, 0, 0, false));
-    EXPECT_FALSE(vm::is_valid_cr0_write(0, u64{1} << 32, 0, 0, false));
-    EXPECT_TRUE(vm::is_valid_cr0_write(0, PE | PG, 0, 0, false));
-    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, 0, lme, false)) << "long mode needs PAE";
-    EXPECT_TRUE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme, false));
-    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme, true));
-    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma, true));
-    EXPECT_TRUE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma, false));
-    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE | vm::cr4::PCIDE, lma, false));
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, PG, 0, 0));
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, NW, 0, 0));
+    EXPECT_FALSE(vm::is_valid_cr0_write(0, u64{1} << 32, 0, 0));
+    EXPECT_TRUE(vm::is_valid_cr0_write(0, PE | PG, 0, 0));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, 0, lme)) << "long mode needs PAE";
+    EXPECT_TRUE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE, PE | PG, vm::cr4::PAE, lme, {.has_long_code = true}));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma, {.has_long_code = true}));
+    EXPECT_TRUE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE, lma));
+    EXPECT_FALSE(vm::is_valid_cr0_write(PE | PG, PE, vm::cr4::PAE | vm::cr4::PCIDE, lma));
     EXPECT_EQ(vm::effective_cr0(0xffff'ffff), 0xe005'003fU);
 }
 

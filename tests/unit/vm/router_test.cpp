@@ -81,6 +81,32 @@ TEST_F(Router, Cr3ChecksAddressBitsInLongModeOnly) {
     EXPECT_EQ(move({3, 0, RegisterAccess::Kind::Write, 0}), Outcome::Inject);
 }
 
+TEST_F(Router, LongModeIsNotEnteredFromLongCodeOrA16BitTask) {
+    vcpu().set_efer(0x100); // LME
+    vcpu().set_cr4(vm::cr4::PAE);
+    vcpu().set_cr0(0x11);
+    vcpu().gpr(vm::Gpr::Rax) = 0x8000'0011;
+    auto const enters = [&](lib::u16 code, lib::u16 task) {
+        vcpu().set_segment(vm::SegmentName::Cs, {8, code, ~u32{0}, 0});
+        vcpu().set_segment(vm::SegmentName::Tr, {16, task, 0xff, 0});
+        bool const done = move({0, 0, RegisterAccess::Kind::Write, 0}) == Outcome::Advance;
+        vcpu().set_cr0(0x11);
+        return done;
+    };
+    EXPECT_TRUE(enters(vm::segment::code_32, vm::segment::busy_tss));
+    EXPECT_FALSE(enters(vm::segment::code_32, 0x83));
+    EXPECT_FALSE(enters(vm::segment::code_32, 0x81));
+    EXPECT_FALSE(enters(vm::segment::long_code, vm::segment::busy_tss));
+    vcpu().set_efer(0); // to 32-bit paging neither matters
+    EXPECT_TRUE(enters(vm::segment::long_code, 0x83));
+}
+
+TEST_F(Router, CachesAreTheKernels) {
+    vcpu().level = 3;
+    EXPECT_EQ(route(ExitReason::CacheControl), Outcome::Inject);
+    EXPECT_EQ(vcpu().exception().vector, 13);
+}
+
 TEST_F(Router, StoppingTwiceKeepsTheFirstReason) {
     vm->stop(vm::EndReason::PowerOff, "the guest powered off");
     vm->stop(vm::EndReason::Crash, "later");

@@ -214,6 +214,63 @@ TEST_F(CapabilitiesTest, UnknownWordsAreRefused) {
     EXPECT_FALSE(disabled.vpid);
 }
 
+struct Model {
+    char const* name;
+    VmxMsrs msrs;
+    std::string_view refusal;
+};
+constexpr Model models[] = {
+#define VMX_MODEL(name, basic, pin, cpu, exit, entry, misc, cpu2, ept_vpid, true_pin, true_cpu, true_exit, true_entry, \
+                  refusal)                                                                                             \
+    {name,                                                                                                             \
+     {basic, pin, cpu, exit, entry, misc, 0x8000'0021, 0xffff'ffff, 0x2000, 0x0037'67ff, cpu2, ept_vpid, true_pin,     \
+      true_cpu, true_exit, true_entry},                                                                                \
+     refusal},
+#include "vmx/models.inc"
+#undef VMX_MODEL
+};
+
+TEST_F(CapabilitiesTest, EveryKnownModelIsUsedOrRefusedWithTheTrueReason) {
+    for (Model const& model : models) {
+        SCOPED_TRACE(model.name);
+        msrs = model.msrs;
+        if (!model.refusal.empty()) {
+            EXPECT_NE(refusal().what.find(model.refusal), std::string_view::npos) << refusal().what;
+            continue;
+        }
+        auto const c = read();
+        u64 const may = msrs.cpu2 >> 32;
+        EXPECT_EQ(c.has_vpid(), (may >> 5 & 1) != 0 && (msrs.ept_vpid >> 32 & 1) != 0);
+        EXPECT_EQ(c.has_interrupt_delivery(), (may & 0x311) == 0x311);
+        EXPECT_EQ(c.has_posted_interrupts(), c.has_interrupt_delivery() && (msrs.true_pin >> 39 & 1) != 0);
+        EXPECT_EQ(c.has_preemption_timer(), (msrs.true_pin >> 38 & 1) != 0);
+        EXPECT_EQ(c.has_pages_1g(), (msrs.ept_vpid >> 17 & 1) != 0);
+    }
+}
+
+TEST_F(CapabilitiesTest, ACpuThatCannotAcknowledgeInterruptsIsToldSo) {
+    msrs.true_exit &= ~(u64{1} << (32 + 15));
+    EXPECT_NE(refusal().what.find("acknowledge an interrupt"), std::string_view::npos) << refusal().what;
+}
+
+TEST_F(CapabilitiesTest, OnlyImmuneCpusExecuteLargePages) {
+    cpu.set_cpuid(0, {7, 0, 0, 0});
+    auto const is_affected = [&](u32 signature) {
+        cpu.set_cpuid(1, {signature, 0, 1U << 5, 0});
+        return read().has_itlb_multihit;
+    };
+    EXPECT_TRUE(is_affected(0x0005'0654)); // Skylake
+    EXPECT_FALSE(is_affected(0x0005'06c9)) << "Goldmont";
+    EXPECT_FALSE(is_affected(0x0008'0650)) << "Knights Mill";
+    cpu.set_cpuid(7, {0, 0, 0, 1U << 29});
+    cpu.populate_read_only_msr(0x10a, 0x2b);
+    EXPECT_TRUE(is_affected(0x0005'0654)) << "IF_PSCHANGE_MC_NO is clear";
+    cpu.populate_read_only_msr(0x10a, 0x6b);
+    EXPECT_FALSE(is_affected(0x0005'0654));
+    cpu.remove_msr(0x10a); // as under a hypervisor that forgot it
+    EXPECT_TRUE(is_affected(0x0005'0654));
+}
+
 TEST_F(CapabilitiesTest, DescribesItself) {
     std::array<char, 512> text{};
     lib::BufferSink sink(text);

@@ -148,6 +148,35 @@ TEST_F(EptTest, AgreesWithAModelAndReturnsEveryFrame) {
     EXPECT_EQ(kernel::memory_use().free, free);
 }
 
+TEST_F(EptTest, SplitsForCodeAndOnlyThere) {
+    {
+        Table table(3, true);
+        ASSERT_TRUE(table.create_root());
+        ASSERT_TRUE(table.map(GuestPhys{0}, HostPhys{8 * GiB}, GiB + 2 * MiB, MemoryRights::All));
+        ASSERT_TRUE(table.map(GuestPhys{2 * GiB}, HostPhys{12 * GiB}, 2 * MiB, MemoryRights::ReadWrite));
+        EXPECT_EQ(walk(table, 5 * MiB)->level, 3U);
+        EXPECT_EQ(walk(table, 5 * MiB)->rights, 3U);
+        EXPECT_EQ(walk(table, GiB + 5)->rights, 3U);
+        {
+            support::MemoryShortage const shortage(0); // what it takes is there already
+            EXPECT_TRUE(table.split_for_code(GuestPhys{5 * MiB}));
+            EXPECT_TRUE(table.split_for_code(GuestPhys{5 * MiB}));
+            EXPECT_TRUE(table.split_for_code(GuestPhys{GiB + 5}));
+            for (u64 at = 0; at < GiB; at += 2 * MiB)
+                EXPECT_TRUE(table.split_for_code(GuestPhys{at}));
+        }
+        for (u64 const at : {5 * MiB, 5 * MiB + 7 * page_size, 700 * MiB + 3, GiB + 5}) {
+            EXPECT_EQ(walk(table, at)->level, 1U);
+            EXPECT_EQ(walk(table, at)->rights, 7U);
+            EXPECT_EQ(walk(table, at)->host, 8 * GiB + at);
+        }
+        EXPECT_FALSE(table.split_for_code(GuestPhys{2 * GiB})) << "not executable";
+        EXPECT_FALSE(table.split_for_code(GuestPhys{3 * GiB})) << "not mapped";
+        EXPECT_FALSE(table.split_for_code(GuestPhys{u64{1} << 48}));
+    }
+    EXPECT_EQ(kernel::memory_use().free, free);
+}
+
 TEST_F(EptTest, RefusesWhatNoGuestCanHave) {
     auto const table = make(3);
     EXPECT_FALSE(table->map(GuestPhys{1}, HostPhys{0}, page_size, MemoryRights::All));

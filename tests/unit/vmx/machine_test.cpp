@@ -46,7 +46,7 @@ VmxMachine::VmxMachine(VmxMsrs const& msrs) {
     cpu.populate_msr(x86::IA32_APIC_BASE, 0xfee0'0900);
     for (u32 i = 0; i < 0x40; i++)
         cpu.populate_msr(x86::IA32_X2APIC_BASE + i, 0);
-    EXPECT_TRUE(kernel::LocalApic::enable());
+    EXPECT_TRUE(kernel::LocalApic::enable(kernel::cpu_features().x2apic));
     kernel::start_clock(2'000'000'000, 0);
     cpu.vmx.read_physical = [](u64 at) { return *kernel::phys_to_virt<u32>(lib::HostPhys{at}); };
     populate(cpu, msrs);
@@ -159,6 +159,91 @@ TEST_F(MachineTest, RunsAndLeavesWhenAsked) {
     EXPECT_EQ(run({}), vm::Leave::Work);
     EXPECT_TRUE(entries[1].is_launched);
     EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+}
+
+TEST_F(MachineTest, ACpuThatFirmwareLeftWithoutVtxIsLeftOut) {
+    auto made = vmx::Backend::create({});
+    ASSERT_TRUE(made);
+    auto const refusal = [&] {
+        auto const enabled = (*made)->enable_on_this_cpu();
+        return enabled ? std::string_view{} : enabled.error().what;
+    };
+    cpu.populate_msr(x86::IA32_FEATURE_CONTROL, 1); // this one is locked, the first was not
+    EXPECT_NE(refusal().find("locked off by firmware"), std::string_view::npos);
+    EXPECT_FALSE(cpu.vmx.vmxon_region);
+    cpu.populate_msr(x86::IA32_FEATURE_CONTROL, 5);
+    auto const features = cpu.cpuid(1, 0);
+    cpu.set_cpuid(1, 0, {features.eax, features.ebx, features.ecx & ~(1U << 5), features.edx});
+    EXPECT_NE(refusal().find("no VT-x"), std::string_view::npos);
+    cpu.set_cpuid(1, 0, features);
+    EXPECT_EQ(refusal(), "");
+    (*made)->disable_on_this_cpu();
+}
+
+TEST_F(MachineTest, ACpuWhoseVtxDiffersIsLeftOut) {
+    auto made = vmx::Backend::create({});
+    ASSERT_TRUE(made);
+    VmxMsrs other = skylake();
+    other.cpu2 &= ~(u64{1} << (32 + 9)); // no virtual-interrupt delivery
+    populate(cpu, other);
+    auto const enabled = (*made)->enable_on_this_cpu();
+    ASSERT_FALSE(enabled);
+    EXPECT_NE(enabled.error().what.find("differs"), std::string_view::npos);
+    EXPECT_FALSE(cpu.vmx.vmxon_region);
+}
+
+TEST_F(MachineTest, StateIsPrintedWithoutFieldsThatTheCpuLacks) {
+    vmx::Disabled disabled;
+    ASSERT_TRUE(disabled.parse("vpid"));
+    cpu.vmx.unsupported_fields.insert(vmx::field::VPID.encoding);
+    create(disabled);
+    EXPECT_EQ(run({}), vm::Leave::Work);
+    std::array<char, 4096> text{};
+    lib::BufferSink sink(text);
+    vcpu().print_state(sink);
+    EXPECT_NE(sink.view().find("vpid 0"), std::string_view::npos);
+}
+
+class AffectedByMultihit : public VmxMachine {
+protected:
+    AffectedByMultihit() {
+        auto const leaf = cpu.cpuid(7, 0);
+        cpu.set_cpuid(7, 0, {leaf.eax, leaf.ebx, leaf.ecx, leaf.edx & ~(1U << 29)});
+    }
+    Exit fetch(u64 at) {
+        return {vmx::reason::ept_violation, 0x184, 0, [this, at] { poke(field::GUEST_PHYSICAL_ADDRESS, at); }};
+    }
+    unsigned size_in_bits(u64 at) { // of the page that translates `at`
+        lib::HostPhys table{field(field::EPT_POINTER) & ~u64{0xfff}};
+        for (unsigned shift = 39;; shift -= 9) {
+            u64 const entry = kernel::phys_to_virt<u64>(table)[at >> shift & 511];
+            if (shift == 12 || (entry >> 7 & 1) != 0) return shift;
+            table = lib::HostPhys{entry & 0x000f'ffff'ffff'f000};
+        }
+    }
+};
+
+TEST_F(AffectedByMultihit, CodeIsExecutedFromSmallPagesOnly) {
+    create();
+    settle();
+    u64 const free = kernel::memory_use().free;
+    EXPECT_EQ(size_in_bits(0x10'0000), 21U);
+    run({fetch(0x10'0000), fetch(0x10'0000)}); // the second comes from another vCPU that was late
+    EXPECT_EQ(size_in_bits(0x10'0000), 12U);
+    EXPECT_EQ(size_in_bits(0x20'0000), 21U);
+    EXPECT_TRUE(platform.memory.empty());
+    EXPECT_EQ(kernel::memory_use().free, free) << "the tables are set aside when the VM is created";
+    platform.memory_outcome = vm::Outcome::Retry;
+    run({fetch(0xd000'0000)});
+    EXPECT_EQ(platform.memory.size(), 1U) << "where there is no memory";
+}
+
+TEST_F(MachineTest, CpusThatAreNotAffectedKeepLargePages) {
+    create();
+    settle();
+    platform.memory_outcome = vm::Outcome::Retry;
+    run({{vmx::reason::ept_violation, 0x184, 0, [this] { poke(field::GUEST_PHYSICAL_ADDRESS, 0xd000'0000); }}});
+    EXPECT_EQ(platform.memory.size(), 1U);
 }
 
 TEST_F(MachineTest, ReturnsAllMemory) {

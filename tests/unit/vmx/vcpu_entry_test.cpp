@@ -31,6 +31,19 @@ protected:
     void enter_x2apic() { ASSERT_EQ(vcpu().write_apic_base(0xfee0'0d00), vm::MsrResult::Done); }
 };
 
+TEST_F(VcpuEntry, TranslationsFromWithoutApicAccessesAreForgotten) {
+    start("");
+    ASSERT_EQ(vcpu().write_apic_base(0xfee0'0100), vm::MsrResult::Done); // off
+    run({});
+    cpu.vmx.invepts.clear();
+    ASSERT_EQ(vcpu().write_apic_base(0xfee0'0900), vm::MsrResult::Done);
+    run({});
+    ASSERT_EQ(cpu.vmx.invepts.size(), 1U);
+    EXPECT_EQ(cpu.vmx.invepts[0].eptp, field(field::EPT_POINTER));
+    run({});
+    EXPECT_EQ(cpu.vmx.invepts.size(), 1U);
+}
+
 // --- without virtual-interrupt delivery
 
 class Injected : public VcpuEntry {

@@ -25,8 +25,8 @@ public:
     virtual std::string_view name() const = 0;
     // The optional features in use, one word each, for the log.
     virtual void describe(lib::TextSink& sink) const = 0;
-    // On each CPU before it runs a vCPU.
-    virtual lib::Result<void> enable_on_this_cpu() = 0;
+    // On each CPU before it runs a vCPU; one that refuses is left out.
+    virtual std::expected<void, Refusal> enable_on_this_cpu() = 0;
     virtual void disable_on_this_cpu() = 0;
     // What CPUID may offer beyond the allow-list because this backend switches or intercepts it.
     virtual void constrain(PlatformFacts& facts) const = 0;

@@ -54,17 +54,24 @@ constexpr u64 reserved_physical_bits(u8 physical_bits) { return physical_bits >=
 // The value CR0 holds after a valid write: reserved bits of the low half are ignored, ET is always 1.
 constexpr u64 effective_cr0(u64 value) { return (value & cr0::defined) | cr0::ET; }
 
-// `long_code`: CS.L of the code that executes the write. [intel/vol3] 2.5, 4.1.2
-constexpr bool is_valid_cr0_write(u64 old_value, u64 value, u64 cr4_value, u64 efer_value, bool long_code) {
+// What a switch of paging looks at besides registers.
+struct PagingSwitch {
+    bool has_long_code = false; // CS.L of the code that executes the write, whatever the mode
+    bool has_16_bit_task = false;
+};
+
+// [intel/vol3] 2.5, 4.1.2, 10.8.5
+constexpr bool is_valid_cr0_write(u64 old_value, u64 value, u64 cr4_value, u64 efer_value, PagingSwitch at = {}) {
     if ((value >> 32) != 0) return false;
     if ((value & cr0::PG) != 0 && (value & cr0::PE) == 0) return false;
     if ((value & cr0::NW) != 0 && (value & cr0::CD) == 0) return false;
     bool const was_paging = (old_value & cr0::PG) != 0;
     bool const paging = (value & cr0::PG) != 0;
-    if (!was_paging && paging && (efer_value & efer::LME) != 0) return (cr4_value & cr4::PAE) != 0 && !long_code;
+    if (!was_paging && paging && (efer_value & efer::LME) != 0)
+        return (cr4_value & cr4::PAE) != 0 && !at.has_long_code && !at.has_16_bit_task;
     if (was_paging && !paging) {
         if ((cr4_value & cr4::PCIDE) != 0) return false;
-        if ((efer_value & efer::LMA) != 0 && long_code) return false;
+        if ((efer_value & efer::LMA) != 0 && at.has_long_code) return false;
     }
     return true;
 }

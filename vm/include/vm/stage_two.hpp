@@ -1,6 +1,7 @@
 #pragma once
 // Second-level page tables (EPT, NPT): 4 levels, 4 KiB, 2 MiB and 1 GiB pages, over an entry type of the vendor's.
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstring>
 #include <kernel/direct_map.hpp>
@@ -28,13 +29,19 @@ public:
     virtual u64 table_bytes() const = 0;
 };
 
-// Entry: static table(HostPhys), static leaf(HostPhys, level, rights), is_present(), is_leaf(level), address().
+// Entry: static table(HostPhys), static leaf(HostPhys, level, rights), is_present(), is_leaf(level), address(); for
+// `splits_for_code` also withhold_execution(), is_execution_withheld() and is_executable().
 template <typename Entry> class StageTwoTable {
 public:
     // `largest_level`: 1 for 4 KiB pages only, 2 for 2 MiB, 3 for 1 GiB.
-    explicit StageTwoTable(unsigned largest_level) : largest_level_(largest_level) {}
+    // `splits_for_code`: large pages are not executable; split_for_code() makes small ones of them. The tables for that
+    // are set aside by map(), so that it cannot fail.
+    explicit StageTwoTable(unsigned largest_level, bool splits_for_code = false)
+        : largest_level_(largest_level), splits_for_code_(splits_for_code) {}
     ~StageTwoTable() {
         if (root_.value != 0) release(root_, 4);
+        while (reserve_.value != 0)
+            kernel::free_frames(take_reserved(), 0);
     }
     StageTwoTable(StageTwoTable const&) = delete;
     StageTwoTable& operator=(StageTwoTable const&) = delete;
@@ -57,7 +64,14 @@ public:
             if (entry->is_present() && !entry->is_leaf(level)) {
                 release(entry->address(), level - 1);
             }
-            *entry = Entry::leaf(to, level, rights);
+            Entry leaf = Entry::leaf(to, level, rights);
+            if constexpr (requires { leaf.withhold_execution(); })
+                if (splits_for_code_ && level > 1 && rights == MemoryRights::All) {
+                    *entry = Entry{};
+                    TRY(reserve(level == 3 ? 1 + entries : 1));
+                    leaf.withhold_execution();
+                }
+            *entry = leaf;
             at += bytes_at(level);
             to += bytes_at(level);
             size -= bytes_at(level);
@@ -83,6 +97,24 @@ public:
         return {};
     }
 
+    // A guest executes at `at`: true when it may now. False: there is nothing to execute. Other CPUs may use the table
+    // meanwhile; the callers take turns.
+    bool split_for_code(GuestPhys at)
+        requires requires(Entry entry) { entry.withhold_execution(); }
+    {
+        if (at.value >= u64{1} << 48) return false;
+        Entry* table = table_at(root_);
+        for (unsigned level = 4;; level--) {
+            Entry& entry = table[(at.value / bytes_at(level)) % entries];
+            if (!entry.is_present()) return false;
+            if (entry.is_leaf(level)) {
+                if (level == 1 || !entry.is_execution_withheld()) return entry.is_executable();
+                split(entry, level, take_reserved());
+            }
+            table = table_at(entry.address());
+        }
+    }
+
 private:
     static constexpr u64 entries = 512;
     static constexpr u64 bytes_at(unsigned level) { return u64{1} << (12 + 9 * (level - 1)); }
@@ -101,14 +133,31 @@ private:
             if (!entry.is_present()) {
                 entry = Entry::table(TRY(new_table()));
             } else if (entry.is_leaf(up)) {
-                HostPhys const frame = TRY(new_table());
-                for (u64 i = 0; i < entries; i++)
-                    table_at(frame)[i] = entry.piece(i, up);
-                entry = Entry::table(frame);
+                split(entry, up, TRY(new_table()));
             }
             table = table_at(entry.address());
         }
         return &table[(at.value / bytes_at(level)) % entries];
+    }
+    // The new table is complete before a CPU that walks at this moment can find it.
+    void split(Entry& entry, unsigned level, HostPhys frame) {
+        for (u64 i = 0; i < entries; i++)
+            table_at(frame)[i] = entry.piece(i, level);
+        std::atomic_ref<u64>(entry.raw).store(Entry::table(frame).raw, std::memory_order_release);
+    }
+    // The frames set aside, each with the address of the next one in its first bytes.
+    lib::Result<void> reserve(u64 count) {
+        for (; count > 0; count--) {
+            HostPhys const frame = TRY(new_table());
+            *kernel::phys_to_virt<HostPhys>(frame) = reserve_;
+            reserve_ = frame;
+        }
+        return {};
+    }
+    HostPhys take_reserved() {
+        HostPhys const frame = reserve_;
+        reserve_ = *kernel::phys_to_virt<HostPhys>(frame);
+        return frame;
     }
     void release(HostPhys frame, unsigned level) {
         if (level > 1)
@@ -123,6 +172,8 @@ private:
     HostPhys root_{};
     u64 tables_ = 0;
     unsigned largest_level_;
+    bool splits_for_code_;
+    HostPhys reserve_{};
 };
 
 } // namespace vm

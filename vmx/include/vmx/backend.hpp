@@ -12,7 +12,7 @@ public:
 
     std::string_view name() const override { return "VT-x"; }
     void describe(lib::TextSink& sink) const override { capabilities_.describe(sink); }
-    lib::Result<void> enable_on_this_cpu() override;
+    std::expected<void, Refusal> enable_on_this_cpu() override;
     void disable_on_this_cpu() override;
     void constrain(vm::PlatformFacts& facts) const override;
     bool has_tsc_scaling() const override { return capabilities_.has_tsc_scaling(); }
@@ -26,8 +26,10 @@ public:
     lib::u16 next_vpid();
 
 private:
-    explicit Backend(Capabilities const& capabilities) : capabilities_(capabilities) {}
+    Backend(Capabilities const& capabilities, Disabled const& disabled)
+        : capabilities_(capabilities), disabled_(disabled) {}
     Capabilities capabilities_;
+    Disabled disabled_;
     std::atomic<lib::u32> vpids_{0};
 };
 

@@ -29,6 +29,10 @@ struct Capabilities {
     EntryControls entry;
     u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     u8 preemption_timer_shift;
+    // A guest can stop the whole machine by a fetch from a large page whose size changes at that moment
+    // (CVE-2018-12207): what it executes is mapped in pages of 4 KiB.
+    bool has_itlb_multihit;
+    friend bool operator==(Capabilities const&, Capabilities const&) = default;
 
     bool has_vpid() const { return cpu2.get<CpuControls2::EnableVpid>(); }
     bool has_pause_loop_exiting() const { return cpu2.get<CpuControls2::PauseLoopExiting>(); }

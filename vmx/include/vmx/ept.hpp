@@ -11,6 +11,7 @@ struct EptEntry : lib::Reg<EptEntry, lib::u64> {
     using Executable = lib::Bits<lib::u64, 2>;
     using MemoryType = lib::Bits<lib::u64, 5, 3, lib::u8>;
     using Large = lib::Bits<lib::u64, 7>;
+    using ExecutionWithheld = lib::Bits<lib::u64, 52>; // ours: the CPU ignores it
     static constexpr lib::u64 rights_mask = 7;
     static constexpr lib::u64 frame_mask = 0x000f'ffff'ffff'f000;
     static constexpr lib::u8 write_back = 6;
@@ -25,6 +26,12 @@ struct EptEntry : lib::Reg<EptEntry, lib::u64> {
         entry.set<Large>(level > 1);
         return entry;
     }
+    void withhold_execution() {
+        set<Executable>(false);
+        set<ExecutionWithheld>(true);
+    }
+    bool is_execution_withheld() const { return get<ExecutionWithheld>(); }
+    bool is_executable() const { return get<Executable>(); }
     bool is_present() const { return (raw & rights_mask) != 0; }
     bool is_leaf(unsigned level) const { return level == 1 || get<Large>(); }
     lib::HostPhys address() const { return lib::HostPhys{raw & frame_mask}; }
@@ -33,6 +40,10 @@ struct EptEntry : lib::Reg<EptEntry, lib::u64> {
         EptEntry entry = *this;
         entry.raw += index << (12 + 9 * (level - 2));
         entry.set<Large>(level - 1 > 1);
+        if (level - 1 == 1 && is_execution_withheld()) {
+            entry.set<ExecutionWithheld>(false);
+            entry.set<Executable>(true);
+        }
         return entry;
     }
 };

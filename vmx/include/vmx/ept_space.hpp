@@ -1,5 +1,6 @@
 #pragma once
 // Guest-physical space of one VM by EPT.
+#include <kernel/spinlock.hpp>
 #include <vm/stage_two.hpp>
 #include <vmx/capabilities.hpp>
 #include <vmx/ept.hpp>
@@ -13,27 +14,37 @@ inline constexpr lib::u64 invvpid_address = 0, invvpid_single = 1, invvpid_all =
 class EptSpace final : public vm::AddressSpace {
 public:
     explicit EptSpace(Capabilities const& capabilities)
-        : table_(capabilities.ept_vpid.get<EptVpidCapabilities::Pages2m>() ? (capabilities.has_pages_1g() ? 3U : 2U)
-                                                                           : 1U) {}
+        : table_(std::in_place,
+                 capabilities.ept_vpid.get<EptVpidCapabilities::Pages2m>() ? (capabilities.has_pages_1g() ? 3U : 2U)
+                                                                           : 1U,
+                 capabilities.has_itlb_multihit) {}
     ~EptSpace() override;
     // The tables' root, and the page that stands for the xAPIC's registers where the CPU virtualizes accesses to it.
     lib::Result<void> create(bool has_apic_accesses);
     lib::HostPhys apic_access_page() const { return apic_access_page_; }
     lib::Result<void> map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) override {
-        return table_.map(at, to, size, rights);
+        return table_.with([&](auto& table) { return table.map(at, to, size, rights); });
     }
     lib::Result<void> unmap(lib::GuestPhys at, lib::u64 size) override;
-    lib::u64 table_bytes() const override { return table_.table_bytes(); }
+    lib::u64 table_bytes() const override {
+        return table_.with([](auto& table) { return table.table_bytes(); });
+    }
+    // A vCPU fetches an instruction at `at`, which is not executable: true when it is now.
+    bool make_executable(lib::GuestPhys at) {
+        return table_.with([&](auto& table) { return table.split_for_code(at); });
+    }
     Eptp pointer() const {
         constexpr lib::u8 write_back = 6, levels = 4;
-        Eptp eptp{{table_.root().value}};
+        Eptp eptp{{root_.value}};
         eptp.set<Eptp::MemoryType>(write_back);
         eptp.set<Eptp::WalkLengthMinusOne>(levels - 1);
         return eptp;
     }
 
 private:
-    vm::StageTwoTable<EptEntry> table_;
+    // vCPUs change it too: make_executable().
+    mutable kernel::Guarded<vm::StageTwoTable<EptEntry>, kernel::LockRank::Vm> table_;
+    lib::HostPhys root_{};
     lib::HostPhys apic_access_page_{};
 };
 

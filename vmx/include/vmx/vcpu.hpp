@@ -125,6 +125,7 @@ private:
     void put_off_event();
     void take_interrupts();
     bool exception_exit(vm::Exit& exit);
+    bool may_execute_now(vm::Exit const& exit);
     void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
     void describe_register_access(vm::Exit& exit);
@@ -137,6 +138,7 @@ private:
     void set_preemption_timer(u64 deadline);
     void hand_timer_to_kernel();
     After prepare_entry();
+    void flush_guest_physical() const;
     void apply_apic_mode();
     void apply_eoi_bitmap();
     void flush_translations();
@@ -161,6 +163,8 @@ private:
     EntryControls entry_controls_{};
     PinControls pin_controls_{};
     vm::Exit exit_; // the one being handled; a member because most of it is not worth initialising
+    bool has_applied_apic_mode_ = false;
+    bool has_changed_apic_accesses_ = false; // later than by the first application
     u64 preemption_deadline_ =
         no_deadline;          // of the APIC timer in host TSC, while the preemption timer stands in for it
     bool is_current_ = false; // this VMCS is the current one of its CPU

@@ -78,6 +78,8 @@ inline constexpr u32 IA32_SYSENTER_CS = 0x174;
 inline constexpr u32 IA32_SYSENTER_ESP = 0x175;
 inline constexpr u32 IA32_SYSENTER_EIP = 0x176;
 inline constexpr u32 IA32_DEBUGCTL = 0x1d9;
+inline constexpr u32 IA32_ARCH_CAPABILITIES = 0x10a;
+inline constexpr u32 IA32_MISC_ENABLE = 0x1a0;
 inline constexpr u32 IA32_PAT = 0x277;
 inline constexpr u32 IA32_TSC_DEADLINE = 0x6e0;
 inline constexpr u32 IA32_X2APIC_BASE = 0x800; // + xAPIC offset / 16
@@ -91,6 +93,8 @@ inline constexpr u32 IA32_FS_BASE = 0xc000'0100;
 inline constexpr u32 IA32_GS_BASE = 0xc000'0101;
 inline constexpr u32 IA32_KERNEL_GS_BASE = 0xc000'0102;
 inline constexpr u32 IA32_TSC_AUX = 0xc000'0103;
+
+inline constexpr u32 INT_PENDING_MSG = 0xc001'0055;
 
 inline constexpr u64 pat_at_reset = 0x0007'0406'0007'0406;
 inline constexpr u64 pat_with_write_combining = 0x0007'0406'0007'0106; // in entry 1, at reset write-through

@@ -74,7 +74,7 @@ struct SvmInstruction {
     friend bool operator==(SvmInstruction const&, SvmInstruction const&) = default;
 };
 struct StateInstruction {
-    enum class Kind : u8 { Xsave, Xrstor, Xsaves, Xrstors, Fxsave, Fxrstor } kind;
+    enum class Kind : u8 { Xsave, Xrstor, Xsaves, Xrstors, Fxsave, Fxrstor, ReplaceX87Pointers } kind;
     void const* area;
     u64 mask;
     friend bool operator==(StateInstruction const&, StateInstruction const&) = default;

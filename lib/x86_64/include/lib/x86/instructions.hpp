@@ -163,6 +163,11 @@ inline void xrstors(void const* area, u64 mask) {
                  : "memory");
 }
 inline void fxsave(void* area) { asm volatile("fxsave64 (%0)" : : "r"(area) : "memory"); }
+// The addresses of the last x87 instruction and its operand become those of one here; needs CR0.EM and TS clear.
+inline void replace_x87_pointers() {
+    static constexpr u32 zero = 0;
+    asm volatile("fnclex; emms; fildl %0" : : "m"(zero));
+}
 inline void fxrstor(void const* area) { asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory"); }
 
 // MMIO: exactly one access of the stated width, never split, merged or reordered by the compiler.

@@ -71,6 +71,7 @@ inline void xsave(void* area, u64 mask) { record_state(fakes::StateInstruction::
 inline void xrstor(void const* area, u64 mask) { record_state(fakes::StateInstruction::Kind::Xrstor, area, mask); }
 inline void xsaves(void* area, u64 mask) { record_state(fakes::StateInstruction::Kind::Xsaves, area, mask); }
 inline void xrstors(void const* area, u64 mask) { record_state(fakes::StateInstruction::Kind::Xrstors, area, mask); }
+inline void replace_x87_pointers() { record_state(fakes::StateInstruction::Kind::ReplaceX87Pointers, nullptr, 0); }
 inline void fxsave(void* area) { record_state(fakes::StateInstruction::Kind::Fxsave, area, 0); }
 inline void fxrstor(void const* area) { record_state(fakes::StateInstruction::Kind::Fxrstor, area, 0); }
 
