@@ -76,7 +76,7 @@ def reset_ends_the_vm():
 def without_optional_features_of_vt_x():
     """The oldest CPU that can run a guest: APIC by emulation, small pages, no VPID."""
     with boot_linux(command="grep -c processor /proc/cpuinfo", append="vmx-disable=all") as console:
-        console.expect(r"EPT, unrestricted guest; optional:( RDTSCP)?\r")
+        console.expect(r"EPT, unrestricted guest; optional:( RDTSCP)?(; iTLB multihit: code is mapped in 4K-pages)?\r")
         console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
         check_power_off(console)
 

@@ -146,7 +146,7 @@ def interrupts_wait_while_another_vm_has_its_turns():
     with boot(modules, usual_options()) as console:
         console.expect(r"guest: ok flag\r?\n")
         exits = console.expect(r"vm behave: \d+ exits: .*external-interrupt (\d+)")
-        assert int(exits.group(1)) > 2, "nobody else had a turn"
+        assert int(exits.group(1)) > 0, "nobody else had a turn"
         open_monitor(console)
         console.send("poweroff now\r")
         check_power_off(console, status=1)
@@ -233,10 +233,13 @@ def lives_and_deaths_leave_the_memory_as_it_was():
                 found = re.findall(r"^ +(?:small objects.* (\d+) bytes|(?:tables, stacks|free).* (\d+) [KM]iB$)", tell(console, "mem"), re.M)
             return found
 
-        def live_and_die(most, seconds):
-            end = time.monotonic() + seconds
+        def starts():
+            return bytes(console.seen).count(b": started, ")
+
+        def live_and_die(enough):
+            end = time.monotonic() + 300
             steps = 0
-            while steps < most and time.monotonic() < end:
+            while starts() < enough and time.monotonic() < end:
                 what = rng.choice(["start", "start", "start", "kill", "kill", "reset", "pause", "resume", "stop"])
                 console.send(f"vm {what} {rng.choice('ab')}\r")
                 steps += 1
@@ -245,16 +248,15 @@ def lives_and_deaths_leave_the_memory_as_it_was():
             kill_all()
             return steps
 
-        live_and_die(200, 20)  # what is kept for ever, such as how each VM ended last, is there afterwards
+        live_and_die(20)  # what is kept for ever, such as how each VM ended last, is there afterwards
         before = rest()
         assert len(before) == 3, before
-        steps = live_and_die(20_000, 40)
+        steps = live_and_die(150)
         after = rest()
         assert after == before, (before, after)
         ends = bytes(console.seen).count(b" ended: ")
-        starts = bytes(console.seen).count(b": started, ")
-        print(f"{steps} commands, {starts} starts, {ends} ends")
-        assert starts > 100 and starts == ends + 1, (starts, ends)
+        print(f"{steps} commands, {starts()} starts, {ends} ends")
+        assert starts() >= 150 and starts() == ends + 1, (starts(), ends)
         assert b" ended: crash" not in console.seen
         before = exits_of(console, "witness", "port-io")
         while exits_of(console, "witness", "port-io") == before:
