@@ -15,12 +15,12 @@ class Router : public fake::VmTest {
 protected:
     explicit Router(u32 vcpus = 1) : VmTest(vcpus) {}
     Outcome route(ExitReason reason) {
-        Exit exit;
+        Exit exit{};
         exit.reason = reason;
         return vm::route(vcpu(), exit);
     }
     Outcome move(RegisterAccess access) {
-        Exit exit;
+        Exit exit{};
         exit.reason = ExitReason::ControlRegister;
         exit.control = access;
         return vm::route(vcpu(), exit);

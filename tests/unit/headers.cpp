@@ -1,0 +1,2 @@
+// A library needs a source file; this one has the precompiled headers.
+#include "headers.hpp"
