@@ -16,6 +16,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <manage/modules.hpp>
+#include <manage/version.hpp>
 #include <svm/backend.hpp>
 #include <vmx/backend.hpp>
 
@@ -85,7 +86,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     lib::BufferSink complaint_sink(complaints);
     if (information) config::parse_command_line(information->command_line(), options, complaint_sink);
     start_early_console(information ? &*information : nullptr, options);
-    kernel::log_info("Mullion starts");
+    kernel::log_info("Mullion starts: version {} ({})", manage::version, manage::commit);
     if (!complaint_sink.view().empty()) kernel::log_warning("options: {}", complaint_sink.view());
     if (!information)
         kernel::refuse_to_start("the loader's boot information is damaged", "boot with GRUB 2's command multiboot2");

@@ -329,7 +329,7 @@ void Monitor::log(Words const& arguments) {
 }
 
 void Monitor::show_version(Words const&) {
-    lib::format(terminal_, "Mullion {}\n", version);
+    lib::format(terminal_, "Mullion {} ({})\n", version, commit);
     vms_.describe(terminal_);
     lib::format(terminal_, "\nTSC {}.{:03} MHz\n", kernel::tsc_scale().hz() / 1'000'000,
                 kernel::tsc_scale().hz() / 1000 % 1000);

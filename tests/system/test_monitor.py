@@ -1,7 +1,7 @@
 """The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
 
-from framework import PROMPT, boot, boot_linux, check_power_off, description, guest, system_test, usual_options, verdict
+from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -42,7 +42,9 @@ def look_around(console):
     assert "mullion: " in ask(console, "log all") or "Mullion starts" in ask(console, "log all")
     assert len(ask(console, "log 3").splitlines()) == 3
     assert row(ask(console, "cpu"), "0")[3:] == ["linux", "vCPU", "0"]
-    assert "Mullion" in ask(console, "version")
+    number = re.search(r'version = "([0-9.]+)"', (ROOT / "manage/include/manage/version.hpp").read_text()).group(1)
+    said = re.search(rf"Mullion {re.escape(number)} \(([0-9a-f]{{12}}\+?|unknown commit)\)", ask(console, "version"))
+    assert said and f"Mullion starts: version {number} ({said.group(1)})".encode() in console.seen
 
 
 def make_mistakes(console):
