@@ -21,21 +21,28 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from lib import description, emulator, guest, iso, project, stall, verdict  # noqa: E402
 
 NATIVE = os.environ.get("MULLION_NATIVE") == "1"
-ELF = ROOT / "build/release/mullion.elf"
 PROMPT = re.escape("guest:~# ")
 STATUS_SKIP = 77
 
 
 # Where a test can run: its options for boot(). Tests run on the first and the last unless they say otherwise.
 PLATFORMS = {"vt-x/bochs": {"kind": "bochs"}, "amd-v/bochs": {"kind": "bochs", "cpu_model": "ryzen"}, "amd-v/qemu": {"kind": "qemu"}}
-# The same in other releases of Debian, with their GRUB: Bochs 3.0 and QEMU 10, and Bochs 3.1, which has posted interrupts and
-# UEFI as well. Tests run there that name these in `newer`; scripts/in-debian makes the release's folder.
+# Tests run on the following too that name them in `also`. The debug image checks what it assumes, the order of locks above all.
+DEBUG = {"vt-x/debug": "bochs", "amd-v/debug": "qemu"}
+PLATFORMS |= {name: {"kind": kind} for name, kind in DEBUG.items()}
+# Other releases of Debian, with their GRUB: Bochs 3.0 and QEMU 10, and Bochs 3.1, which has posted interrupts and UEFI as well.
+# scripts/in-debian makes the release's folder.
 NEWER = {"vt-x/debian-13": ("trixie", "bochs"), "amd-v/debian-13": ("trixie", "qemu"), "vt-x/testing": ("testing", "bochs")}
 PLATFORMS |= {name: {"kind": kind} for name, (_, kind) in NEWER.items()}
 SHORT = {None: ("vt-x/bochs", "amd-v/qemu"), "bochs": ("vt-x/bochs",), "qemu": ("amd-v/qemu",)}
 # Why most tests are not on the second one.
 AMD_IN_BOCHS = "amd-v/bochs: only what fits; its AMD-V holds the machine's interrupts back while a guest has its own off (docs/CAVEATS.md)"
 platform = "vt-x/bochs"  # the one of this process
+
+
+def hypervisor():
+    """The image of this platform."""
+    return ROOT / "build" / ("debug" if platform in DEBUG else "release") / "mullion.elf"
 
 
 class Skip(Exception):
@@ -53,15 +60,15 @@ class Case:
     function: object
 
 
-def system_test(backend=None, limit=400, quick=False, guest_only=False, why="", newer=()):
+def system_test(backend=None, limit=400, quick=False, guest_only=False, why="", also=()):
     """backend: None for VT-x in Bochs and AMD-V in QEMU, "bochs" or "qemu" for one of them, or names of platforms; what is left
-    out needs a why. newer: the names in NEWER where it runs too. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
+    out needs a why. also: the names in DEBUG and NEWER where it runs too. guest_only: the test makes sense without Mullion, so --native runs it (on these platforms only, if named)."""
     assert backend is None or why, "say why it does not run on every backend"
 
     def mark(function):
         platforms = SHORT[backend] if backend in SHORT else (backend,) if isinstance(backend, str) else tuple(backend)
         native = platforms if guest_only is True else tuple(guest_only or ())
-        function.case = ((*platforms, *newer), limit, quick, native, why)
+        function.case = ((*platforms, *also), limit, quick, native, why)
         return function
     return mark
 
@@ -163,9 +170,10 @@ def image(modules, append="", native_commands=None):
     files = {f"boot/modules/{name}": content for name, content in modules.items()}
     commands = native_commands
     if not commands:
-        if not ELF.is_file():
-            raise Skip(f"there is no {ELF.relative_to(ROOT)}")
-        files["boot/mullion.elf"] = ELF
+        elf = hypervisor()
+        if not elf.is_file():
+            raise Skip(f"there is no {elf.relative_to(ROOT)}")
+        files["boot/mullion.elf"] = elf
         # Whatever goes wrong, the run ends.
         commands = iso.mullion_config(f"onfailure=poweroff {append}".rstrip(), modules)
     with project.scratch_folder("test") as folder:

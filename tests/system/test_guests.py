@@ -45,7 +45,7 @@ def run_ending(test, expected):
         assert verdict.mullion_status(bytes(console.seen)) not in (None, 0)
 
 
-@system_test(newer=("amd-v/debian-13", "vt-x/testing"))
+@system_test(also=("vt-x/debug", "amd-v/debug", "amd-v/debian-13", "vt-x/testing"))
 def behaviour():
     # A QEMU of 125 MHz: seconds that the test waits for are shorter.
     run_guest("behave", "all", tick_shift=3)
@@ -138,7 +138,7 @@ def behaviour_without_optional_features_of_amd_v():
         finish_guest(console)
 
 
-@system_test(limit=700, guest_only=("amd-v/qemu",))
+@system_test(limit=700, guest_only=("amd-v/qemu",), also=("amd-v/debug",))
 def hostility():
     command_line = ""
     if framework.platform == "amd-v/qemu":
@@ -155,7 +155,7 @@ def hostility_on_ryzen():
     run_guest("hostile", "msrs,ports,privileged,mmio")
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def triple_fault():
     run_ending("triple", "crash")
 

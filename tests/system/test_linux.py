@@ -8,7 +8,7 @@ from framework import NATIVE, PROMPT, boot_linux, check_power_off, system_test, 
 TICKS_PER_SECOND = 100_000_000
 
 
-@system_test(quick=True, guest_only=True, newer=("vt-x/debian-13", "amd-v/debian-13"))
+@system_test(quick=True, guest_only=True, also=("vt-x/debug", "amd-v/debug", "vt-x/debian-13", "amd-v/debian-13"))
 def shell_and_power_off():
     with boot_linux() as console:
         console.expect(PROMPT)

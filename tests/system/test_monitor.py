@@ -67,7 +67,7 @@ def pause_and_resume(console):
     return paused
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def whole_tour():
     with boot_linux() as console:
         console.expect(PROMPT)

@@ -2,7 +2,7 @@
 import re
 import struct
 
-from framework import ELF, PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, kind_of_emulator, system_test, verdict
+from framework import PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, hypervisor, kind_of_emulator, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, run_seconds
 
 LOAD_AND_HOTPLUG = r"""
@@ -32,7 +32,7 @@ def run_smp(vcpus, cpus, **options):
         check_power_off(console)
 
 
-@system_test()
+@system_test(also=("vt-x/debug",))
 def guest_of_four_cpus():
     run_smp(4, 4, deterministic=True)
 
@@ -42,7 +42,7 @@ def two_vcpus_on_eight_cpus():
     run_smp(2, 8, deterministic=True)
 
 
-@system_test(backend="qemu", why="Bochs runs one CPU at a time", newer=("amd-v/debian-13",))
+@system_test(backend="qemu", why="Bochs runs one CPU at a time", also=("amd-v/debug", "amd-v/debian-13"))
 def guest_of_four_cpus_in_parallel():
     run_smp(4, 4, kind="qemu")
 
@@ -62,7 +62,7 @@ def cpus_that_do_not_come_up_are_left_out():
     description_text = "".join(f'[vm.on{cpu}]\nmemory = "16M"\nkernel = "ticker.elf"\ncpus = "{cpu}"\n'
                                f'cmdline = "does=work interval=20 quit=2"\n' for cpu in (0, 1, 2, 3))
     modules = {"vms.toml": description_text.encode(), "ticker.elf": guest_kernel("ticker"), "madt.bin": madt(0, 1, 9, 2, 77),
-               "mullion.elf": ELF}
+               "mullion.elf": hypervisor()}
     commands = ["acpi --exclude=APIC /boot/modules/madt.bin", "multiboot2 /boot/modules/mullion.elf onfailure=poweroff",
                 "module2 /boot/modules/vms.toml vms.toml", "module2 /boot/modules/ticker.elf ticker.elf"]
     with boot(modules, native_commands=commands, cpus=3, ignore_bad_msrs=False) as console:

@@ -1,7 +1,7 @@
 """The screen of the machine: UEFI with a framebuffer, and a BIOS with VGA text. QEMU with AMD-V; and VT-x by UEFI."""
 import re
 
-from framework import ELF, PROMPT, boot_guest, boot_linux, check_power_off, system_test
+from framework import PROMPT, boot_guest, boot_linux, check_power_off, hypervisor, system_test
 
 GLYPH_WIDTH = 8
 
@@ -22,7 +22,7 @@ def rows_of(lines, columns):
 def font():
     """From what the build made of it: the height, and which character has which glyph."""
     values = [bytes.fromhex(re.sub("0x|, ", "", line[len(".byte "):])) if "x" in line else bytes([int(line.split()[1])])
-              for line in (ELF.parent / "font.S").read_text().splitlines() if line.startswith(".byte")]
+              for line in (hypervisor().parent / "font.S").read_text().splitlines() if line.startswith(".byte")]
     glyphs = {values[1 + code]: chr(code) for code in reversed(range(0x20, 0x7f))}
     return values[0][0], glyphs
 
@@ -46,7 +46,7 @@ def read_screen(ppm):
     return rows, width // GLYPH_WIDTH
 
 
-@system_test(backend="qemu", why="Bochs 2.7 has no UEFI", newer=("amd-v/debian-13",))
+@system_test(backend="qemu", why="Bochs 2.7 has no UEFI", also=("amd-v/debian-13",))
 def uefi_boots_to_a_shell_and_shows_the_log():
     with boot_linux(kind="qemu", uefi=True) as console:
         console.expect(PROMPT)

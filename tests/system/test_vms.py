@@ -42,7 +42,7 @@ def states(console):
     return {line.split()[0]: line.split()[1] for line in lines}
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def two_linuxes_and_a_ticker():
     """The README's example; in QEMU the CPUs truly run at the same time."""
     seconds = 300
@@ -152,7 +152,7 @@ def interrupts_wait_while_another_vm_has_its_turns():
         check_power_off(console, status=1)
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def a_crash_stops_that_vm_alone():
     description = small("steady", "interval=3000") + small("once", "crash=1 interval=100") + \
         small("again", "crash=0", restart='"always"', console='"none"')
@@ -178,7 +178,7 @@ def exits_of(console, name, reason):
     return int(row(ask(console, f"exits {name}").split("measured")[0], reason)[1])
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def vms_move_between_cpus_while_they_run():
     quiet = {"console": '"none"'}  # what they print would stand in the middle of the monitor's lines
     description = small("a", "does=work interval=100", cpus='"1"', **quiet) + small("b", "does=work interval=100", cpus='"1"', **quiet) + \
@@ -212,7 +212,7 @@ def vms_move_between_cpus_while_they_run():
         check_power_off(console, status=1)
 
 
-@system_test()
+@system_test(also=("amd-v/debug",))
 def lives_and_deaths_leave_the_memory_as_it_was():
     """Starts, kills, resets, pauses and stops of two VMs in a random order while a third runs: at the end nothing is lost."""
     description = small("witness", "interval=100", console='"none"') + small("a", autostart="false", console='"none"') + \
