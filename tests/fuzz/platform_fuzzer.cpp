@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fakes/fake_host.hpp>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -46,6 +47,11 @@ constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0
                                      0xcf9, 0xcfc, 0x5f,  0x6f,  0x3f7, 0x5ff, 0x607, 0xffff};
 
 struct World {
+    // The expiries of one timer. Their deadlines are at least a floor apart; a host that was late makes it one more.
+    struct Rate {
+        u64 since = 0, count = 0;
+    };
+    std::map<std::pair<u16, u32>, Rate> rates;
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform =
         std::make_unique<platform::Platform>(platform::PlatformConfig{host, 1'700'000'000, 4, lib::GiB, lib::GiB});
@@ -75,6 +81,9 @@ struct World {
             host.clock = due;
             platform::Event const event{next->second.generation, next->first.second, next->first.first,
                                         platform::EventKind::Timer, 0};
+            Rate& rate = rates.try_emplace(next->first, Rate{host.clock, 0}).first->second;
+            rate.count++;
+            require(rate.count <= (host.clock - rate.since) / platform::Timer::floor.value + 2);
             host.timers.erase(next);
             std::size_t const armed = host.timers_armed;
             platform->on(event);

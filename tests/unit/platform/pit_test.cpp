@@ -98,29 +98,29 @@ TEST_F(PitTest, ZeroCounts65536Or10000) {
 }
 
 TEST_F(PitTest, Mode2ReloadsForEver) {
-    program(0, 2, 10);
-    EXPECT_EQ(count(0), 10);
-    ticks(9);
+    program(0, 2, 200);
+    EXPECT_EQ(count(0), 200);
+    ticks(199);
     EXPECT_EQ(count(0), 1);
     ticks(1);
-    EXPECT_EQ(count(0), 10);
+    EXPECT_EQ(count(0), 200);
     EXPECT_EQ(host.rises(2), 1U);
-    ticks(10 * 1000 + 3);
-    EXPECT_EQ(count(0), 7);
+    ticks(200 * 1000 + 3);
+    EXPECT_EQ(count(0), 197);
     EXPECT_EQ(host.rises(2), 1001U);
 }
 
 TEST_F(PitTest, Mode2TakesANewCountAtTheEndOfThePeriod) {
-    program(0, 2, 100);
-    ticks(40);
-    out(0, 50);
+    program(0, 2, 300);
+    ticks(140);
+    out(0, 150);
     out(0, 0);
-    ticks(59);
+    ticks(159);
     EXPECT_EQ(count(0), 1);
     ticks(1);
-    EXPECT_EQ(count(0), 50);
-    ticks(500);
-    EXPECT_EQ(count(0), 50);
+    EXPECT_EQ(count(0), 150);
+    ticks(1500);
+    EXPECT_EQ(count(0), 150);
     EXPECT_EQ(host.rises(2), 11U);
 }
 
@@ -294,6 +294,40 @@ TEST_F(PitTest, TenHoursOfPeriodicTicksLoseNothing) {
     EXPECT_EQ(host.rises(2), expected);
     EXPECT_EQ(host.timers_fired, expected);
     EXPECT_GT(expected, 3'599'000U);
+}
+
+TEST_F(PitTest, NoRateMakesMoreTimersThanTheFloorAllows) {
+    for (u16 const period : {u16{2}, u16{10}, u16{100}, u16{142}}) {
+        program(0, 2, period);
+        std::size_t const fired = host.timers_fired, rises = host.rises(Pit::gsi);
+        host.advance(lib::nanos_per_second);
+        u64 const most = lib::nanos_per_second / platform::Timer::floor.value + 1;
+        EXPECT_LE(host.timers_fired - fired, most);
+        EXPECT_GE(host.rises(Pit::gsi) - rises, most / 2) << "it still ticks";
+        EXPECT_LE(count(0), period) << "what is read counts at the programmed rate";
+    }
+}
+
+// One-shot counts that the guest starts again and again, also before the last one has come to its end.
+TEST_F(PitTest, ShortOneShotsKeepTheFloorToo) {
+    u64 const begin = host.clock;
+    std::size_t const fired = host.timers_fired;
+    for (u32 i = 0; i < 10'000; i++) {
+        program(0, i % 2 == 0 ? 0 : 4, static_cast<u16>(2 + i % 7));
+        host.advance(3'000);
+    }
+    EXPECT_LE(host.timers_fired - fired, (host.clock - begin) / platform::Timer::floor.value + 1);
+}
+
+TEST_F(PitTest, RatesOfRealSystemsAreExact) {
+    for (u32 const hz : {100U, 250U, 1000U, 8000U}) {
+        program(0, 2, static_cast<u16>(1'193'182 / hz));
+        u64 const begin = tick();
+        std::size_t const rises = host.rises(Pit::gsi);
+        host.advance(10 * lib::nanos_per_second);
+        u64 const expected = (tick() - begin) / (1'193'182 / hz);
+        EXPECT_NEAR(static_cast<double>(host.rises(Pit::gsi) - rises), static_cast<double>(expected), 1) << hz;
+    }
 }
 
 TEST_F(PitTest, LateHostCoalesces) {
