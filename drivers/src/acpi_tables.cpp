@@ -10,10 +10,11 @@ using lib::ByteView;
 AcpiRegister read_register(ByteView table, u64 at) {
     u8 const space = table.get8(at);
     if (space > static_cast<u8>(AcpiRegister::Space::PciConfig)) return {};
+    u8 const access_size = table.get8(at + 3);
     return {.space = static_cast<AcpiRegister::Space>(space),
             .bit_width = table.get8(at + 1),
             .bit_offset = table.get8(at + 2),
-            .access_size = table.get8(at + 3),
+            .access_size = access_size <= 4 ? access_size : u8{0}, // nobody has defined others
             .address = table.get64(at + 4)};
 }
 

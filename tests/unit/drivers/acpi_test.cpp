@@ -316,6 +316,7 @@ TEST(Acpi, ReadsAConsoleInMemoryAndOnlyOnesThatAreUarts) {
     EXPECT_EQ(console->gsi, 40U);
     EXPECT_EQ(read(0, 0, 1, 0xfe03'4000, 0)->stride, 1);
     EXPECT_FALSE(read(0, 0, 1, 0xfe03'4000, 0)->gsi) << "polled";
+    EXPECT_EQ(read(0, 0, 128, 0xfe03'4000, 0)->stride, 4) << "there is no such access size: the width counts";
     EXPECT_EQ(read(1, 1, 1, 0xd080, 1)->irq, 3);
     EXPECT_FALSE(read(3, 0, 3, 0xfe03'4000, 2)) << "a PL011";
     EXPECT_FALSE(read(0, 1, 1, 0x1'0000, 2)) << "no port";
