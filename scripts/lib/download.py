@@ -6,8 +6,9 @@ import tempfile
 from .project import run_quietly
 
 
-def file_of_package(package, pattern, folder, title, visible=True):
-    """Downloads the package through apt, puts the one file in it that matches into the folder, and returns its path."""
+def file_of_package(package, pattern, folder, title, visible=True, take_more=None):
+    """Downloads the package through apt, puts the one file in it that matches into the folder, and returns its path.
+    take_more: is called with the package's unpacked tree before that, to take other things from it."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         # apt drops its privileges to download; it needs a directory that it may write to.
@@ -15,7 +16,10 @@ def file_of_package(package, pattern, folder, title, visible=True):
         run_quietly(f"Downloading {title}", ["apt-get", "download", package], visible, cwd=scratch)
         archive = next(pathlib.Path(scratch).glob("*.deb"))
         run_quietly("Unpacking it", ["dpkg-deb", "-x", archive, f"{scratch}/tree"], visible)
-        found = next(pathlib.Path(scratch, "tree").glob(pattern))
+        tree = pathlib.Path(scratch, "tree")
+        if take_more:
+            take_more(tree)
+        found = next(tree.glob(pattern))
         destination = folder / found.name
         shutil.move(found, destination)
     return destination

@@ -1,8 +1,11 @@
 """What runs inside: Debian's cloud kernel and a small initramfs made of a static busybox."""
+import lzma
+import os
 import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 
 from . import cpio, download
 from .project import CACHE, SCRIPTS, Failure, run_quietly
@@ -10,18 +13,71 @@ from .project import CACHE, SCRIPTS, Failure, run_quietly
 BUSYBOX = pathlib.Path("/bin/busybox")
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
+# What the guest needs to hear its power button. Debian's kernels have both as modules, others have them built in.
+POWER_BUTTON_MODULES = ("kernel/drivers/acpi/button.ko", "kernel/drivers/input/evdev.ko")
 
 
 def debian_kernel(visible=True):
-    """Returns the path of Debian's newest cloud kernel, downloaded once through apt into .cache/kernel."""
+    """Returns the path of Debian's newest cloud kernel, downloaded once through apt into .cache/kernel, with its modules for the
+    power button beside it."""
     folder = CACHE / "kernel"
     cached = sorted(folder.glob("vmlinuz-*"))
-    if cached:
+    if cached and cached_modules(cached[-1]).is_dir():
         return cached[-1]
     for installed in sorted(pathlib.Path("/boot").glob("vmlinuz-*-cloud-amd64"), reverse=True):
         return installed
-    package = kernel_package(visible)
-    return download.file_of_package(package, "boot/vmlinuz-*", folder, f"the guest kernel {package}", visible)
+    try:
+        package = kernel_package(visible)
+        return download.file_of_package(package, "boot/vmlinuz-*", folder, f"the guest kernel {package}", visible, keep_modules)
+    except Failure:
+        if cached:  # by a version of this script that did not keep modules: all but the power button works
+            return cached[-1]
+        raise
+
+
+def cached_modules(kernel):
+    """The folder of this kernel's modules in the cache; without files in it: they are built in."""
+    return CACHE / "kernel" / f"modules-{version_of(kernel)}"
+
+
+def version_of(kernel):
+    return kernel.name.removeprefix("vmlinuz-")
+
+
+def keep_modules(tree):
+    """Takes the modules for the power button out of an unpacked kernel package into the cache."""
+    kernel = next(tree.glob("boot/vmlinuz-*"))
+    wanted = cached_modules(kernel)
+    with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
+        ready = pathlib.Path(scratch, "ready")
+        ready.mkdir()
+        for name, content in modules_in([folder for folder in tree.glob("**/modules/*") if folder.name == version_of(kernel)]):
+            (ready / name).write_bytes(content)
+        if not wanted.is_dir():
+            os.replace(ready, wanted)
+
+
+def modules_in(folders):
+    """Yields name and content of the modules for the power button, uncompressed, from the first folder that has each."""
+    for module in POWER_BUTTON_MODULES:
+        name = module.rpartition("/")[2]
+        for folder in folders:
+            for path in (folder / module, folder / name):
+                if path.is_file():
+                    yield name, path.read_bytes()
+                    break
+                packed = path.with_name(path.name + ".xz")
+                if packed.is_file():
+                    yield name, lzma.decompress(packed.read_bytes())
+                    break
+            else:
+                continue
+            break
+
+
+def modules_of(kernel):
+    """Name and content of this kernel's modules for the power button; none if it is not known where they are, or not needed."""
+    return list(modules_in([cached_modules(kernel), pathlib.Path("/lib/modules", version_of(kernel))]))
 
 
 def kernel_package(visible):
@@ -38,8 +94,10 @@ def kernel_package(visible):
     raise Failure("apt knows no kernel to use as a guest; name one with --kernel FILE (and its --initrd)")
 
 
-def initramfs():
-    """Returns the initramfs as an uncompressed cpio archive: the emulated CPU copies faster than it decompresses."""
+def initramfs(kernel=None):
+    """Returns the initramfs as an uncompressed cpio archive: the emulated CPU copies faster than it decompresses.
+    kernel: the one whose modules for the power button come along. Without them, Linux takes no notice of the button unless it
+    has them built in."""
     if not BUSYBOX.exists():
         raise Failure("no /bin/busybox; install busybox-static")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -49,10 +107,14 @@ def initramfs():
         archive.directory(name)
     archive.character_device("dev/console", 5, 1)
     archive.file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
-    for applet in sorted(set(applets) - {"busybox"}):
+    for applet in sorted(set(applets) - {"busybox", "resize"}):
         archive.symlink(f"bin/{applet}", "busybox")
     archive.symlink("sbin/init", "../bin/init")
     archive.file("init", (source / "init").read_bytes(), 0o755)
+    for program in ("power-button", "resize"):
+        archive.file(f"bin/{program}", (source / program).read_bytes(), 0o755)
+    for name, content in modules_of(kernel) if kernel else ():
+        archive.file(f"lib/modules/{version_of(kernel)}/{name}", content)
     archive.file("etc/profile", (source / "profile").read_bytes())
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")

@@ -1,5 +1,6 @@
 """Unit tests of the scripts: what they decide, without an emulator."""
 import io
+import lzma
 import os
 import pathlib
 import re
@@ -15,7 +16,7 @@ import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from lib import bridge, build, checks, cpio, description, emulator, grub_elf, iso, project, stall, testing, verdict  # noqa: E402
+from lib import bridge, build, checks, cpio, description, emulator, grub_elf, guest, iso, project, stall, testing, verdict  # noqa: E402
 
 
 def script(name):
@@ -468,6 +469,34 @@ class BenchTest(unittest.TestCase):
             path.write_text(f"prose\n{bench.MARK}\nold\n")
             bench.write(path, "new\n")
             self.assertEqual(path.read_text(), f"prose\n{bench.MARK}\n\nnew\n")
+
+
+class PowerButtonTest(unittest.TestCase):
+    """The kernel's modules go the way from its package through the cache into the initramfs."""
+    BUTTON, EVDEV = (f"lib/modules/6.1.0-1/{module}" for module in guest.POWER_BUTTON_MODULES)
+
+    def way(self, **files):
+        with tempfile.TemporaryDirectory() as scratch, unittest.mock.patch.object(guest, "CACHE", pathlib.Path(scratch)):
+            tree, kernel = pathlib.Path(scratch, "tree"), pathlib.Path(scratch, "kernel/vmlinuz-6.1.0-1")
+            kernel.parent.mkdir()
+            for name, content in {"boot/vmlinuz-6.1.0-1": b"", **files}.items():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).write_bytes(content)
+            guest.keep_modules(tree)
+            guest.keep_modules(tree)  # another process may have been faster
+            self.assertTrue(guest.cached_modules(kernel).is_dir(), "it would be downloaded again each time")
+            self.assertEqual([path.name for path in kernel.parent.iterdir()], ["modules-6.1.0-1"])
+            return guest.modules_of(kernel), guest.initramfs(kernel)
+
+    def test_plain_and_compressed_modules_come_along(self):
+        found, archive = self.way(**{self.BUTTON: b"first", f"usr/{self.EVDEV}.xz": lzma.compress(b"second")})
+        self.assertEqual(found, [("button.ko", b"first"), ("evdev.ko", b"second")])
+        self.assertTrue(b"lib/modules/6.1.0-1/evdev.ko\0" in archive)
+
+    def test_a_kernel_with_all_built_in_needs_none(self):
+        found, archive = self.way()
+        self.assertEqual(found, [])
+        self.assertFalse(b"lib/modules/6.1.0-1" in archive)
 
 
 class LayersTest(unittest.TestCase):

@@ -215,13 +215,20 @@ def guest_kernel(name):
     return elf
 
 
+def linux_files(hears_power_button=True):
+    """The modules of the guest that comes with Mullion, by the names that descriptions have for them."""
+    kernel = guest.debian_kernel()
+    return {"vmlinuz": kernel, "initrd.img": guest.initramfs(kernel if hears_power_button else None)}
+
+
 @contextlib.contextmanager
 def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
-               **options):
+               hears_power_button=True, **options):
     """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's.
     all_features: also those that this emulator gets wrong now and then."""
-    initrd = guest.initramfs() + (guest.command_archive(command, "test") if command else b"")
-    modules = {"vmlinuz": guest.debian_kernel(), "initrd.img": initrd}
+    modules = linux_files(hears_power_button)
+    if command:
+        modules["initrd.img"] += guest.command_archive(command, "test")
     if not NATIVE:
         modules = {"vms.toml": description.default(memory, vcpus, command_line).encode(), **modules}
     if not all_features:

@@ -1,5 +1,5 @@
 """What an administrator can get wrong: each case must end with a message that says what is wrong, never in silence."""
-from framework import boot, description, guest, system_test, verdict
+from framework import boot, description, guest, linux_files, system_test, verdict
 
 
 def expect_message(pattern, modules=None, status_known=True, remedy=None, **options):
@@ -16,8 +16,7 @@ def expect_message(pattern, modules=None, status_known=True, remedy=None, **opti
 
 
 def linux_modules(memory=256, **replaced):
-    modules = {"vms.toml": description.default(memory, 1, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
-               "initrd.img": guest.initramfs()}
+    modules = {"vms.toml": description.default(memory, 1, guest.COMMAND_LINE).encode(), **linux_files()}
     modules.update({name.replace("_", "."): content for name, content in replaced.items()})
     return modules
 

@@ -1,7 +1,7 @@
 """The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
 
-from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, system_test, usual_options, verdict
+from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, linux_files, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -108,11 +108,35 @@ def whole_tour():
         assert [how for _, how, _ in verdict.ended_vms(bytes(console.seen))] == ["reset: by the monitor", "killed: by the monitor"]
 
 
+@system_test()
+def the_power_button_switches_linux_off():
+    """vm stop: the guest switches itself off, long before the 30 s after which it would be killed."""
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        ask(console, "vm stop linux")
+        console.expect("vm linux ended: poweroff")
+        console.send(SWITCH)
+        check_power_off(console, status=0)
+
+
+@system_test(backend="qemu", guest_only=("amd-v/qemu",), why="about programs of the guest")
+def the_guest_asks_the_terminal_for_its_size():
+    with boot_linux() as console:
+        console.expect(PROMPT)
+        console.send("resize\n")
+        console.expect(re.escape("\x1b[999;999H\x1b[6n"))
+        console.send("\x1b[43;132R")
+        console.expect("43 rows, 132 columns\r\n")
+        console.expect(PROMPT)
+        assert console.command("stty size") == "43 132"
+
+
 @system_test(limit=700)
 def poweroff_waits_for_guests_but_not_for_ever():
-    """On two CPUs, with a guest of two. Nobody in it listens to the power button."""
-    modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), "vmlinuz": guest.debian_kernel(),
-               "initrd.img": guest.initramfs()}
+    """On two CPUs, with a guest of two, which does not hear the power button: the kernel's modules for it are missing."""
+    modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), **linux_files(hears_power_button=False)}
     with boot(modules, usual_options(), cpus=2) as console:
         console.expect(PROMPT, 500)
         console.send("while :; do :; done & echo bu''sy\n")

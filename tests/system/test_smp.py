@@ -2,7 +2,7 @@
 import re
 import struct
 
-from framework import PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, hypervisor, kind_of_emulator, system_test, verdict
+from framework import PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, hypervisor, kind_of_emulator, linux_files, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, run_seconds
 
 LOAD_AND_HOTPLUG = r"""
@@ -148,7 +148,7 @@ def clock_is_right_after_a_pause():
     """A minute of the machine's time; a second VM whose timer ticks makes it pass, as an idle machine's clock jumps from event to event."""
     text = description.default(256, 2, guest.COMMAND_LINE) + \
         '[vm.ticker]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "idle=10000000"\nconsole = "none"\n'
-    modules = {"vms.toml": text.encode(), "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(),
+    modules = {"vms.toml": text.encode(), **linux_files(),
                "bench.elf": guest_kernel("bench")}
     with boot(modules, kind="qemu", deterministic=True, cpus=2) as console:
         def now():

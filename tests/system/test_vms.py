@@ -3,14 +3,14 @@ import random
 import re
 import time
 
-from framework import ROOT, boot, check_power_off, guest, guest_kernel, system_test, usual_options, verdict
+from framework import ROOT, boot, check_power_off, guest_kernel, linux_files, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
 
 
 def example_modules():
-    return {"vms.toml": EXAMPLE, "vmlinuz": guest.debian_kernel(), "initrd.img": guest.initramfs(), "ticker.elf": guest_kernel("ticker")}
+    return {"vms.toml": EXAMPLE, **linux_files(), "ticker.elf": guest_kernel("ticker")}
 
 
 def prompt_of(name):
