@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, key_count> key_names = {
     "cmdline", "boot",  "console", "restart",   "autostart", "tsc_mhz"};
 constexpr std::array<std::string_view, 6> boot_names = {"auto", "linux", "pvh", "elf", "multiboot1", "multiboot2"};
 constexpr std::array<std::string_view, 2> console_names = {"com1", "none"};
-constexpr std::array<std::string_view, 3> restart_names = {"never", "on-failure", "always"};
+constexpr std::array<std::string_view, 4> restart_names = {"never", "on-reboot", "on-failure", "always"};
 constexpr std::array<std::string_view, 2> share_names = {"weight", "cap"};
 constexpr std::array<std::string_view, 1> mullion_key_names = {"share_cores"};
 constexpr std::array<std::string_view, 2> table_names = {"vm", "mullion"};

@@ -121,6 +121,7 @@ bool Supervisor::wants_restart(u32 vm) const {
     if (slot.starts_again) return true;
     switch (description_.vms[vm].restart) {
     case config::RestartPolicy::Never: return false;
+    case config::RestartPolicy::OnReboot: return reason == vm::EndReason::Reset;
     case config::RestartPolicy::OnFailure: return reason != vm::EndReason::PowerOff;
     case config::RestartPolicy::Always: return true;
     }

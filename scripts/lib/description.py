@@ -6,12 +6,13 @@ from .project import Failure
 FILE_KEYS = ("kernel", "initrd")
 
 
-def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux"):
-    """memory in MiB; initrd may be None."""
+def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux", restart="never"):
+    """memory in MiB; initrd may be None. Without another word in `restart`, a guest that reboots ends the machine: whoever waits
+    for its end does not wait for ever for one that panics again and again."""
     lines = [f"[vm.{name}]", f'memory = "{memory}M"', f"vcpus = {cpus}", f"kernel = {quoted(kernel)}"]
     if initrd:
         lines.append(f"initrd = {quoted(initrd)}")
-    lines.append(f"cmdline = {quoted(command_line)}")
+    lines += [f"cmdline = {quoted(command_line)}", f"restart = {quoted(restart)}"]
     return "\n".join(lines) + "\n"
 
 

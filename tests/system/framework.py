@@ -223,14 +223,14 @@ def linux_files(hears_power_button=True):
 
 @contextlib.contextmanager
 def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
-               hears_power_button=True, **options):
+               hears_power_button=True, restart="never", **options):
     """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's.
     all_features: also those that this emulator gets wrong now and then."""
     modules = linux_files(hears_power_button)
     if command:
         modules["initrd.img"] += guest.command_archive(command, "test")
     if not NATIVE:
-        modules = {"vms.toml": description.default(memory, vcpus, command_line).encode(), **modules}
+        modules = {"vms.toml": description.default(memory, vcpus, command_line, restart=restart).encode(), **modules}
     if not all_features:
         append = usual_options(append, options.get("kind"))
     with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, memory=machine_memory, **options) as console:

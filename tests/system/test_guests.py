@@ -126,7 +126,7 @@ def a_tsc_rate_of_its_own():
 @system_test(backend="bochs", why="it is about VT-x")
 def a_tsc_rate_without_scaling():
     with boot_guest("behave", "test=time", keys="tsc_mhz = 200\n", append="vmx-disable=tsc-scaling") as console:
-        console.expect(r"vms.toml:6: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
+        console.expect(r"vms.toml:7: tsc_mhz: expected this machine's own rate, because its CPUs cannot scale the TSC, 100 MHz, found 200")
         check_power_off(console, status=1)
 
 

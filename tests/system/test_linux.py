@@ -61,7 +61,21 @@ def sleep_takes_its_time():
 
 
 @system_test()
-def reset_ends_the_vm():
+def a_reboot_starts_the_vm_again():
+    with boot_linux(restart="on-reboot") as console:
+        console.expect(PROMPT)
+        assert console.command("touch trace; ls") == "trace"
+        console.send("reboot\n")
+        console.expect("vm linux ended: reset")
+        console.expect("vm linux: started")
+        console.expect(PROMPT)
+        assert console.command("ls") == "", "the same system goes on"
+        console.send("poweroff\n")
+        check_power_off(console)
+
+
+@system_test()
+def a_reboot_ends_the_vm_whose_description_says_so():
     with boot_linux() as console:
         console.expect(PROMPT)
         console.send("reboot\n")

@@ -25,7 +25,7 @@ inline constexpr u32 max_vm_name = 31;
 
 using lib::BootKind;
 enum class ConsoleKind : u8 { Com1, None };
-enum class RestartPolicy : u8 { Never, OnFailure, Always };
+enum class RestartPolicy : u8 { Never, OnReboot, OnFailure, Always }; // which ends a start follows on
 
 class CpuSet {
 public:
@@ -105,7 +105,7 @@ struct VmDescription : CpuPlacement {
     std::string_view cmdline;
     BootKind boot = BootKind::Auto;
     ConsoleKind console = ConsoleKind::Com1;
-    RestartPolicy restart = RestartPolicy::Never;
+    RestartPolicy restart = RestartPolicy::OnReboot;
     bool autostart = true;
     bool is_refused = false;            // a diagnostic is about it: it must not be started
     u32 line = 0;                       // of [vm.NAME]

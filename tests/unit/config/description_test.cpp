@@ -82,6 +82,7 @@ TEST(Description, EveryKey) {
     EXPECT_EQ(vm.boot, BootKind::Multiboot2);
     EXPECT_EQ(vm.console, ConsoleKind::None);
     EXPECT_EQ(vm.restart, RestartPolicy::OnFailure);
+    EXPECT_EQ(parsed.vm(1).restart, RestartPolicy::OnReboot);
     EXPECT_FALSE(vm.autostart);
     EXPECT_EQ(vm.line_of(Key::Vcpus), 4U);
     EXPECT_EQ(vm.line_of(Key::Exclusive), 8U);

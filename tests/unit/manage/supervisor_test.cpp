@@ -82,6 +82,26 @@ TEST_F(SupervisorTest, RestartsByPolicy) {
     EXPECT_EQ(machine.end, "power-off 1");
 }
 
+TEST_F(SupervisorTest, ARebootStartsTheVmAgainWithItsConsole) {
+    start(vm("first") + vm("a") + vm("b") + vm("never", "restart = \"never\"\n"));
+    EXPECT_TRUE(supervisor.attach_console(1));
+    pass(60);
+    end(1, EndReason::Reset);
+    EXPECT_EQ(phase(1), VmPhase::Running);
+    EXPECT_TRUE(supervisor.vm_status(1).has_console) << "not the first VM that wants one";
+    end(1, EndReason::Reset);
+    EXPECT_EQ(phase(1), VmPhase::Waiting) << "it ran for no time";
+    EXPECT_FALSE(console.has_owner()) << "it comes back in a moment";
+    pass(2);
+    EXPECT_TRUE(supervisor.vm_status(1).has_console);
+    end(2, EndReason::Crash);
+    EXPECT_EQ(phase(2), VmPhase::Off);
+    end(3, EndReason::Reset);
+    EXPECT_EQ(phase(3), VmPhase::Off);
+    end(1, EndReason::PowerOff);
+    EXPECT_EQ(phase(1), VmPhase::Off);
+}
+
 TEST_F(SupervisorTest, AVmThatCrashesAtOnceWaitsLongerAndLonger) {
     start(vm("a", restarts));
     std::vector<u64> waits;
