@@ -127,7 +127,8 @@ constexpr u64 string_batch = 512; // elements per exit: bounded work, the guest 
 // The elements of one INS or OUTS. Devices see copies: the guest may write to its memory at any time.
 class PortString {
 public:
-    PortString(platform::Platform& platform, vm::PortAccess const& port, StringOperand& operand, u64 mask, bool is_down)
+    PortString(vm::VirtualPlatform& platform, vm::PortAccess const& port, StringOperand& operand, u64 mask,
+               bool is_down)
         : platform_(platform), port_(port), operand_(operand), mask_(mask), is_down_(is_down) {}
 
     // Up to `limit` elements at `offset`: as many as lie in one piece, at least one. 0: `exception` tells the fault.
@@ -139,11 +140,11 @@ public:
             return one(offset, exception) ? 1 : 0;
         u64 const count = std::min(limit, piece.size >> size_shift());
         u64 const total = count << size_shift();
-        std::array<u8, 64> copy;
+        [[clang::uninitialized]] std::array<u8, 512> copy;
         for (u64 done = 0; done < total; done += copy.size()) {
             std::span<u8> const part{copy.data(), std::min(total - done, copy.size())};
             if (!port_.is_in) std::memcpy(part.data(), piece.at + done, part.size());
-            platform_.io_string(port_.port, port_.size, port_.is_in ? platform::Op::Read : platform::Op::Write, part);
+            platform_.port_string(port_.port, port_.size, port_.is_in, part);
             if (port_.is_in) std::memcpy(piece.at + done, part.data(), part.size());
         }
         return count;
@@ -154,16 +155,13 @@ private:
     bool one(u64 offset, vm::Exception& exception) {
         StringOperand::Element element;
         if (!operand_.locate(offset, port_.size, mask_, element, exception)) return false;
-        if (port_.is_in) {
-            auto const reply = platform_.io(platform::Space::Pio, port_.port, port_.size, platform::Op::Read, 0);
-            StringOperand::store(element, reply.data);
-        } else {
-            platform_.io(platform::Space::Pio, port_.port, port_.size, platform::Op::Write,
-                         StringOperand::load(element));
-        }
+        if (port_.is_in)
+            StringOperand::store(element, platform_.port_in(port_.port, port_.size));
+        else
+            platform_.port_out(port_.port, port_.size, StringOperand::load(element));
         return true;
     }
-    platform::Platform& platform_;
+    vm::VirtualPlatform& platform_;
     vm::PortAccess const& port_;
     StringOperand& operand_;
     u64 mask_;
@@ -217,18 +215,15 @@ Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
     StringOperand operand(vcpu, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), mode,
                           exit.port.is_in);
     vm::Exception exception{};
-    u64 const done = with_platform_in_exit([&](platform::Platform& platform) {
-        PortString string(platform, exit.port, operand, mask, is_down);
-        u64 total = 0;
-        while (total < allowed) {
-            u64 const count = string.run(index & mask, allowed - total, exception);
-            if (count == 0) break;
-            total += count;
-            u64 const bytes = count * exit.port.size;
-            step(index, is_down ? u64{0} - bytes : bytes, mask);
-        }
-        return total;
-    });
+    PortString string(vcpu.vm().platform(), exit.port, operand, mask, is_down);
+    u64 done = 0;
+    while (done < allowed) {
+        u64 const count = string.run(index & mask, allowed - done, exception);
+        if (count == 0) break;
+        done += count;
+        u64 const bytes = count * exit.port.size;
+        step(index, is_down ? u64{0} - bytes : bytes, mask);
+    }
     if (exit.port.is_repeated && done != 0) step(counter, u64{0} - done, mask);
     if (done < allowed) return inject(vcpu, exception);
     if (done < wanted) return Outcome::Retry;
@@ -240,32 +235,37 @@ namespace {
 
 // The device operand of a plain move.
 struct PlatformOperand {
-    platform::Platform& platform;
+    vm::VirtualPlatform& platform;
     u64 address;
 
-    u64 read(unsigned size) {
-        return platform.io(platform::Space::Mmio, address, static_cast<u8>(size), platform::Op::Read, 0).data;
-    }
-    void write(unsigned size, u64 value) {
-        platform.io(platform::Space::Mmio, address, static_cast<u8>(size), platform::Op::Write, value);
-    }
+    u64 read(unsigned size) { return platform.mmio_read(address, static_cast<u8>(size)); }
+    void write(unsigned size, u64 value) { platform.mmio_write(address, static_cast<u8>(size), value); }
 };
 
 // The device operand of any instruction, and RAM for the other operand of a MOVS.
 class DeviceOperand {
 public:
-    DeviceOperand(vm::Vcpu& vcpu, platform::Platform* platform, u64 address, bool is_write, vm::CpuMode mode)
-        : vcpu_(vcpu), platform_(platform), address_(address), is_write_(is_write), mode_(mode) {}
+    DeviceOperand(vm::Vcpu& vcpu, bool is_apic, u64 address, bool is_write, vm::CpuMode mode)
+        : vcpu_(vcpu), is_apic_(is_apic), address_(address), is_write_(is_write), mode_(mode) {}
 
     u64 read(unsigned size) {
-        if (platform_ != nullptr) return PlatformOperand{*platform_, address_}.read(size);
-        return vcpu_.apic().mmio_read(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size));
+        if (is_apic_) return vcpu_.apic().mmio_read(apic_offset(), static_cast<u8>(size));
+        return platform().mmio_read(address_, static_cast<u8>(size));
     }
     void write(unsigned size, u64 value) {
-        if (platform_ != nullptr)
-            PlatformOperand{*platform_, address_}.write(size, value);
+        if (is_apic_)
+            vcpu_.apic().mmio_write(apic_offset(), static_cast<u8>(size), value);
         else
-            vcpu_.apic().mmio_write(static_cast<u32>(address_ & 0xfff), static_cast<u8>(size), value);
+            platform().mmio_write(address_, static_cast<u8>(size), value);
+    }
+    // Nobody but this vCPU writes to its APIC page.
+    template <typename Change> void update(unsigned size, Change change) {
+        if (!is_apic_) {
+            auto const bound = vm::MmioChange::to<&Change::operator()>(change);
+            return platform().mmio_update(address_, static_cast<u8>(size), bound);
+        }
+        u64 value = 0;
+        if (change(read(size), value)) write(size, value);
     }
     bool is_write() const { return is_write_; }
     bool read_ram(vm::SegmentRegister segment, u64 offset, unsigned size, u64& value) {
@@ -291,8 +291,10 @@ private:
         StringOperand operand(vcpu_, name_of(segment), mode_, is_write);
         return operand.locate(offset, size, ~u64{0}, element, exception_) && element.is_ram;
     }
+    vm::VirtualPlatform& platform() { return vcpu_.vm().platform(); }
+    u32 apic_offset() const { return static_cast<u32>(address_ & 0xfff); }
     vm::Vcpu& vcpu_;
-    platform::Platform* platform_; // nullptr: the vCPU's own APIC page
+    bool is_apic_; // the vCPU's own APIC page
     u64 address_;
     bool is_write_;
     vm::CpuMode mode_;
@@ -323,31 +325,29 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     bool const is_plain = vm::is_move(instruction) && instruction.reg != rsp_number;
     if (!is_plain || address / lib::page_size == apic_page) [[unlikely]]
         return emulate(vcpu, exit, instruction, mode_of(state));
-    with_platform_in_exit([&](platform::Platform& platform) {
-        PlatformOperand operand{platform, address};
-        vm::emulate_move(instruction, vcpu.gprs(), operand);
-        tell_changed_eoi_vectors();
-    });
+    PlatformOperand operand{vcpu.vm().platform(), address};
+    vm::emulate_move(instruction, vcpu.gprs(), operand);
     vcpu.advance(instruction.length);
     return Outcome::Retry;
 }
 
 [[gnu::noinline]] Outcome VirtualMachine::stop_at_tables(vm::Vcpu& vcpu, u64 address) {
     std::array<char, 100> text{};
-    vm_->stop(vm::EndReason::Crash,
-              lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
+    vcpu.vm().stop(
+        vm::EndReason::Crash,
+        lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
     return Outcome::StopVm;
 }
 
 // Not every instruction can be emulated; `code` is what there is of it.
 [[gnu::noinline]] Outcome VirtualMachine::refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code) {
-    if (!std::exchange(has_warned_of_instruction_, true)) {
+    if (vcpu.vm().should_warn_of_instruction()) {
         std::array<char, 20> text{};
         lib::BufferSink sink(text);
         for (u8 const byte : code.first(std::min<std::size_t>(code.size(), 4)))
             lib::format(sink, " {:02x}", byte);
-        kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}", name(),
-                            sink.view(), address, vcpu.rip());
+        kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}",
+                            vcpu.vm().name(), sink.view(), address, vcpu.rip());
     }
     return inject(vcpu, vm::invalid_opcode());
 }
@@ -360,28 +360,14 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
     u64 rflags = vcpu.rflags();
     u64 const rflags_before = rflags;
     vm::EmulationContext const context{vcpu.gprs(), rflags};
-    vm::Exception exception{};
-    auto const run = [&](platform::Platform* platform) {
-        DeviceOperand operand(vcpu, platform, address, exit.memory.is_write, mode);
-        auto const result = vm::emulate(instruction, context, operand);
-        exception = operand.exception();
-        return result;
-    };
-    auto result = vm::Emulated::Unsupported;
-    if (address / lib::page_size == apic_page && vcpu.apic().mode() == vm::LocalApic::Mode::XApic) {
-        result = run(nullptr);
-    } else {
-        result = with_platform_in_exit([&](platform::Platform& platform) {
-            auto const done = run(&platform);
-            tell_changed_eoi_vectors();
-            return done;
-        });
-    }
+    bool const is_apic = address / lib::page_size == apic_page && vcpu.apic().mode() == vm::LocalApic::Mode::XApic;
+    DeviceOperand operand(vcpu, is_apic, address, exit.memory.is_write, mode);
+    auto const result = vm::emulate(instruction, context, operand);
     switch (result) {
     case vm::Emulated::Done: vcpu.advance(instruction.length); break;
     case vm::Emulated::Again: break;
     case vm::Emulated::RamFault:
-        if (exception.vector != 0) return inject(vcpu, exception);
+        if (operand.exception().vector != 0) return inject(vcpu, operand.exception());
         [[fallthrough]];
     case vm::Emulated::Unsupported: return inject(vcpu, vm::general_protection());
     }

@@ -145,6 +145,33 @@ void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
         [&](platform::Platform& p) { p.io(platform::Space::Pio, port, size, platform::Op::Write, value); });
 }
 
+void VirtualMachine::port_string(u16 port, u8 size, bool is_in, std::span<u8> bytes) {
+    with_platform_in_exit([&](platform::Platform& p) {
+        p.io_string(port, size, is_in ? platform::Op::Read : platform::Op::Write, bytes);
+    });
+}
+
+u64 VirtualMachine::mmio_read(u64 address, u8 size) {
+    return with_platform_in_exit(
+        [&](platform::Platform& p) { return p.io(platform::Space::Mmio, address, size, platform::Op::Read, 0).data; });
+}
+
+void VirtualMachine::mmio_write(u64 address, u8 size, u64 value) {
+    with_platform_in_exit([&](platform::Platform& p) {
+        p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
+        tell_changed_eoi_vectors();
+    });
+}
+
+void VirtualMachine::mmio_update(u64 address, u8 size, vm::MmioChange change) {
+    with_platform_in_exit([&](platform::Platform& p) {
+        u64 value = 0;
+        if (!change(p.io(platform::Space::Mmio, address, size, platform::Op::Read, 0).data, value)) return;
+        p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
+        tell_changed_eoi_vectors();
+    });
+}
+
 bool VirtualMachine::has_pic_interrupt() {
     return with_platform_in_exit([](platform::Platform& p) { return p.has_pic_interrupt(); });
 }

@@ -60,6 +60,10 @@ public:
     // vm::VirtualPlatform, called with interrupts off
     u64 port_in(u16 port, u8 size) override;
     void port_out(u16 port, u8 size, u64 value) override;
+    void port_string(u16 port, u8 size, bool is_in, std::span<u8> bytes) override;
+    u64 mmio_read(u64 address, u8 size) override;
+    void mmio_write(u64 address, u8 size, u64 value) override;
+    void mmio_update(u64 address, u8 size, vm::MmioChange change) override;
     vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
     vm::Outcome memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) override;
     bool decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) override;
@@ -156,10 +160,9 @@ private:
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
-    std::atomic<bool> is_held_{false};       // vCPUs may not run
-    bool is_paused_ = false;                 // devices stand still
-    Nanos paused_at_{};                      // machine time
-    bool has_warned_of_instruction_ = false; // once is enough: a guest could fill the log
+    std::atomic<bool> is_held_{false}; // vCPUs may not run
+    bool is_paused_ = false;           // devices stand still
+    Nanos paused_at_{};                // machine time
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};
     kernel::DeferredWork& on_end_;

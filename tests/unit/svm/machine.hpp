@@ -42,6 +42,10 @@ public:
 
     u64 port_in(u16, u8) override { return 0x1122'3344'5566'7788; }
     void port_out(u16, u8, u64) override {}
+    void port_string(u16, u8, bool, std::span<u8>) override {}
+    u64 mmio_read(u64, u8) override { return ~u64{0}; }
+    void mmio_write(u64, u8, u64) override {}
+    void mmio_update(u64, u8, vm::MmioChange) override {}
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
         memory.push_back(exit);

@@ -29,6 +29,10 @@ struct FakeAccess {
         last_size = size;
         device = value;
     }
+    template <typename Change> void update(unsigned size, Change change) {
+        u64 value = 0;
+        if (change(read(size), value)) write(size, value);
+    }
     bool is_write() const { return to_device; }
     bool read_ram(SegmentRegister segment, u64 address, unsigned size, u64& out) {
         ram_segment = segment;

@@ -104,6 +104,10 @@ public:
     vm::Outcome memory_outcome = vm::Outcome::Retry;
     u64 port_in(u16, u8) override { return 0x1234'5678'9abc'def0; }
     void port_out(u16, u8, u64) override {}
+    void port_string(u16, u8, bool, std::span<u8>) override {}
+    u64 mmio_read(u64, u8) override { return ~u64{0}; }
+    void mmio_write(u64, u8, u64) override {}
+    void mmio_update(u64, u8, vm::MmioChange) override {}
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Retry; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const&) override { return memory_outcome; }
     bool decode(vm::Vcpu&, vm::DecodedInstruction&) override { return false; }

@@ -91,6 +91,10 @@ public:
 
     u64 port_in(u16, u8) override { return in_value; }
     void port_out(u16 port, u8 size, u64 value) override { outs.push_back({port, size, value}); }
+    void port_string(u16, u8, bool, std::span<u8>) override {}
+    u64 mmio_read(u64, u8) override { return ~u64{0}; }
+    void mmio_write(u64, u8, u64) override {}
+    void mmio_update(u64, u8, vm::MmioChange) override {}
     vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
     vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
         memory.push_back(exit);

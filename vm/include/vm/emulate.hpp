@@ -19,12 +19,14 @@ enum class Emulated : u8 {
     RamFault,    // the other operand of a MOVS is no RAM that we may use; nothing has happened
 };
 
-// read and write touch the device at the address of the exit, once. The others are for the second operand of MOVS
+// read and write touch the device at the address of the exit, once; update reads it and writes what its argument makes
+// of that, if it returns true, with no other access in between. The others are for the second operand of MOVS
 // alone, at an offset within a segment, and return false when there is no such RAM.
 template <typename A>
 concept MmioAccess = requires(A& access, u64 value, u64& out, unsigned size, SegmentRegister segment) {
     { access.read(size) } -> std::same_as<u64>;
     access.write(size, value);
+    access.update(size, [](u64, u64&) { return true; });
     { access.is_write() } -> std::same_as<bool>; // what the exit said: the device is the destination of a MOVS
     { access.read_ram(segment, value, size, out) } -> std::same_as<bool>;
     { access.can_write_ram(segment, value, size) } -> std::same_as<bool>;
@@ -146,33 +148,40 @@ Emulated emulate_string(Instruction const& instruction, EmulationContext const& 
 template <MmioAccess Access>
 void compare_exchange(Instruction const& instruction, EmulationContext const& context, Access& access) {
     unsigned const size = instruction.memory_size;
-    u64 const old = access.read(size) & size_mask(size);
-    u64 const expected = read_register(context.gpr, 0, size, false);
-    context.rflags = alu(Kind::Cmp, size, expected, old, context.rflags).rflags;
-    if (old == expected) {
-        access.write(size, read_register(context.gpr, instruction.reg, size, instruction.high_byte));
-    } else {
-        access.write(size, old);
-        write_register(context.gpr, 0, size, false, old);
-    }
+    access.update(size, [&](u64 read, u64& value) {
+        u64 const old = read & size_mask(size);
+        u64 const expected = read_register(context.gpr, 0, size, false);
+        context.rflags = alu(Kind::Cmp, size, expected, old, context.rflags).rflags;
+        value = old == expected ? read_register(context.gpr, instruction.reg, size, instruction.high_byte) : old;
+        if (old != expected) write_register(context.gpr, 0, size, false, old);
+        return true;
+    });
 }
 
 template <MmioAccess Access>
 void arithmetic(Instruction const& instruction, EmulationContext const& context, Access& access) {
     unsigned const size = instruction.memory_size;
-    bool const to_register = instruction.form == Form::RegisterMemory;
-    u64 const memory = access.read(size);
+    bool const is_compare =
+        instruction.kind == Kind::Cmp || instruction.kind == Kind::Test || instruction.kind == Kind::Bt;
     u64 const other = instruction.has_immediate()
                           ? instruction.immediate
                           : read_register(context.gpr, instruction.reg, size, instruction.high_byte);
-    AluResult const result = to_register ? alu(instruction.kind, size, other, memory, context.rflags)
-                                         : alu(instruction.kind, size, memory, other, context.rflags);
-    context.rflags = result.rflags;
-    if (instruction.kind == Kind::Cmp || instruction.kind == Kind::Test || instruction.kind == Kind::Bt) return;
-    if (to_register)
-        write_register(context.gpr, instruction.reg, size, instruction.high_byte, result.value);
-    else
-        access.write(size, result.value);
+    if (instruction.form == Form::RegisterMemory) {
+        AluResult const result = alu(instruction.kind, size, other, access.read(size), context.rflags);
+        context.rflags = result.rflags;
+        if (!is_compare) write_register(context.gpr, instruction.reg, size, instruction.high_byte, result.value);
+        return;
+    }
+    if (is_compare) {
+        context.rflags = alu(instruction.kind, size, access.read(size), other, context.rflags).rflags;
+        return;
+    }
+    access.update(size, [&](u64 old, u64& value) {
+        AluResult const result = alu(instruction.kind, size, old, other, context.rflags);
+        context.rflags = result.rflags;
+        value = result.value;
+        return true;
+    });
 }
 
 } // namespace detail
@@ -185,9 +194,11 @@ Emulated emulate(Instruction const& instruction, EmulationContext const& context
     case Kind::Movzx:
     case Kind::Movsx: emulate_move(instruction, context.gpr, access); return Emulated::Done;
     case Kind::Xchg: {
-        u64 const old = access.read(size);
-        access.write(size, read_register(context.gpr, instruction.reg, size, instruction.high_byte));
-        write_register(context.gpr, instruction.reg, size, instruction.high_byte, old);
+        access.update(size, [&](u64 old, u64& value) {
+            value = read_register(context.gpr, instruction.reg, size, instruction.high_byte);
+            write_register(context.gpr, instruction.reg, size, instruction.high_byte, old);
+            return true;
+        });
         return Emulated::Done;
     }
     case Kind::Cmpxchg: detail::compare_exchange(instruction, context, access); return Emulated::Done;

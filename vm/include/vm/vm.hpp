@@ -2,6 +2,8 @@
 // One virtual machine: memory, second-level tables, CPUID, vCPUs, and its link to the virtual platform.
 #include <array>
 #include <kernel/spinlock.hpp>
+#include <lib/delegate.hpp>
+#include <span>
 #include <vm/backend.hpp>
 #include <vm/guest_ram.hpp>
 #include <vm/tsc_ratio.hpp>
@@ -11,12 +13,23 @@ namespace vm {
 
 inline constexpr u32 max_vcpus = 64;
 
+// Gets what a device's register holds and puts there what it shall hold; false: nothing is written.
+using MmioChange = lib::Delegate<bool(u64 old, u64& value)>;
+
 // The chipset behind the vCPUs, as their exits see it; bound to the virtual platform by manage/. Callable from any CPU
 // of the VM.
 class VirtualPlatform {
 public:
     virtual u64 port_in(u16 port, u8 size) = 0; // bits above the size are undefined
     virtual void port_out(u16 port, u8 size, u64 value) = 0;
+    // The accesses of an INS or OUTS at one port: bytes.size() / size of them.
+    virtual void port_string(u16 port, u8 size, bool is_in, std::span<u8> bytes) = 0;
+    // Devices in guest-physical space; `size` is 1, 2, 4 or 8 bytes, aligned or not. Bits above it are undefined in
+    // what is read and ignored in what is written.
+    virtual u64 mmio_read(u64 address, u8 size) = 0;
+    virtual void mmio_write(u64 address, u8 size, u64 value) = 0;
+    // Reads, and writes what `change` makes of it if that returns true, with no other access in between.
+    virtual void mmio_update(u64 address, u8 size, MmioChange change) = 0;
     virtual Outcome port_string(Vcpu& vcpu, Exit const& exit) = 0;
     // An access to guest-physical space where no RAM is mapped.
     virtual Outcome memory_access(Vcpu& vcpu, Exit const& exit) = 0;
@@ -72,6 +85,8 @@ public:
 
     // From an exit of any vCPU or from outside: all vCPUs leave the guest. The first reason stays.
     void stop(EndReason reason, std::string_view text);
+    // True once: a guest could fill the log with the instructions that it tries on device memory.
+    bool should_warn_of_instruction() { return !has_warned_of_instruction_.exchange(true, std::memory_order_relaxed); }
     void set_stopped() { state_.store(VmState::Stopped, std::memory_order_release); }
 
     // Called when a vCPU that is not running has something to do; set by the scheduler.
@@ -100,6 +115,7 @@ private:
     Waker waker_{};
     std::atomic<VmState> state_{VmState::Created};
     std::atomic<bool> is_stopping_{false};
+    std::atomic<bool> has_warned_of_instruction_{false};
     EndReason end_reason_ = EndReason::None;
     std::array<char, 120> end_text_{};
     std::size_t end_text_size_ = 0;
