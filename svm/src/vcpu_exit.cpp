@@ -5,6 +5,7 @@
 #include <lib/x86/registers.hpp>
 #include <svm/state_check.hpp>
 #include <svm/vcpu.hpp>
+#include <vm/guest_access.hpp>
 #include <vm/guest_walk.hpp>
 
 namespace svm {
@@ -117,7 +118,7 @@ u8 Vcpu::length_from_next_rip() const {
 }
 
 bool Vcpu::decode(vm::DecodedInstruction& instruction) {
-    if (!vm().platform().decode(*this, instruction)) return false;
+    if (!vm::decode_at_rip(*this, instruction)) return false;
     undecodable_in_a_row_ = 0;
     return true;
 }

@@ -2,6 +2,7 @@
 // nobody thought of does not compile.
 #include <array>
 #include <lib/format.hpp>
+#include <vm/guest_access.hpp>
 #include <vm/vm.hpp>
 
 namespace vm {
@@ -78,7 +79,7 @@ Outcome cpuid(Vcpu& vcpu) {
 [[gnu::noinline]] Outcome port_io(Vcpu& vcpu, Exit const& exit) {
     PortAccess const& port = exit.port;
     if (port.is_string) [[unlikely]]
-        return vcpu.vm().platform().port_string(vcpu, exit);
+        return port_string(vcpu, exit);
     u64& rax = vcpu.gpr(Gpr::Rax);
     if (!port.is_in) {
         vcpu.vm().platform().port_out(port.port, port.size, rax);
@@ -199,10 +200,6 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     std::array<char, 120> text{};
     vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
     return opaque(Outcome::StopVm);
-}
-
-[[gnu::noinline]] Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
-    return vcpu.vm().platform().memory_access(vcpu, exit);
 }
 
 } // namespace

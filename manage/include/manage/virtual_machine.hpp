@@ -12,7 +12,6 @@
 #include <manage/vcpu_runner.hpp>
 #include <optional>
 #include <platform/platform.hpp>
-#include <vm/decoder.hpp>
 #include <vm/vm.hpp>
 
 namespace manage {
@@ -64,9 +63,6 @@ public:
     u64 mmio_read(u64 address, u8 size) override;
     void mmio_write(u64 address, u8 size, u64 value) override;
     void mmio_update(u64 address, u8 size, vm::MmioChange change) override;
-    vm::Outcome port_string(vm::Vcpu& vcpu, vm::Exit const& exit) override;
-    vm::Outcome memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) override;
-    bool decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) override;
     bool has_pic_interrupt() override;
     u8 acknowledge_pic() override;
     void end_of_interrupt(u8 vector) override;
@@ -136,9 +132,6 @@ private:
             post_eoi_vectors();
     }
     void post_eoi_vectors();
-    vm::Outcome stop_at_tables(vm::Vcpu& vcpu, u64 address);
-    vm::Outcome refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code);
-    vm::Outcome emulate(vm::Vcpu& vcpu, vm::Exit const& exit, vm::Instruction const& instruction, vm::CpuMode mode);
 
     config::Description const& all_;
     u32 index_;

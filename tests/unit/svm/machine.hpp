@@ -33,28 +33,27 @@ void populate(fakes::Cpu& cpu, u32 features, u32 asids);
 class Platform final : public vm::VirtualPlatform {
 public:
     bool pic = false;
-    vm::Outcome memory_outcome = vm::Outcome::Retry;
-    std::vector<vm::Exit> memory;
+    struct Access {
+        u64 address;
+        u8 size;
+        bool is_write;
+        u64 value;
+    };
+    std::vector<Access> accesses; // to device memory
+    u64 device_value = ~u64{0};
     std::vector<u8> ended;
-    vm::DecodedInstruction decoded{};
-    bool can_decode = true;
-    unsigned decode_count = 0;
 
     u64 port_in(u16, u8) override { return 0x1122'3344'5566'7788; }
     void port_out(u16, u8, u64) override {}
     void port_string(u16, u8, bool, std::span<u8>) override {}
-    u64 mmio_read(u64, u8) override { return ~u64{0}; }
-    void mmio_write(u64, u8, u64) override {}
-    void mmio_update(u64, u8, vm::MmioChange) override {}
-    vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
-    vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
-        memory.push_back(exit);
-        return memory_outcome;
+    u64 mmio_read(u64 address, u8 size) override {
+        accesses.push_back({address, size, false, 0});
+        return device_value;
     }
-    bool decode(vm::Vcpu&, vm::DecodedInstruction& out) override {
-        decode_count++;
-        out = decoded;
-        return can_decode;
+    void mmio_write(u64 address, u8 size, u64 value) override { accesses.push_back({address, size, true, value}); }
+    void mmio_update(u64 address, u8 size, vm::MmioChange change) override {
+        u64 value = 0;
+        if (change(mmio_read(address, size), value)) mmio_write(address, size, value);
     }
     bool has_pic_interrupt() override { return pic; }
     u8 acknowledge_pic() override {
@@ -86,7 +85,8 @@ protected:
     explicit SvmMachine(u32 features = features_tcg, u32 asids = 16);
     ~SvmMachine() override;
     void create(svm::Disabled const& disabled = {}, u32 vcpus = 1);
-    // A guest in 64-bit mode with interrupts on, its code in a 2 MiB page, its APIC enabled.
+    // A guest in 64-bit mode with interrupts on, its code in a 2 MiB page, its APIC enabled, its
+    // I/O and local APICs mapped.
     void settle();
     void write_code(u64 at, std::initializer_list<u8> bytes);
     // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.

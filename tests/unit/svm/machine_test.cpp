@@ -86,6 +86,9 @@ void SvmMachine::settle() {
     put(0x1000, 0x2003);
     put(0x2000, 0x3003);
     put(0x3000, 0x0083);
+    put(0x2018, 0x4003); // and two for the APICs
+    put(0x4000 + 8 * 0x1f6, 0xfec0'0083);
+    put(0x4000 + 8 * 0x1f7, 0xfee0'0083);
     auto& v = vcpu();
     v.set_cr4(0x20);
     v.set_cr3(0x1000);

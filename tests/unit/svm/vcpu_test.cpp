@@ -50,14 +50,11 @@ TEST_F(VcpuTest, LengthOfAPlainInstructionIsSeenInPlace) {
     EXPECT_EQ(next.save.rip, rip + 2);
     EXPECT_EQ(vcpu().gpr(Gpr::Rbx), 0x6c6c'754dU); // "Mull"
     EXPECT_EQ(next.save.rax, 0x4000'0010U) << "RAX goes back by the VMCB";
-    EXPECT_EQ(platform.decode_count, 0U);
 }
 
 TEST_F(VcpuTest, PrefixesAreForTheDecoder) {
     write_code(rip, {0x66, 0x0f, 0xa2, 0x90});
-    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0};
     EXPECT_EQ(after({exit_code::CPUID}).save.rip, rip + 3);
-    EXPECT_EQ(platform.decode_count, 1U);
 }
 
 TEST_F(VcpuTest, TheWayToTheCodeIsWalkedAgainWhenTablesChange) {
@@ -68,14 +65,12 @@ TEST_F(VcpuTest, TheWayToTheCodeIsWalkedAgainWhenTablesChange) {
     u64 const elsewhere = 0x20'0083;
     std::memcpy(vm->ram().pointer(vm::GuestPhys{0x3000}, 8), &elsewhere, 8);
     write_code(0x20'0000 + rip, {0x66, 0x0f, 0xa2, 0x90});
-    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0};
     EXPECT_EQ(after({exit_code::CPUID}).save.rip, rip + 3);
 }
 
 TEST_F(VcpuTest, CodeThatVanishedIsLookedAtAgainAndNotForEver) {
     u64 const absent = 0;
     std::memcpy(vm->ram().pointer(vm::GuestPhys{0x3000}, 8), &absent, 8);
-    platform.can_decode = false;
     auto const next = after({exit_code::CPUID});
     EXPECT_EQ(next.save.rip, rip);
     EXPECT_NE(next.control.asid, entries.front().control.asid) << "with nothing cached";
@@ -88,17 +83,22 @@ TEST_F(VcpuTest, PortsSayTheNextRip) {
     auto const next = after({exit_code::IOIO, 0x40U << 16 | 1U << 4 | 1, rip + 2});
     EXPECT_EQ(next.save.rip, rip + 2);
     EXPECT_EQ(next.save.rax & 0xff, 0x88U);
-    EXPECT_EQ(platform.decode_count, 0U);
 }
 
-TEST_F(VcpuTest, NestedFaultsReachThePlatform) {
-    after({exit_code::NPF, 1ULL << 32 | 1U << 1, 0xfec0'0010});
-    ASSERT_EQ(platform.memory.size(), 1U);
-    EXPECT_EQ(platform.memory[0].memory.address.value, 0xfec0'0010U);
-    EXPECT_TRUE(platform.memory[0].memory.is_write);
-    EXPECT_FALSE(platform.memory[0].memory.is_table_walk);
-    after({exit_code::NPF, 1ULL << 33, 0xd000'0000});
-    EXPECT_TRUE(platform.memory[1].memory.is_table_walk);
+TEST_F(VcpuTest, NestedFaultsReachTheDevice) {
+    write_code(rip, {0x89, 0x13}); // MOV [RBX], EDX
+    vcpu().gpr(Gpr::Rbx) = 0xfec0'0010;
+    vcpu().gpr(Gpr::Rdx) = 0x1234;
+    EXPECT_EQ(after({exit_code::NPF, 1ULL << 32 | 1U << 1, 0xfec0'0010}).save.rip, rip + 2);
+    ASSERT_EQ(platform.accesses.size(), 1U);
+    EXPECT_EQ(platform.accesses[0].address, 0xfec0'0010U);
+    EXPECT_EQ(platform.accesses[0].value, 0x1234U);
+    EXPECT_TRUE(platform.accesses[0].is_write);
+}
+
+TEST_F(VcpuTest, TablesWhereThereIsNoMemoryStopTheVm) {
+    EXPECT_EQ(run({{exit_code::NPF, 1ULL << 33, 0xd000'0000}}), vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("page tables"), std::string_view::npos);
 }
 
 TEST_F(VcpuTest, AReservedBitInOurTablesStopsTheVm) {
@@ -303,7 +303,7 @@ TEST_F(VcpuTest, TaskPriorityIsSharedWithCr8) {
     next = after({exit_code::INTR});
     EXPECT_EQ(injected(next), 0U);
     EXPECT_EQ(next.control.intercepts.cr_writes & 1U << 8, 1U << 8) << "lowering it must exit";
-    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 4, 8, 2, 0}; // MOV CR8, RDX
+    write_code(rip, {0x44, 0x0f, 0x22, 0xc2}); // MOV CR8, RDX
     vcpu().gpr(Gpr::Rdx) = 3;
     next = after({exit_code::WRITE_CR8});
     EXPECT_EQ(next.save.rip, rip + 4);
@@ -339,20 +339,18 @@ TEST_F(VcpuTest, NmisWaitForTheIretOfTheLast) {
 
 // An NMI that waits for the end of a shadow: the instruction in it is stepped over.
 TEST_F(VcpuTest, CachesStayOnWhateverTheGuestSays) {
-    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 0, 3, 0}; // MOV CR0, RBX
+    write_code(rip, {0x0f, 0x22, 0xc3, 0x0f, 0x20, 0xc1, 0x0f, 0x01, 0xe0}); // MOV CR0, RBX; MOV RCX, CR0; SMSW EAX
     vcpu().gpr(Gpr::Rbx) = 0xe001'0011;
     auto next = after({exit_code::CR0_SEL_WRITE});
     EXPECT_EQ(next.save.cr0, 0x8001'0011U);
     EXPECT_EQ(vcpu().cr0(), 0xe001'0011U);
     EXPECT_EQ(next.control.intercepts.cr_reads & 1, 1);
     EXPECT_EQ(next.control.intercepts.cr_writes & 1, 1);
-    platform.decoded = {vm::DecodedInstruction::Kind::ReadControl, 3, 0, 1, 0}; // MOV RCX, CR0
     after({exit_code::READ_CR0});
     EXPECT_EQ(vcpu().gpr(Gpr::Rcx), 0xe001'0011U);
-    platform.decoded = {vm::DecodedInstruction::Kind::Other, 3, 0, 0, 0}; // SMSW
     next = after({exit_code::READ_CR0});
     EXPECT_EQ(next.control.intercepts.cr_reads & 1, 0) << "carried out by the CPU";
-    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 0, 3, 0};
+    write_code(rip + 6, {0x0f, 0x22, 0xc3}); // MOV CR0, RBX
     vcpu().gpr(Gpr::Rbx) = 0x8001'0011;
     next = after({exit_code::WRITE_CR0});
     EXPECT_EQ(vcpu().cr0(), 0x8001'0011U);
@@ -383,7 +381,7 @@ TEST_F(VcpuTest, SingleStepsOverEmulatedInstructions) {
 }
 
 TEST_F(VcpuTest, ControlRegistersAreDecoded) {
-    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 4, 3, 0}; // MOV CR4, RBX
+    write_code(rip, {0x0f, 0x22, 0xe3, 0x0f, 0x22, 0xe3}); // MOV CR4, RBX, twice
     vcpu().gpr(Gpr::Rbx) = 0xa0;
     auto next = after({exit_code::WRITE_CR4});
     EXPECT_EQ(next.save.cr4, 0xa0U);
@@ -392,7 +390,7 @@ TEST_F(VcpuTest, ControlRegistersAreDecoded) {
     after({exit_code::WRITE_CR4});
     EXPECT_EQ(entries[1].control.event_injection.raw, gp);
     EXPECT_EQ(entries[1].save.cr4, 0xa0U);
-    platform.decoded = {vm::DecodedInstruction::Kind::Clts, 2, 0, 0, 0};
+    write_code(rip + 3, {0x0f, 0x06}); // CLTS
     vcpu().set_cr0(0x8001'0019);
     EXPECT_EQ(after({exit_code::CR0_SEL_WRITE}).save.cr0, 0x8001'0011U);
 }
@@ -425,7 +423,7 @@ TEST_F(VcpuTest, RefusedStatesAreExplained) {
 }
 
 TEST_F(VcpuTest, QemusAnswerToABadCr3BecomesAFault) {
-    platform.decoded = {vm::DecodedInstruction::Kind::WriteControl, 3, 3, 1, 0};
+    write_code(rip, {0x0f, 0x22, 0xd9}); // MOV CR3, RCX
     vcpu().gpr(Gpr::Rcx) = 0xfff0'0000'0000'0000;
     EXPECT_EQ(injected(after({exit_code::INVALID})), gp);
 }
@@ -433,7 +431,6 @@ TEST_F(VcpuTest, QemusAnswerToABadCr3BecomesAFault) {
 TEST_F(ZenTest, LengthsComeFromTheCpu) {
     auto const next = after({exit_code::CPUID, 0, 0, [](svm::Vmcb& b) { b.control.next_rip = rip + 4; }});
     EXPECT_EQ(next.save.rip, rip + 4);
-    EXPECT_EQ(platform.decode_count, 0U);
 }
 
 TEST_F(ZenTest, MovesToControlRegistersAreNotDecoded) {
@@ -442,7 +439,6 @@ TEST_F(ZenTest, MovesToControlRegistersAreNotDecoded) {
         after({exit_code::WRITE_CR4, 1ULL << 63 | 7, 0, [](svm::Vmcb& b) { b.control.next_rip = rip + 3; }});
     EXPECT_EQ(next.save.cr4, 0xa0U);
     EXPECT_EQ(next.save.rip, rip + 3);
-    EXPECT_EQ(platform.decode_count, 0U);
 }
 
 // Every change that the CPU may have cached must clear its group's bit.

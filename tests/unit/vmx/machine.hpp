@@ -84,24 +84,28 @@ public:
     unsigned pic_acknowledged = 0;
     std::vector<u8> ended;
     std::array<u64, 4> eois{};
-    vm::Outcome memory_outcome = vm::Outcome::Advance;
-    std::vector<vm::Exit> memory;
-    std::function<void()> on_memory;
+    struct Access {
+        u64 address;
+        u8 size;
+        bool is_write;
+        u64 value;
+    };
+    std::vector<Access> accesses; // to device memory
+    u64 device_value = ~u64{0};
     unsigned stops = 0;
 
     u64 port_in(u16, u8) override { return in_value; }
     void port_out(u16 port, u8 size, u64 value) override { outs.push_back({port, size, value}); }
     void port_string(u16, u8, bool, std::span<u8>) override {}
-    u64 mmio_read(u64, u8) override { return ~u64{0}; }
-    void mmio_write(u64, u8, u64) override {}
-    void mmio_update(u64, u8, vm::MmioChange) override {}
-    vm::Outcome port_string(vm::Vcpu&, vm::Exit const&) override { return vm::Outcome::Advance; }
-    vm::Outcome memory_access(vm::Vcpu&, vm::Exit const& exit) override {
-        memory.push_back(exit);
-        if (on_memory) on_memory();
-        return memory_outcome;
+    u64 mmio_read(u64 address, u8 size) override {
+        accesses.push_back({address, size, false, 0});
+        return device_value;
     }
-    bool decode(vm::Vcpu&, vm::DecodedInstruction&) override { return false; }
+    void mmio_write(u64 address, u8 size, u64 value) override { accesses.push_back({address, size, true, value}); }
+    void mmio_update(u64 address, u8 size, vm::MmioChange change) override {
+        u64 value = 0;
+        if (change(mmio_read(address, size), value)) mmio_write(address, size, value);
+    }
     bool has_pic_interrupt() override { return pic; }
     u8 acknowledge_pic() override {
         pic = false;
@@ -153,6 +157,7 @@ protected:
     u32 injected(std::size_t entry) const { return entries.at(entry).interruption; }
     // A guest in 32-bit protected mode with interrupts on, whose APIC is software-enabled.
     void settle();
+    void write_code(u64 at, std::initializer_list<u8> bytes);
 
     kernel::Own<vmx::Backend> backend;
     kernel::Own<vm::Vm> vm;

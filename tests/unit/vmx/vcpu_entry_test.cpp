@@ -160,7 +160,8 @@ TEST_F(Injected, EndOfInterruptLetsTheNextOneIn) {
             vcpu().gpr(vm::Gpr::Rax) = vcpu().gpr(vm::Gpr::Rdx) = 0;
             run({{reason::wrmsr}});
         } else {
-            platform.on_memory = [&] { vcpu().apic().mmio_write(vm::apic_reg::EOI, 4, 0); };
+            write_code(vcpu().rip(), {0xa3, 0xb0, 0x00, 0xe0, 0xfe}); // MOV [FEE000B0h], EAX
+            vcpu().gpr(vm::Gpr::Rax) = 0;
             run({{reason::apic_access, 0x10b0}});
         }
         EXPECT_EQ(injected(2), event(0x31, 0)) << x2apic;
@@ -182,7 +183,8 @@ TEST_F(Injected, AnEmulatedTaskPriorityLetsAnInterruptIn) {
             vcpu().gpr(vm::Gpr::Rdx) = 0;
             run({{reason::wrmsr}});
         } else {
-            platform.on_memory = [&] { vcpu().apic().mmio_write(vm::apic_reg::TPR, 4, 0x20); };
+            write_code(vcpu().rip(), {0xa3, 0x80, 0x00, 0xe0, 0xfe}); // MOV [FEE00080h], EAX
+            vcpu().gpr(vm::Gpr::Rax) = 0x20;
             run({{reason::apic_access, 0x1080}});
         }
         EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();

@@ -210,26 +210,36 @@ TEST_F(VcpuExit, SettingXcr0IsChecked) {
     EXPECT_EQ(cpu.xcr0, 7U);
 }
 
-TEST_F(VcpuExit, MemoryFaultsGoToThePlatform) {
+TEST_F(VcpuExit, MemoryFaultsReachTheDevice) {
     poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
-    platform.memory_outcome = vm::Outcome::Retry;
-    EXPECT_EQ(after({reason::ept_violation, 0x182}).rip, rip);
-    ASSERT_EQ(platform.memory.size(), 1U);
-    auto const& access = platform.memory[0].memory;
-    EXPECT_EQ(access.address.value, 0xfec0'0010U);
-    EXPECT_TRUE(access.is_write && !access.is_fetch && !access.is_table_walk);
-    after({reason::ept_violation, 0x081}); // a walk of the guest's tables
-    EXPECT_TRUE(platform.memory[1].memory.is_table_walk && !platform.memory[1].memory.is_write);
-    after({reason::ept_violation, 0x184});
-    EXPECT_TRUE(platform.memory[2].memory.is_fetch);
+    write_code(rip, {0xa3, 0x10, 0x00, 0xc0, 0xfe, 0xa1, 0x10, 0x00, 0xc0, 0xfe}); // MOV [FEC00010h], EAX; and back
+    set(Gpr::Rax, 0x1234);
+    EXPECT_EQ(after({reason::ept_violation, 0x182}).rip, rip + 5);
+    EXPECT_EQ(after({reason::ept_violation, 0x181}).rip, rip + 10);
+    ASSERT_EQ(platform.accesses.size(), 2U);
+    EXPECT_TRUE(platform.accesses[0].is_write && !platform.accesses[1].is_write);
+    EXPECT_EQ(platform.accesses[0].address, 0xfec0'0010U);
+    EXPECT_EQ(static_cast<u32>(platform.accesses[0].value), 0x1234U);
+    EXPECT_EQ(reg(Gpr::Rax), 0xffff'ffffU);
 }
 
-TEST_F(VcpuExit, ApicAccessesGoToThePlatform) {
-    EXPECT_EQ(after({reason::apic_access, 0x10b0, 6}).rip, rip + 6);
-    ASSERT_EQ(platform.memory.size(), 1U);
-    EXPECT_EQ(platform.memory[0].reason, vm::ExitReason::ApicAccess);
-    EXPECT_EQ(platform.memory[0].memory.address.value, 0xfee0'00b0U);
-    EXPECT_TRUE(platform.memory[0].memory.is_write);
+TEST_F(VcpuExit, AFetchFromWhereThereIsNoMemoryIsAnInvalidOpcode) {
+    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+    EXPECT_EQ(after({reason::ept_violation, 0x184}).interruption, hardware_exception(6, false));
+}
+
+TEST_F(VcpuExit, TablesWhereThereIsNoMemoryStopTheVm) {
+    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+    EXPECT_EQ(run({{reason::ept_violation, 0x081}}), vm::Leave::Stopped); // a walk of the guest's tables
+    EXPECT_NE(vm->end_text().find("page tables"), std::string_view::npos);
+}
+
+TEST_F(VcpuExit, ApicAccessesReachTheApic) {
+    write_code(rip, {0xa3, 0x80, 0x00, 0xe0, 0xfe}); // MOV [FEE00080h], EAX
+    set(Gpr::Rax, 0x30);
+    EXPECT_EQ(after({reason::apic_access, 0x1080, 0}).rip, rip + 5);
+    EXPECT_EQ(vcpu().apic().task_priority(), 0x30);
+    EXPECT_EQ(vcpu().exit_counts()[static_cast<unsigned>(vm::ExitReason::ApicAccess)], 1U);
 }
 
 TEST_F(VcpuExit, ExternalInterruptsReachTheirHandlerAndAreAcknowledged) {

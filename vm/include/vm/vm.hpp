@@ -30,11 +30,6 @@ public:
     virtual void mmio_write(u64 address, u8 size, u64 value) = 0;
     // Reads, and writes what `change` makes of it if that returns true, with no other access in between.
     virtual void mmio_update(u64 address, u8 size, MmioChange change) = 0;
-    virtual Outcome port_string(Vcpu& vcpu, Exit const& exit) = 0;
-    // An access to guest-physical space where no RAM is mapped.
-    virtual Outcome memory_access(Vcpu& vcpu, Exit const& exit) = 0;
-    // The instruction at RIP, for CPUs that do not say; false: not to be found out.
-    virtual bool decode(Vcpu& vcpu, DecodedInstruction& out) = 0;
     virtual bool has_pic_interrupt() = 0;
     virtual u8 acknowledge_pic() = 0;
     virtual void end_of_interrupt(u8 vector) = 0;

@@ -1,34 +1,32 @@
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf.
 #include <kernel/log.hpp>
-#include <manage/virtual_machine.hpp>
 #include <utility>
 #include <vm/emulate.hpp>
+#include <vm/guest_access.hpp>
 #include <vm/guest_walk.hpp>
 #include <vm/instruction_length.hpp>
+#include <vm/vm.hpp>
 
-namespace manage {
+namespace vm {
 namespace {
 
-using vm::Outcome;
-using vm::SegmentName;
+constexpr u64 apic_page = apic_base::default_address / lib::page_size;
 
-constexpr u64 apic_page = vm::apic_base::default_address / lib::page_size;
-
-vm::CpuMode mode_of(vm::CodeState const& state) {
-    static_assert(static_cast<int>(vm::CodeMode::Bits16) == static_cast<int>(vm::CpuMode::Bits16) &&
-                  static_cast<int>(vm::CodeMode::Bits32) == static_cast<int>(vm::CpuMode::Bits32) &&
-                  static_cast<int>(vm::CodeMode::Bits64) == static_cast<int>(vm::CpuMode::Bits64));
-    return static_cast<vm::CpuMode>(state.mode);
+CpuMode mode_of(CodeState const& state) {
+    static_assert(static_cast<int>(CodeMode::Bits16) == static_cast<int>(CpuMode::Bits16) &&
+                  static_cast<int>(CodeMode::Bits32) == static_cast<int>(CpuMode::Bits32) &&
+                  static_cast<int>(CodeMode::Bits64) == static_cast<int>(CpuMode::Bits64));
+    return static_cast<CpuMode>(state.mode);
 }
 
-SegmentName name_of(vm::SegmentRegister segment) {
+SegmentName name_of(SegmentRegister segment) {
     constexpr SegmentName names[] = {SegmentName::Es, SegmentName::Cs, SegmentName::Ss,
                                      SegmentName::Ds, SegmentName::Fs, SegmentName::Gs};
-    return segment == vm::SegmentRegister::None ? SegmentName::Ds : names[static_cast<unsigned>(segment)];
+    return segment == SegmentRegister::None ? SegmentName::Ds : names[static_cast<unsigned>(segment)];
 }
 
-Outcome inject(vm::Vcpu& vcpu, vm::Exception const& exception) {
+Outcome inject(Vcpu& vcpu, Exception const& exception) {
     vcpu.raise(exception);
     return Outcome::Inject;
 }
@@ -48,31 +46,31 @@ public:
         u64 size;
     };
 
-    StringOperand(vm::Vcpu& vcpu, SegmentName segment, vm::CpuMode mode, bool is_write)
+    StringOperand(Vcpu& vcpu, SegmentName segment, CpuMode mode, bool is_write)
         : vcpu_(vcpu), segment_(vcpu.segment(segment)), mode_(mode), is_write_(is_write),
           is_64_base_(segment == SegmentName::Fs || segment == SegmentName::Gs) {}
 
     // False: `exception` tells the fault.
-    bool find(u64 offset, u32 size, Piece& piece, vm::Exception& exception) {
+    bool find(u64 offset, u32 size, Piece& piece, Exception& exception) {
         u64 linear = 0;
         u64 in_segment = ~u64{0};
-        if (mode_ == vm::CpuMode::Bits64) {
+        if (mode_ == CpuMode::Bits64) {
             linear = offset + (is_64_base_ ? segment_.base : 0);
-            if (!vm::is_canonical(linear)) {
-                exception = vm::general_protection();
+            if (!is_canonical(linear)) {
+                exception = general_protection();
                 return false;
             }
         } else {
             bool const is_expand_down = (segment_.attributes & 0xc) == 0x4;
             bool const is_outside = !is_expand_down && offset + size - 1 > segment_.limit;
-            if ((segment_.attributes & vm::segment::unusable) != 0 || is_outside) {
-                exception = vm::general_protection();
+            if ((segment_.attributes & segment::unusable) != 0 || is_outside) {
+                exception = general_protection();
                 return false;
             }
             in_segment = is_expand_down ? size : u64{segment_.limit} - offset + 1;
             linear = (offset + segment_.base) & 0xffff'ffff;
         }
-        auto const physical = vm::translate(vcpu_, linear, {is_write_, vcpu_.privilege_level() == 3, true});
+        auto const physical = translate(vcpu_, linear, {is_write_, vcpu_.privilege_level() == 3, true});
         if (!physical) {
             exception = physical.error();
             return false;
@@ -82,7 +80,7 @@ public:
         return true;
     }
 
-    bool locate(u64 offset, u32 size, u64 mask, Element& element, vm::Exception& exception) {
+    bool locate(u64 offset, u32 size, u64 mask, Element& element, Exception& exception) {
         element.size = size;
         element.is_ram = true;
         Piece piece{nullptr, 0};
@@ -108,9 +106,9 @@ public:
     }
 
 private:
-    vm::Vcpu& vcpu_;
-    vm::Segment segment_;
-    vm::CpuMode mode_;
+    Vcpu& vcpu_;
+    Segment segment_;
+    CpuMode mode_;
     bool is_write_;
     bool is_64_base_;
 };
@@ -127,12 +125,11 @@ constexpr u64 string_batch = 512; // elements per exit: bounded work, the guest 
 // The elements of one INS or OUTS. Devices see copies: the guest may write to its memory at any time.
 class PortString {
 public:
-    PortString(vm::VirtualPlatform& platform, vm::PortAccess const& port, StringOperand& operand, u64 mask,
-               bool is_down)
+    PortString(VirtualPlatform& platform, PortAccess const& port, StringOperand& operand, u64 mask, bool is_down)
         : platform_(platform), port_(port), operand_(operand), mask_(mask), is_down_(is_down) {}
 
     // Up to `limit` elements at `offset`: as many as lie in one piece, at least one. 0: `exception` tells the fault.
-    u64 run(u64 offset, u64 limit, vm::Exception& exception) {
+    u64 run(u64 offset, u64 limit, Exception& exception) {
         StringOperand::Piece piece{nullptr, 0};
         if (!operand_.find(offset, port_.size, piece, exception)) return 0;
         bool const is_single = is_down_ || piece.at == nullptr || piece.size < port_.size;
@@ -152,7 +149,7 @@ public:
 
 private:
     u32 size_shift() const { return port_.size >> 1U; } // 1, 2, 4
-    bool one(u64 offset, vm::Exception& exception) {
+    bool one(u64 offset, Exception& exception) {
         StringOperand::Element element;
         if (!operand_.locate(offset, port_.size, mask_, element, exception)) return false;
         if (port_.is_in)
@@ -161,8 +158,8 @@ private:
             platform_.port_out(port_.port, port_.size, StringOperand::load(element));
         return true;
     }
-    vm::VirtualPlatform& platform_;
-    vm::PortAccess const& port_;
+    VirtualPlatform& platform_;
+    PortAccess const& port_;
     StringOperand& operand_;
     u64 mask_;
     bool is_down_;
@@ -170,51 +167,51 @@ private:
 
 } // namespace
 
-bool VirtualMachine::decode(vm::Vcpu& vcpu, vm::DecodedInstruction& out) {
-    using Kind = vm::DecodedInstruction::Kind;
+bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
+    using Kind = DecodedInstruction::Kind;
     auto const state = vcpu.code_state();
     std::array<u8, 16> code{};
-    u32 const count = vm::fetch_code(vcpu, state, code);
+    u32 const count = fetch_code(vcpu, state, code);
     auto const mode = mode_of(state);
-    vm::InterceptedInstruction instruction;
-    if (!vm::decode_intercepted({code.data(), count}, mode, instruction)) return false;
+    InterceptedInstruction instruction;
+    if (!decode_intercepted({code.data(), count}, mode, instruction)) return false;
     out = {Kind::Other, instruction.length, instruction.control, instruction.reg, 0};
-    if (instruction.kind == vm::Intercepted::ReadCr) out.kind = Kind::ReadControl;
-    if (instruction.kind == vm::Intercepted::WriteCr) out.kind = Kind::WriteControl;
-    if (instruction.kind == vm::Intercepted::Clts) out.kind = Kind::Clts;
-    if (instruction.kind != vm::Intercepted::Lmsw) return true;
+    if (instruction.kind == Intercepted::ReadCr) out.kind = Kind::ReadControl;
+    if (instruction.kind == Intercepted::WriteCr) out.kind = Kind::WriteControl;
+    if (instruction.kind == Intercepted::Clts) out.kind = Kind::Clts;
+    if (instruction.kind != Intercepted::Lmsw) return true;
     out.kind = Kind::Lmsw;
     vcpu.fetch_gprs();
     if (!instruction.has_memory) {
         out.lmsw_source = static_cast<u16>(vcpu.gprs()[instruction.reg]);
         return true;
     }
-    u64 const offset = vm::effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
-    StringOperand operand(vcpu, name_of(vm::effective_segment(instruction.memory)), mode, false);
-    vm::Exception exception{};
+    u64 const offset = effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
+    StringOperand operand(vcpu, name_of(effective_segment(instruction.memory)), mode, false);
+    Exception exception{};
     StringOperand::Element element;
     if (!operand.locate(offset, sizeof(out.lmsw_source), ~u64{0}, element, exception)) return false;
     out.lmsw_source = static_cast<u16>(StringOperand::load(element));
     return element.is_ram;
 }
 
-Outcome VirtualMachine::port_string(vm::Vcpu& vcpu, vm::Exit const& exit) {
+Outcome port_string(Vcpu& vcpu, Exit const& exit) {
     [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
-    u32 const code_size = vm::fetch_code(vcpu, state, code);
+    u32 const code_size = fetch_code(vcpu, state, code);
     auto const mode = mode_of(state);
-    vm::InterceptedInstruction instruction;
-    if (!vm::decode_intercepted({code.data(), code_size}, mode, instruction)) return inject(vcpu, vm::invalid_opcode());
-    u64 const mask = vm::size_mask(instruction.address_size);
-    u64& index = vcpu.gpr(exit.port.is_in ? vm::Gpr::Rdi : vm::Gpr::Rsi);
-    u64& counter = vcpu.gpr(vm::Gpr::Rcx);
+    InterceptedInstruction instruction;
+    if (!decode_intercepted({code.data(), code_size}, mode, instruction)) return inject(vcpu, invalid_opcode());
+    u64 const mask = size_mask(instruction.address_size);
+    u64& index = vcpu.gpr(exit.port.is_in ? Gpr::Rdi : Gpr::Rsi);
+    u64& counter = vcpu.gpr(Gpr::Rcx);
     u64 const wanted = exit.port.is_repeated ? counter & mask : 1;
     if (wanted == 0) return Outcome::Advance;
     u64 const allowed = std::min(wanted, string_batch);
-    bool const is_down = (vcpu.rflags() & vm::rflags_df) != 0;
+    bool const is_down = (vcpu.rflags() & rflags_df) != 0;
     StringOperand operand(vcpu, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), mode,
                           exit.port.is_in);
-    vm::Exception exception{};
+    Exception exception{};
     PortString string(vcpu.vm().platform(), exit.port, operand, mask, is_down);
     u64 done = 0;
     while (done < allowed) {
@@ -235,7 +232,7 @@ namespace {
 
 // The device operand of a plain move.
 struct PlatformOperand {
-    vm::VirtualPlatform& platform;
+    VirtualPlatform& platform;
     u64 address;
 
     u64 read(unsigned size) { return platform.mmio_read(address, static_cast<u8>(size)); }
@@ -245,7 +242,7 @@ struct PlatformOperand {
 // The device operand of any instruction, and RAM for the other operand of a MOVS.
 class DeviceOperand {
 public:
-    DeviceOperand(vm::Vcpu& vcpu, bool is_apic, u64 address, bool is_write, vm::CpuMode mode)
+    DeviceOperand(Vcpu& vcpu, bool is_apic, u64 address, bool is_write, CpuMode mode)
         : vcpu_(vcpu), is_apic_(is_apic), address_(address), is_write_(is_write), mode_(mode) {}
 
     u64 read(unsigned size) {
@@ -261,86 +258,57 @@ public:
     // Nobody but this vCPU writes to its APIC page.
     template <typename Change> void update(unsigned size, Change change) {
         if (!is_apic_) {
-            auto const bound = vm::MmioChange::to<&Change::operator()>(change);
+            auto const bound = MmioChange::to<&Change::operator()>(change);
             return platform().mmio_update(address_, static_cast<u8>(size), bound);
         }
         u64 value = 0;
         if (change(read(size), value)) write(size, value);
     }
     bool is_write() const { return is_write_; }
-    bool read_ram(vm::SegmentRegister segment, u64 offset, unsigned size, u64& value) {
+    bool read_ram(SegmentRegister segment, u64 offset, unsigned size, u64& value) {
         StringOperand::Element element;
         if (!ram(segment, offset, size, false, element)) return false;
         value = StringOperand::load(element);
         return true;
     }
-    bool can_write_ram(vm::SegmentRegister segment, u64 offset, unsigned size) {
+    bool can_write_ram(SegmentRegister segment, u64 offset, unsigned size) {
         StringOperand::Element element;
         return ram(segment, offset, size, true, element);
     }
-    bool write_ram(vm::SegmentRegister segment, u64 offset, unsigned size, u64 value) {
+    bool write_ram(SegmentRegister segment, u64 offset, unsigned size, u64 value) {
         StringOperand::Element element;
         if (!ram(segment, offset, size, true, element)) return false;
         StringOperand::store(element, value);
         return true;
     }
-    vm::Exception const& exception() const { return exception_; }
+    Exception const& exception() const { return exception_; }
 
 private:
-    bool ram(vm::SegmentRegister segment, u64 offset, unsigned size, bool is_write, StringOperand::Element& element) {
+    bool ram(SegmentRegister segment, u64 offset, unsigned size, bool is_write, StringOperand::Element& element) {
         StringOperand operand(vcpu_, name_of(segment), mode_, is_write);
         return operand.locate(offset, size, ~u64{0}, element, exception_) && element.is_ram;
     }
-    vm::VirtualPlatform& platform() { return vcpu_.vm().platform(); }
+    VirtualPlatform& platform() { return vcpu_.vm().platform(); }
     u32 apic_offset() const { return static_cast<u32>(address_ & 0xfff); }
-    vm::Vcpu& vcpu_;
+    Vcpu& vcpu_;
     bool is_apic_; // the vCPU's own APIC page
     u64 address_;
     bool is_write_;
-    vm::CpuMode mode_;
-    vm::Exception exception_{};
+    CpuMode mode_;
+    Exception exception_{};
 };
 
-constexpr u8 rsp_number = static_cast<u8>(vm::Gpr::Rsp);
+constexpr u8 rsp_number = static_cast<u8>(Gpr::Rsp);
 
-} // namespace
-
-Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
-    u64 const address = exit.memory.address.value;
-    bool const in_hole = address - vm::GuestRam::hole_begin < vm::GuestRam::hole_end - vm::GuestRam::hole_begin;
-    // Mapped meanwhile, or never a reason to exit: the guest tries again.
-    if (!in_hole && vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
-    if (exit.memory.is_table_walk) [[unlikely]]
-        return stop_at_tables(vcpu, address);
-    // Nobody answers there, so the bus reads as ones, and those are no instruction.
-    if (exit.memory.is_fetch) [[unlikely]]
-        return inject(vcpu, vm::invalid_opcode());
-    [[clang::uninitialized]] auto const state = vcpu.code_state();
-    [[clang::uninitialized]] std::array<u8, 16> code;
-    u32 const code_size = vm::fetch_code(vcpu, state, code);
-    [[clang::uninitialized]] vm::Instruction instruction;
-    if (!vm::decode({code.data(), code_size}, mode_of(state), instruction)) [[unlikely]]
-        return refuse_instruction(vcpu, address, {code.data(), code_size});
-    // What drivers use: a move between a register, whose value is here already, and a device of the platform.
-    bool const is_plain = vm::is_move(instruction) && instruction.reg != rsp_number;
-    if (!is_plain || address / lib::page_size == apic_page) [[unlikely]]
-        return emulate(vcpu, exit, instruction, mode_of(state));
-    PlatformOperand operand{vcpu.vm().platform(), address};
-    vm::emulate_move(instruction, vcpu.gprs(), operand);
-    vcpu.advance(instruction.length);
-    return Outcome::Retry;
-}
-
-[[gnu::noinline]] Outcome VirtualMachine::stop_at_tables(vm::Vcpu& vcpu, u64 address) {
+[[gnu::noinline]] Outcome stop_at_tables(Vcpu& vcpu, u64 address) {
     std::array<char, 100> text{};
-    vcpu.vm().stop(
-        vm::EndReason::Crash,
-        lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
+    vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}",
+                                                    address, vcpu.rip()));
     return Outcome::StopVm;
 }
 
 // Not every instruction can be emulated; `code` is what there is of it.
-[[gnu::noinline]] Outcome VirtualMachine::refuse_instruction(vm::Vcpu& vcpu, u64 address, std::span<u8 const> code) {
+[[gnu::noinline]] Outcome refuse_instruction(Vcpu& vcpu, u64 address, std::span<u8 const> code) {
     if (vcpu.vm().should_warn_of_instruction()) {
         std::array<char, 20> text{};
         lib::BufferSink sink(text);
@@ -349,31 +317,58 @@ Outcome VirtualMachine::memory_access(vm::Vcpu& vcpu, vm::Exit const& exit) {
         kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}",
                             vcpu.vm().name(), sink.view(), address, vcpu.rip());
     }
-    return inject(vcpu, vm::invalid_opcode());
+    return inject(vcpu, invalid_opcode());
 }
 
 // Any instruction, and any access to the local APIC.
-[[gnu::noinline]] Outcome VirtualMachine::emulate(vm::Vcpu& vcpu, vm::Exit const& exit,
-                                                  vm::Instruction const& instruction, vm::CpuMode mode) {
+[[gnu::noinline]] Outcome emulate_any(Vcpu& vcpu, Exit const& exit, Instruction const& instruction, CpuMode mode) {
     u64 const address = exit.memory.address.value;
     vcpu.fetch_gprs();
     u64 rflags = vcpu.rflags();
     u64 const rflags_before = rflags;
-    vm::EmulationContext const context{vcpu.gprs(), rflags};
-    bool const is_apic = address / lib::page_size == apic_page && vcpu.apic().mode() == vm::LocalApic::Mode::XApic;
+    EmulationContext const context{vcpu.gprs(), rflags};
+    bool const is_apic = address / lib::page_size == apic_page && vcpu.apic().mode() == LocalApic::Mode::XApic;
     DeviceOperand operand(vcpu, is_apic, address, exit.memory.is_write, mode);
-    auto const result = vm::emulate(instruction, context, operand);
+    auto const result = emulate(instruction, context, operand);
     switch (result) {
-    case vm::Emulated::Done: vcpu.advance(instruction.length); break;
-    case vm::Emulated::Again: break;
-    case vm::Emulated::RamFault:
+    case Emulated::Done: vcpu.advance(instruction.length); break;
+    case Emulated::Again: break;
+    case Emulated::RamFault:
         if (operand.exception().vector != 0) return inject(vcpu, operand.exception());
         [[fallthrough]];
-    case vm::Emulated::Unsupported: return inject(vcpu, vm::general_protection());
+    case Emulated::Unsupported: return inject(vcpu, general_protection());
     }
     vcpu.store_gprs();
     if (rflags != rflags_before) vcpu.set_rflags(rflags);
     return Outcome::Retry;
 }
 
-} // namespace manage
+} // namespace
+
+Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
+    u64 const address = exit.memory.address.value;
+    bool const in_hole = address - GuestRam::hole_begin < GuestRam::hole_end - GuestRam::hole_begin;
+    // Mapped meanwhile, or never a reason to exit: the guest tries again.
+    if (!in_hole && vcpu.vm().ram().pointer(exit.memory.address, 1) != nullptr) return Outcome::Retry;
+    if (exit.memory.is_table_walk) [[unlikely]]
+        return stop_at_tables(vcpu, address);
+    // Nobody answers there, so the bus reads as ones, and those are no instruction.
+    if (exit.memory.is_fetch) [[unlikely]]
+        return inject(vcpu, invalid_opcode());
+    [[clang::uninitialized]] auto const state = vcpu.code_state();
+    [[clang::uninitialized]] std::array<u8, 16> code;
+    u32 const code_size = fetch_code(vcpu, state, code);
+    [[clang::uninitialized]] Instruction instruction;
+    if (!decode({code.data(), code_size}, mode_of(state), instruction)) [[unlikely]]
+        return refuse_instruction(vcpu, address, {code.data(), code_size});
+    // What drivers use: a move between a register, whose value is here already, and a device of the platform.
+    bool const is_plain = is_move(instruction) && instruction.reg != rsp_number;
+    if (!is_plain || address / lib::page_size == apic_page) [[unlikely]]
+        return emulate_any(vcpu, exit, instruction, mode_of(state));
+    PlatformOperand operand{vcpu.vm().platform(), address};
+    emulate_move(instruction, vcpu.gprs(), operand);
+    vcpu.advance(instruction.length);
+    return Outcome::Retry;
+}
+
+} // namespace vm
