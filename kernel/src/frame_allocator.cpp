@@ -151,6 +151,29 @@ lib::Result<u64> FrameAllocator::take_block(Zone& zone, unsigned order) {
 
 lib::Result<HostPhys> FrameAllocator::allocate(unsigned order, u32 node) {
     if (order > max_order) return lib::fail(lib::Errc::OutOfRange);
+    if (frames_in(order) > free_frames_ - promised_frames_) return lib::fail(lib::Errc::NoMemory);
+    return take(order, node);
+}
+
+lib::Result<void> FrameAllocator::promise(u64 frames) {
+    if (frames > free_frames_ - promised_frames_) return lib::fail(lib::Errc::NoMemory);
+    promised_frames_ += frames;
+    return {};
+}
+
+void FrameAllocator::take_promise_back(u64 frames) {
+    ASSERT(frames <= promised_frames_);
+    promised_frames_ -= frames;
+}
+
+HostPhys FrameAllocator::allocate_promised() {
+    take_promise_back(1);
+    auto const frame = take(0, any_node);
+    ASSERT(frame);
+    return *frame;
+}
+
+lib::Result<HostPhys> FrameAllocator::take(unsigned order, u32 node) {
     // High zones first: memory below 4 GiB and below 1 MiB is what DMA and AP start-up cannot do without.
     for (bool const preferred_only : {true, false})
         for (u32 i = zone_count_; i-- > 0;) {

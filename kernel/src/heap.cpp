@@ -85,17 +85,26 @@ lib::Result<HostPhys> allocate_zeroed_frame() {
     return frame;
 }
 
+lib::Result<void> promise_frames(u64 frames) {
+    return memory.with([&](Memory& m) { return m.frames.promise(frames); });
+}
+
+void take_promise_back(u64 frames) {
+    memory.with([&](Memory& m) { m.frames.take_promise_back(frames); });
+}
+
+HostPhys allocate_promised_frame() {
+    return memory.with([](Memory& m) { return m.frames.allocate_promised(); });
+}
+
 u32 memory_of_nodes(std::span<NodeMemory> out) {
     return memory.with([&](Memory& m) { return m.frames.nodes(out); });
 }
 
 MemoryUse memory_use() {
     return memory.with([](Memory& m) {
-        return MemoryUse{m.frames.managed_bytes(),
-                         m.frames.free_bytes(),
-                         m.frames.metadata_bytes(),
-                         m.frames.lost_bytes(),
-                         m.heap.frames_used() * lib::page_size,
+        return MemoryUse{m.frames.managed_bytes(),  m.frames.free_bytes(), m.frames.metadata_bytes(),
+                         m.frames.promised_bytes(), m.frames.lost_bytes(), m.heap.frames_used() * lib::page_size,
                          m.heap.bytes_used()};
     });
 }

@@ -289,7 +289,9 @@ void Monitor::memory(Words const&) {
     u64 const known = guests + use.heap + use.metadata;
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",
                 (used > known ? used - known : 0) / lib::KiB);
-    lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free));
+    lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free - use.promised));
+    if (use.promised != 0)
+        lib::format(terminal_, "{:<28} {:>10} KiB\n", "  promised to page tables", use.promised / lib::KiB);
     std::array<kernel::NodeMemory, 16> nodes{};
     u32 const count = kernel::memory_of_nodes(nodes);
     for (u32 i = 0; count > 1 && i < count; i++)

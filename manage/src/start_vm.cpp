@@ -129,7 +129,8 @@ bool VirtualMachine::can_have_tsc(u64 hz) {
 }
 
 bool VirtualMachine::build() {
-    u64 const free = kernel::memory_use().free;
+    auto const use = kernel::memory_use();
+    u64 const free = use.free - use.promised;
     if (description_.memory > free) {
         std::array<char, 200> text{};
         return fail_at(

@@ -38,9 +38,15 @@ public:
     lib::Result<HostPhys> allocate(unsigned order, u32 node = any_node);
     void free(HostPhys base, unsigned order);
 
+    // Frames for what must not fail later. They count as free, but only allocate_promised() takes them.
+    lib::Result<void> promise(u64 frames);
+    void take_promise_back(u64 frames);
+    HostPhys allocate_promised();
+
     // What the nodes with memory have; as many as there is room for, returns how many.
     u32 nodes(std::span<NodeMemory> out) const;
-    u64 free_bytes() const { return free_frames_ * lib::page_size; }
+    u64 free_bytes() const { return free_frames_ * lib::page_size; } // the promised ones among them
+    u64 promised_bytes() const { return promised_frames_ * lib::page_size; }
     u64 managed_bytes() const { return managed_frames_ * lib::page_size; }
     // Of zones that came when there were max_zones already.
     u64 lost_bytes() const { return lost_frames_ * lib::page_size; }
@@ -68,10 +74,12 @@ private:
     static void unlink(Zone& zone, unsigned order, u64 frame);
     static void free_block(Zone& zone, u64 frame, unsigned order);
     static lib::Result<u64> take_block(Zone& zone, unsigned order);
+    lib::Result<HostPhys> take(unsigned order, u32 node);
 
     std::array<Zone, max_zones> zones_{};
     u32 zone_count_ = 0;
     u64 free_frames_ = 0;
+    u64 promised_frames_ = 0;
     u64 managed_frames_ = 0;
     u64 metadata_frames_ = 0;
     u64 lost_frames_ = 0;

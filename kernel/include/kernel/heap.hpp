@@ -31,8 +31,12 @@ private:
 lib::Result<HostPhys> allocate_frames(unsigned order, u32 node = FrameAllocator::any_node);
 void free_frames(HostPhys base, unsigned order);
 lib::Result<HostPhys> allocate_zeroed_frame();
+lib::Result<void> promise_frames(u64 frames); // FrameAllocator::promise() and its companions
+void take_promise_back(u64 frames);
+HostPhys allocate_promised_frame();
 struct MemoryUse {
     u64 managed, free, metadata;
+    u64 promised;     // of what is free: only their owners can have it
     u64 lost;         // RAM in more pieces than there can be zones
     u64 heap;         // its frames: those of small objects are never given back
     u64 heap_objects; // what lives in them

@@ -241,6 +241,27 @@ TEST(FrameAllocator, RefusesWhatItCannotKeepBooksOn) {
     EXPECT_EQ(frames.add_zone(ram.base() + 2 * lib::MiB, lib::MiB, 0).error(), lib::Errc::NoMemory);
 }
 
+TEST(FrameAllocator, KeepsWhatItHasPromised) {
+    Ram const ram(lib::MiB);
+    auto const frames = adopt(ram, lib::MiB);
+    u64 const all = frames->free_bytes() / page_size;
+    EXPECT_FALSE(frames->promise(all + 1));
+    ASSERT_TRUE(frames->promise(2));
+    EXPECT_EQ(frames->promised_bytes(), 2 * page_size);
+    EXPECT_EQ(frames->free_bytes(), all * page_size);
+    for (u64 i = 0; i < all - 2; i++)
+        ASSERT_TRUE(frames->allocate(0));
+    EXPECT_FALSE(frames->allocate(0)) << "the rest is promised";
+    EXPECT_FALSE(frames->promise(1));
+    HostPhys const first = frames->allocate_promised();
+    EXPECT_FALSE(frames->allocate(0));
+    frames->take_promise_back(1);
+    HostPhys const second = frames->allocate(0).value_or(HostPhys{});
+    EXPECT_NE(first.value, second.value);
+    EXPECT_EQ(frames->free_bytes(), 0U);
+    EXPECT_EQ(frames->promised_bytes(), 0U);
+}
+
 TEST(FrameAllocator, FailsWhenOnlySmallerBlocksAreLeft) {
     Ram const ram(4 * lib::MiB);
     auto const frames = adopt(ram, 4 * lib::MiB);

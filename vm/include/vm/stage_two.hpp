@@ -34,14 +34,13 @@ public:
 template <typename Entry> class StageTwoTable {
 public:
     // `largest_level`: 1 for 4 KiB pages only, 2 for 2 MiB, 3 for 1 GiB.
-    // `splits_for_code`: large pages are not executable; split_for_code() makes small ones of them. The tables for that
-    // are set aside by map(), so that it cannot fail.
+    // `splits_for_code`: large pages are not executable; split_for_code() makes small ones of them. map() has the
+    // frames of those tables promised, so that it cannot fail.
     explicit StageTwoTable(unsigned largest_level, bool splits_for_code = false)
         : largest_level_(largest_level), splits_for_code_(splits_for_code) {}
     ~StageTwoTable() {
         if (root_.value != 0) release(root_, 4);
-        while (reserve_.value != 0)
-            kernel::free_frames(take_reserved(), 0);
+        kernel::take_promise_back(promised_);
     }
     StageTwoTable(StageTwoTable const&) = delete;
     StageTwoTable& operator=(StageTwoTable const&) = delete;
@@ -68,7 +67,9 @@ public:
             if constexpr (requires { leaf.withhold_execution(); })
                 if (splits_for_code_ && level > 1 && rights == MemoryRights::All) {
                     *entry = Entry{};
-                    TRY(reserve(level == 3 ? 1 + entries : 1));
+                    u64 const tables = level == 3 ? 1 + entries : 1;
+                    TRY(kernel::promise_frames(tables));
+                    promised_ += tables;
                     leaf.withhold_execution();
                 }
             *entry = leaf;
@@ -109,7 +110,7 @@ public:
             if (!entry.is_present()) return false;
             if (entry.is_leaf(level)) {
                 if (level == 1 || !entry.is_execution_withheld()) return entry.is_executable();
-                split(entry, level, take_reserved());
+                split(entry, level, promised_table());
             }
             table = table_at(entry.address());
         }
@@ -145,19 +146,10 @@ private:
             table_at(frame)[i] = entry.piece(i, level);
         std::atomic_ref<u64>(entry.raw).store(Entry::table(frame).raw, std::memory_order_release);
     }
-    // The frames set aside, each with the address of the next one in its first bytes.
-    lib::Result<void> reserve(u64 count) {
-        for (; count > 0; count--) {
-            HostPhys const frame = TRY(new_table());
-            *kernel::phys_to_virt<HostPhys>(frame) = reserve_;
-            reserve_ = frame;
-        }
-        return {};
-    }
-    HostPhys take_reserved() {
-        HostPhys const frame = reserve_;
-        reserve_ = *kernel::phys_to_virt<HostPhys>(frame);
-        return frame;
+    HostPhys promised_table() {
+        promised_--;
+        tables_++;
+        return kernel::allocate_promised_frame();
     }
     void release(HostPhys frame, unsigned level) {
         if (level > 1)
@@ -173,7 +165,7 @@ private:
     u64 tables_ = 0;
     unsigned largest_level_;
     bool splits_for_code_;
-    HostPhys reserve_{};
+    u64 promised_ = 0; // frames
 };
 
 } // namespace vm
