@@ -68,6 +68,11 @@ void control_registers() {
         x86::write_cr4(smep);
         x86::write_cr4(cr4);
     });
+    // One write each, to and fro.
+    measure("cr0_wp_write", [value = cr0]() mutable { x86::write_cr0(value ^= 0x10000); });
+    measure("cr4_pge_write", [value = cr4]() mutable { x86::write_cr4(value ^= 0x80); });
+    measure_if(cpuid_bit(7, 0, 'b', 7), "cr4_smep_write",
+               [value = cr4]() mutable { x86::write_cr4(value ^= 0x100000); });
     if (cpuid_bit(1, 0, 'c', 26)) {
         x86::write_cr4(cr4 | 0x40000); // OSXSAVE
         u64 const xcr0 = x86::xgetbv(0);

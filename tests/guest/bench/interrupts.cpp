@@ -86,6 +86,12 @@ void x2apic() {
     x86::sti();
     measure("x2apic_selfipi_total_with_eoi", [] { x86::wrmsr(0x83f, ipi_vector); });
     x86::cli();
+    // Sleeps although an interrupt waits already: what falling asleep and waking up cost by themselves.
+    measure("hlt_cycle_with_selfipi_and_eoi", [] {
+        x86::wrmsr(0x83f, ipi_vector);
+        x86::sti_hlt();
+        x86::cli();
+    });
     measure_delivery("x2apic_icr_selfipi_delivery", [] { x86::wrmsr(0x830, 0x40000U | ipi_vector); });
     apic::write(apic::LvtTimer, timer_vector);
     measure("x2apic_wr_tmict_stop", [] { x86::wrmsr(0x838, 0); });
