@@ -30,15 +30,56 @@ bool Scheduler::group_fits(Core const& core, SchedulerEntity const& entity) cons
 
 void Scheduler::charge(CpuState& state, u64 now) {
     if (state.current == nullptr || now <= state.charged_at) return; // clocks of two CPUs may differ by a few ns
-    SchedulerEntity& entity = *state.current;
     u64 const ran = now - state.charged_at;
     state.charged_at = now;
+    pay(*state.current, ran, now);
+}
+
+void Scheduler::pay(SchedulerEntity& entity, u64 ran, u64 now) const {
     entity.virtual_time_ += scaled(entity, ran);
     entity.used_.store(entity.used_.load(std::memory_order_relaxed) + ran, std::memory_order_relaxed);
     if (entity.settings_.cap != 0) {
         entity.budget_ -= static_cast<i64>(ran); // before: a full bucket takes no more
         refill(entity, now);
     }
+}
+
+void Scheduler::charge_work(u32 cpu, SchedulerEntity& payer, u64 begin, u64 end) {
+    if (end <= begin) return;
+    {
+        CpuState& state = cpus_[cpu];
+        CoreLock const locked(*state.core);
+        if (state.current != nullptr && !state.is_napping) {
+            charge(state, begin);
+            state.charged_at = std::max(state.charged_at, end);
+        }
+    }
+    HomeLock home(*this, payer);
+    pay(payer, end - begin, end);
+    if (payer.settings_.is_exclusive) return; // in no list
+    // Its place in a list has changed; how many are there has not, so that nobody looks past it meanwhile.
+    if (payer.state_ == State::Waiting) {
+        Queue::remove(payer);
+        put_in_order(home.core(), payer);
+    } else if (payer.state_ == State::Throttled) {
+        payer.resume_at_ += (end - begin) * 100 / payer.settings_.cap;
+        Queue::remove(payer);
+        insert_throttled(home.core(), payer);
+    }
+}
+
+u32 Scheduler::cpu_for_work(SchedulerEntity& entity, u32 here) {
+    SchedulerEntity const* const current = cpus_[here].current; // changed by this CPU only
+    if (current != nullptr && current->group_ == entity.group_) return here;
+    HomeLock home(*this, entity);
+    Core const& core = home.core();
+    if (core.cpus.has(here) && may_use(entity, here)) return here;
+    for (u32 cpu = core.cpus.next(0); cpu < max_cpus; cpu = core.cpus.next(cpu + 1))
+        if (may_use(entity, cpu)) return cpu;
+    // It sleeps, and its core was given away meanwhile.
+    for (u32 cpu = 0; cpu < cpu_count_; cpu++)
+        if (may_use(entity, cpu)) return cpu;
+    return here;
 }
 
 // --- Caps: a bucket that fills at the capped rate
@@ -63,6 +104,11 @@ bool Scheduler::throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now) 
     if (entity.budget_ > 0) return false;
     auto const missing = static_cast<u64>(burst_of(entity) - entity.budget_);
     entity.resume_at_ = now + missing * 100 / entity.settings_.cap;
+    insert_throttled(core, entity);
+    return true;
+}
+
+void Scheduler::insert_throttled(Core& core, SchedulerEntity& entity) {
     entity.state_ = State::Throttled;
     SchedulerEntity* later = core.throttled.front();
     while (later != nullptr && later->resume_at_ <= entity.resume_at_)
@@ -71,7 +117,6 @@ bool Scheduler::throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now) 
         core.throttled.insert_before(*later, entity);
     else
         core.throttled.push_back(entity);
-    return true;
 }
 
 void Scheduler::release_throttled(Core& core, u64 now) {
@@ -87,8 +132,7 @@ void Scheduler::release_throttled(Core& core, u64 now) {
 
 // --- The queue
 
-void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
-    entity.state_ = State::Waiting;
+void Scheduler::put_in_order(Core& core, SchedulerEntity& entity) {
     // From the back, where one whose slice has ended belongs.
     SchedulerEntity* earlier = core.waiting.back();
     while (earlier != nullptr && is_before(entity.virtual_time_, earlier->virtual_time_))
@@ -97,6 +141,11 @@ void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
         core.waiting.insert_after(*earlier, entity);
     else
         core.waiting.push_front(entity);
+}
+
+void Scheduler::insert_waiting(Core& core, SchedulerEntity& entity) {
+    entity.state_ = State::Waiting;
+    put_in_order(core, entity);
     u32 const before = core.waiting_count.load(std::memory_order_relaxed);
     core.waiting_count.store(before + 1, std::memory_order_relaxed);
     // Before anybody looks for CPUs that idle or are alone: those mark themselves and look here afterwards.
@@ -201,7 +250,10 @@ inline u64 Scheduler::first_deadline(CpuState& state, u64 now) {
     SchedulerEntity const& entity = *state.current;
     state.limit = Decision::never;
     if (!core.throttled.is_empty()) state.limit = std::max((*core.throttled.begin()).resume_at_, now + 1);
-    if (u32 const cap = entity.settings_.cap; cap != 0 && cap < 100 && entity.budget_ > 0)
+    u32 const cap = entity.settings_.cap;
+    if (cap != 0 && entity.budget_ <= 0) // charge_work() has taken it: throttled at the next look
+        state.limit = now + 1;
+    else if (cap != 0 && cap < 100)
         state.limit = std::min(state.limit, now + static_cast<u64>(entity.budget_) * 100 / (100 - cap));
     return std::min(state.slice_end, state.limit);
 }

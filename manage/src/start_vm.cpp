@@ -208,8 +208,10 @@ bool VirtualMachine::schedule() {
         runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
             vcpu, group, is_held_, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
         if (!runners_[i]) return fail("too little memory for its vCPUs");
+        vcpu.set_timer_payer(runners_[i].get());
         auto const added = kernel::scheduler().add(*runners_[i], settings);
         if (added) continue;
+        vcpu.set_timer_payer(nullptr);
         runners_[i] = {};
         std::array<char, 200> text{};
         return fail_at(config::Key::Cpus,

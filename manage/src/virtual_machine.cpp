@@ -217,8 +217,19 @@ void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadlin
     timer->generation = generation;
     timer->deadline = deadline;
     timer->is_armed = true;
+    timer->has_moved = false;
     if (!is_paused_) [[likely]]
-        start_timer(*timer);
+        start_timer(*timer, cpu_for_timers());
+}
+
+u32 VirtualMachine::cpu_for_timers() {
+    u32 const here = kernel::this_cpu().index;
+    return runners_[0] ? kernel::scheduler().cpu_for_work(*runners_[0], here) : here;
+}
+
+void VirtualMachine::start_timer(DeviceTimer& timer, u32 cpu) {
+    timer.timer.set_payer(runners_[0].get());
+    kernel::arm_timer_on(cpu, timer.timer, kernel::tsc_of(timer.deadline));
 }
 
 void VirtualMachine::cancel_timer(u16 device, u32 id) {
@@ -232,6 +243,13 @@ void VirtualMachine::timer_expired(DeviceTimer& timer) {
     with_platform([&](platform::Platform& p) {
         // Paused: resume() starts it again. Not due: it was armed anew while this was on its way, and comes again.
         if (is_paused_ || !timer.is_armed || now() < timer.deadline) return;
+        // The VM runs elsewhere now, or this CPU has been given to another: the timer follows. At most once for each
+        // expiry, or the two might never meet.
+        u32 const cpu = cpu_for_timers();
+        if (cpu != kernel::this_cpu().index && !timer.has_moved) {
+            timer.has_moved = true;
+            return start_timer(timer, cpu);
+        }
         timer.is_armed = false;
         p.on({timer.generation, timer.id, timer.device, platform::EventKind::Timer, 0});
     });
@@ -305,7 +323,7 @@ void VirtualMachine::resume() {
     with_platform([&](platform::Platform&) {
         is_paused_ = false;
         for (u32 i = 0; i < timer_count_; i++)
-            if (timers_[i].is_armed) start_timer(timers_[i]);
+            if (timers_[i].is_armed) start_timer(timers_[i], cpu_for_timers());
     });
     let_go();
 }

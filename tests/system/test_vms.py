@@ -287,6 +287,32 @@ def a_flood_next_door_costs_nothing():
     assert flooded == quiet, (quiet, flooded)
 
 
+@system_test(limit=300)
+def a_storm_of_timers_is_bounded_and_paid_by_its_owner():
+    """The PIT at its highest rate under a guest that sleeps with interrupts off: the one beside it keeps its work and the monitor answers."""
+    modules = {"vms.toml": (small("worker", "does=work interval=500") + small("storm", "does=storm", console='"none"')).encode(),
+               "ticker.elf": guest_kernel("ticker")}
+
+    def rounds():
+        """Of three whole intervals, the median."""
+        console.expect(r"rounds in \d+ ms", 60)
+        return sorted(int(console.expect(r"ms, (\d+) rounds in \d+ ms", 60).group(1)) for _ in range(3))[1]
+    with boot(modules, cpus=1) as console:
+        stormy = rounds()
+        open_monitor(console)
+        usage = row(tell(console, "vm list"), "storm")
+        tell(console, "vm pause storm")
+        go_to(console, "worker")
+        quiet = rounds()
+        print(usage, stormy, quiet)
+        assert stormy >= 0.8 * quiet, (stormy, quiet)
+        assert float(usage[5]) >= 0.5, usage  # it pays for what it costs
+        open_monitor(console)
+        tell(console, "vm kill storm")
+        console.send("poweroff now\r")
+        check_power_off(console, status=1)
+
+
 @system_test(backend=("vt-x/bochs", "amd-v/bochs"), limit=300, why="QEMU 7.2 aborts when a data breakpoint is hit in a delivery")
 def a_guest_without_an_instruction_gives_its_cpu_back():
     """Each delivery of its #DB raises the next: no interrupt would ever be taken while it runs."""

@@ -137,6 +137,16 @@ public:
     void yield(u32 cpu);
     // CPU time an entity has had up to now, what it runs at this moment among it.
     u64 used(SchedulerEntity& entity, u64 now);
+    // What `cpu`, the calling one, did from `begin` to `end` in an interrupt was for `payer`: it pays, whoever runs
+    // there.
+    void charge_work(u32 cpu, SchedulerEntity& payer, u64 begin, u64 end);
+    // Whether `payer` pays for this moment of the calling CPU without that.
+    bool is_paying(u32 cpu, SchedulerEntity const& payer) const {
+        return cpus_[cpu].current == &payer && !cpus_[cpu].is_napping;
+    }
+    // Where interrupts on behalf of `entity` should be: `here`, the calling CPU, if its group runs there at this moment
+    // or it may run there next, else a CPU that it may use. Never one that another has for itself.
+    u32 cpu_for_work(SchedulerEntity& entity, u32 here);
     // What `cpu` runs will not run again; wake() on it does nothing from now on.
     void stop(u32 cpu, u64 now);
     // From any CPU. While the entity runs, its next sleep() is void.
@@ -213,6 +223,7 @@ private:
 
     // kernel/src/scheduler.cpp; with the lock of the core(s) held unless said otherwise
     void charge(CpuState& state, u64 now);
+    void pay(SchedulerEntity& entity, u64 ran, u64 now) const;
     static void leave(CpuState& state, State next);
     static void note_wake_latency(SchedulerEntity& entity, u64 now);
     void begin(CpuState& state, SchedulerEntity& entity, u64 now);
@@ -220,6 +231,8 @@ private:
     i64 burst_of(SchedulerEntity const& entity) const;
     bool throttle_if_spent(Core& core, SchedulerEntity& entity, u64 now);
     void release_throttled(Core& core, u64 now);
+    static void insert_throttled(Core& core, SchedulerEntity& entity);
+    static void put_in_order(Core& core, SchedulerEntity& entity);
     void insert_waiting(Core& core, SchedulerEntity& entity);
     void take_out(Core& core, SchedulerEntity& entity);
     void join(Core& core, SchedulerEntity& entity, u64 most_lag_steps);

@@ -42,19 +42,25 @@ u64 tsc_at_time_zero();
 Nanos now();
 u64 tsc_of(Nanos time);
 
-// One callback at one time, in the queue of the CPU that armed it. Embedded in its owner.
+class SchedulerEntity;
+
+// One callback at one time, in the queue of one CPU. Embedded in its owner.
 class Timer : public lib::ListLink<Timer> {
 public:
     using Callback = lib::Delegate<void()>;
     Timer() = default;
     explicit Timer(Callback callback) : callback_(callback) {}
     void set_callback(Callback callback) { callback_ = callback; }
+    // Whose work the callback is: it pays for the callback's time. nullptr: Mullion's own.
+    void set_payer(SchedulerEntity* payer) { payer_ = payer; }
 
 private:
     friend class TimerQueue;
     friend void arm_timer(Timer& timer, u64 deadline_tsc);
+    friend void arm_timer_on(u32 cpu, Timer& timer, u64 deadline_tsc);
     friend void cancel_timer(Timer& timer);
     Callback callback_;
+    SchedulerEntity* payer_ = nullptr;
     u64 deadline_tsc_ = 0;
     std::atomic<u32> queue_{~0U}; // the CPU in whose queue it is or was last
 };
@@ -62,6 +68,8 @@ private:
 // Arms on the calling CPU, whose timer interrupt will call back; an earlier arming is forgotten. A deadline in the past
 // fires at once, but never from inside this call.
 void arm_timer(Timer& timer, u64 deadline_tsc);
+// The same on any CPU, which is interrupted if it must set its hardware for this timer.
+void arm_timer_on(u32 cpu, Timer& timer, u64 deadline_tsc);
 // A callback that runs on another CPU at this moment is not waited for.
 void cancel_timer(Timer& timer);
 
@@ -76,6 +84,7 @@ public:
     // Takes out the first timer that is due at `now_tsc`; nullptr: none.
     Timer* pop_due(u64 now_tsc);
     static void call(Timer& timer) { timer.callback_(); }
+    static SchedulerEntity* payer_of(Timer const& timer) { return timer.payer_; }
     using Lock = Spinlock<LockRank::Timers>;
     Lock& lock() { return lock_; }
 

@@ -95,6 +95,7 @@ private:
         u64 generation = 0;
         Nanos deadline{};
         bool is_armed = false;
+        bool has_moved = false; // to another CPU since it was armed
         void expired() { owner->timer_expired(*this); }
     };
     static constexpr u32 max_timers = 16;
@@ -116,7 +117,9 @@ private:
     bool can_have_tsc(u64 hz);
     bool build();
     bool load();
-    void start_timer(DeviceTimer& timer) { kernel::arm_timer(timer.timer, kernel::tsc_of(timer.deadline)); }
+    // Where device timers should be at this moment. With the platform's lock held.
+    u32 cpu_for_timers();
+    void start_timer(DeviceTimer& timer, u32 cpu);
     bool schedule();
     kernel::ScheduleSettings settings_for(config::CpuPlacement const& wanted) const;
     lib::Result<void> place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted);

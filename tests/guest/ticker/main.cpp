@@ -3,6 +3,7 @@
 //   does=idle    sleeps (usual)
 //   does=work    counts rounds of arithmetic: how much of a CPU it gets
 //   does=flood   makes exits, port I/O, device accesses and self-IPIs as fast as it can, and writes all over a cache
+//   does=storm   sleeps with interrupts off while the PIT runs at its highest rate: work for its hypervisor alone
 //   crash=N      after N lines, a triple fault; 0: at once        quit=N  after N lines, power-off
 #include "runtime/apic.hpp"
 #include "runtime/clock.hpp"
@@ -24,11 +25,12 @@ constexpr u64 never = ~u64{0};
 constexpr u64 cache_line = 64;
 std::array<u8, 4 << 20> cache_fill; // more than a core's own caches hold
 
-enum class Habit : u8 { Idle, Work, Flood };
+enum class Habit : u8 { Idle, Work, Flood, Storm };
 
 Habit habit() {
     auto const text = option("does");
     if (text == "work") return Habit::Work;
+    if (text == "storm") return Habit::Storm;
     return text == "flood" ? Habit::Flood : Habit::Idle;
 }
 
@@ -41,6 +43,14 @@ void start_timer() {
     set_handler(timer_vector, on_timer);
     ioapic::redirect(pit_pin, timer_vector);
     clock::pit_start(2, 0); // 18.2 times a second
+}
+
+[[noreturn]] void storm() {
+    ioapic::redirect(pit_pin, timer_vector);
+    clock::pit_start(2, 2); // 596,591 times a second
+    print("ticker: sleeps in a storm\n");
+    for (;;)
+        asm volatile("cli; hlt" : : : "memory");
 }
 
 [[noreturn]] void triple_fault() {
@@ -77,6 +87,7 @@ u64 pass_time(Habit what, u64 end) {
         case Habit::Idle: x86::hlt(); break; // a tick between the look at the clock and this only makes it late
         case Habit::Work: work(); break;
         case Habit::Flood: flood(); break;
+        case Habit::Storm: storm();
         }
         rounds++;
     }

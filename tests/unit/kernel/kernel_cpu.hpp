@@ -5,6 +5,10 @@
 #include <kernel/cpus.hpp>
 #include <lib/x86/registers.hpp>
 
+namespace kernel {
+extern thread_local Cpu* hosted_thread_cpu;
+}
+
 class KernelCpu : public ::testing::Test {
 public:
     fakes::Cpu cpu;
@@ -14,6 +18,23 @@ protected:
         if (kernel::cpu_count() == 0) kernel::register_cpu(kernel::this_cpu());
         cpu.set_cpuid(0, {7, 0x756e'6547, 0x6c65'746e, 0x4965'6e69});
         cpu.set_cpuid(0x8000'0000, {0x8000'0008, 0, 0, 0});
+    }
+    // CPU 1 of the machine. It does what a test makes it do: see as_cpu().
+    static kernel::Cpu& second_cpu() {
+        static kernel::Cpu second;
+        if (kernel::cpu_count() == 1) {
+            second.self = &second;
+            second.index = 1;
+            second.apic_id = 0x31;
+            kernel::register_cpu(second);
+        }
+        return second;
+    }
+    // The fake CPU as `as` for a moment.
+    template <typename Body> static void as_cpu(kernel::Cpu& as, Body body) {
+        kernel::hosted_thread_cpu = &as;
+        body();
+        kernel::hosted_thread_cpu = nullptr;
     }
     // A CPU with x2APIC and TSC-deadline mode whose registers are plain.
     void use_x2apic(bool tsc_deadline = true) {

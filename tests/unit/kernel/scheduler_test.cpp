@@ -544,3 +544,88 @@ TEST(Scheduler, ExclusiveThatMovesAwayMeetsTheNextOwnerOfItsCpu) {
     EXPECT_EQ(machine.cpus[1].task, &first);
     EXPECT_EQ(SchedulerProbe::waiting_count(*machine.scheduler, 0), 0U);
 }
+
+TEST(Scheduler, WorkForAnotherIsPaidByIt) {
+    SimulatedMachine machine(1);
+    auto& victim = machine.add({}, 1);
+    auto& payer = machine.add({}, 2); // sleeps
+    machine.wake(victim);
+    u64 const begin = machine.now;
+    machine.now += ms;
+    machine.scheduler->charge_work(0, payer.entity, machine.now - 200'000, machine.now);
+    EXPECT_EQ(used(machine, payer), 200'000U);
+    EXPECT_EQ(used(machine, victim), machine.now - begin - 200'000);
+    machine.run_for(ms);
+    EXPECT_EQ(used(machine, payer), 200'000U);
+    EXPECT_EQ(used(machine, victim), machine.now - begin - 200'000);
+}
+
+TEST(Scheduler, WorkOnAnIdleCpuIsPaidAsWell) {
+    SimulatedMachine machine(2);
+    auto& payer = machine.add({.allowed = CpuSet::single(1)});
+    machine.wake(payer);
+    machine.run_for(ms);
+    u64 const before = used(machine, payer);
+    machine.scheduler->charge_work(0, payer.entity, machine.now - 1'000, machine.now);
+    EXPECT_EQ(used(machine, payer), before + 1'000);
+}
+
+TEST(Scheduler, WhoPaysWhileItWaitsGoesBackInTheQueue) {
+    SimulatedMachine machine(1);
+    auto& first = machine.add({});
+    auto& payer = machine.add({});
+    auto& other = machine.add({});
+    machine.wake(first);
+    machine.wake(payer);
+    machine.wake(other);
+    ASSERT_EQ(machine.cpus[0].task, &first);
+    machine.run_for(ms);
+    machine.scheduler->charge_work(0, payer.entity, machine.now - 900'000, machine.now);
+    machine.check();
+    machine.run_for(5 * ms);
+    EXPECT_EQ(machine.cpus[0].task, &other);
+    auto const before = used(machine, payer);
+    machine.run_for(10 * ms);
+    EXPECT_GT(used(machine, payer), before) << "its turn comes";
+}
+
+TEST(Scheduler, WorkCountsAgainstTheCap) {
+    SimulatedMachine machine(1);
+    auto& victim = machine.add({}, 1);
+    auto& payer = machine.add({.cap = 20}, 2);
+    machine.wake_all();
+    machine.run_for(100 * ms);
+    u64 const before = used(machine, payer);
+    u64 const begin = machine.now, victim_before = used(machine, victim);
+    for (int i = 0; i < 1000; i++) { // a tenth of the CPU is work for the one with the cap
+        machine.run_for(ms);
+        machine.scheduler->charge_work(0, payer.entity, machine.now - 100'000, machine.now);
+    }
+    EXPECT_NEAR(double(used(machine, payer) - before) / double(machine.now - begin), 0.2, 0.01);
+    EXPECT_NEAR(double(used(machine, victim) - victim_before) / double(machine.now - begin), 0.8, 0.01);
+}
+
+TEST(Scheduler, WorkStaysOffCpusThatOthersOwn) {
+    SimulatedMachine machine(3);
+    auto& sleeper = machine.add({.allowed = CpuSet::single(2)}, 1);
+    auto& owner = machine.add({.allowed = CpuSet::single(1)}, 2);
+    ASSERT_TRUE(machine.scheduler->set_affinity(sleeper.entity, machine.all_cpus(), machine.now));
+    EXPECT_EQ(machine.scheduler->cpu_for_work(sleeper.entity, 2), 2U);
+    ASSERT_TRUE(machine.scheduler->set_affinity(owner.entity, CpuSet::single(2), machine.now));
+    ASSERT_TRUE(machine.scheduler->set_exclusive(owner.entity, true, machine.now)); // where the other one slept
+    machine.wake(owner);
+    for (u32 here = 0; here < 3; here++) {
+        EXPECT_NE(machine.scheduler->cpu_for_work(sleeper.entity, here), 2U);
+        EXPECT_EQ(machine.scheduler->cpu_for_work(owner.entity, here), 2U);
+    }
+}
+
+TEST(Scheduler, WorkIsWhereTheVmRuns) {
+    SimulatedMachine machine(3);
+    auto& boot_vcpu = machine.add({.allowed = CpuSet::single(0)}, 1);
+    auto& other_vcpu = machine.add({.allowed = CpuSet::single(1)}, 1);
+    machine.wake_all();
+    EXPECT_EQ(machine.scheduler->cpu_for_work(boot_vcpu.entity, 1), 1U); // its other vCPU is there
+    EXPECT_EQ(machine.scheduler->cpu_for_work(boot_vcpu.entity, 2), 0U);
+    EXPECT_EQ(machine.scheduler->cpu_for_work(other_vcpu.entity, 2), 1U);
+}

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/run_loop.hpp>
 #include <kernel/time.hpp>
+#include <kernel/traps.hpp>
 #include <random>
 
 namespace {
@@ -193,6 +195,74 @@ TEST_F(CpuTimers, ADeadlineOfZeroIsThePastToo) {
     EXPECT_NE(hardware_deadline(), 0U); // 0 would disarm. [intel/vol3] 12.5.4.1
     fire();
     EXPECT_EQ(a.calls, 1U);
+}
+
+TEST_F(CpuTimers, AnotherCpuIsInterruptedOnlyForItsEarliest) {
+    kernel::Cpu& second = second_cpu();
+    auto const sent = [&] {
+        return std::ranges::count(cpu.msr_writes,
+                                  fakes::MsrWrite{0x830, 0x31ULL << 32 | 0x4000 | kernel::vectors::timer});
+    };
+    Recorder a, b;
+    kernel::arm_timer_on(1, a.timer, 5000);
+    EXPECT_EQ(sent(), 1);
+    kernel::arm_timer_on(1, b.timer, 6000);
+    EXPECT_EQ(sent(), 1);
+    EXPECT_EQ(hardware_deadline(), 0U); // of this CPU
+    as_cpu(second, [] { kernel::run_timers(); });
+    EXPECT_EQ(hardware_deadline(), 5000U); // of that one: the fake has one APIC for both
+    EXPECT_EQ(a.calls + b.calls, 0U);
+    cpu.tsc = 6000;
+    kernel::run_timers(); // not here
+    EXPECT_EQ(a.calls + b.calls, 0U);
+    as_cpu(second, [] { kernel::run_timers(); });
+    EXPECT_EQ(a.calls, 1U);
+    EXPECT_EQ(b.calls, 1U);
+}
+
+TEST_F(CpuTimers, ATimerMovesBetweenCpus) {
+    kernel::Cpu& second = second_cpu();
+    Recorder a;
+    kernel::arm_timer(a.timer, 5000);
+    kernel::arm_timer_on(1, a.timer, 5000);
+    cpu.tsc = 5000;
+    kernel::run_timers();
+    EXPECT_EQ(a.calls, 0U);
+    kernel::arm_timer_on(0, a.timer, 5000); // back
+    as_cpu(second, [] { kernel::run_timers(); });
+    EXPECT_EQ(a.calls, 0U);
+    kernel::run_timers();
+    EXPECT_EQ(a.calls, 1U);
+}
+
+TEST_F(CpuTimers, CallbacksArePaidByTheirPayer) {
+    kernel::start_clock(1'000'000'000, 0);
+    ASSERT_TRUE(kernel::start_scheduler({}));
+    kernel::SchedulerEntity victim(1), payer(2);
+    kernel::ScheduleSettings const settings{.allowed = kernel::CpuSet::single(0)};
+    ASSERT_TRUE(kernel::scheduler().add(victim, settings));
+    ASSERT_TRUE(kernel::scheduler().add(payer, settings));
+    kernel::scheduler().wake(victim, 1000);
+    EXPECT_EQ(kernel::scheduler().pick(0, 1000).entity, &victim);
+    struct Slow {
+        fakes::Cpu& cpu;
+        void call() const { cpu.tsc += 700; }
+    } slow{cpu};
+    Timer timer(Timer::Callback::to<&Slow::call>(slow));
+    timer.set_payer(&payer);
+    kernel::arm_timer(timer, 2000);
+    cpu.tsc = 2000;
+    fire();
+    EXPECT_EQ(kernel::scheduler().used(payer, cpu.tsc), 700U);
+    EXPECT_EQ(kernel::scheduler().used(victim, cpu.tsc), 1000U);
+    timer.set_payer(&victim); // runs here, and so pays anyway
+    kernel::arm_timer(timer, 2700);
+    fire();
+    EXPECT_EQ(kernel::scheduler().used(payer, cpu.tsc), 700U);
+    EXPECT_EQ(kernel::scheduler().used(victim, cpu.tsc), 1700U);
+    kernel::scheduler().stop(0, cpu.tsc);
+    ASSERT_TRUE(kernel::scheduler().remove(victim));
+    ASSERT_TRUE(kernel::scheduler().remove(payer));
 }
 
 TEST_F(CpuTimers, KeepTimeFromTheGivenZero) {

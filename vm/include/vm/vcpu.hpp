@@ -86,6 +86,9 @@ public:
     Vcpu(Vcpu const&) = delete;
     Vcpu& operator=(Vcpu const&) = delete;
 
+    // Who pays for the interrupts of its APIC timer.
+    void set_timer_payer(kernel::SchedulerEntity* payer) { apic_timer_.set_payer(payer); }
+
     // Runs the guest on the calling CPU, interrupts off, until something wants the CPU back.
     virtual Leave run() = 0;
     // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs
