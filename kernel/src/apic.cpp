@@ -129,6 +129,7 @@ void LocalApic::calibrate_timer(u64 tsc_hz) {
 
 void LocalApic::write_icr(u32 apic_id, u32 low) const {
     if (x2apic_) {
+        x86::fence_before_apic(); // what the IPI tells of must be seen by its receiver
         x86::wrmsr(x86::IA32_X2APIC_BASE + ICR_LOW / 16, u64{apic_id} << 32 | low);
         return;
     }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 namespace fakes {
 namespace {
@@ -9,6 +10,7 @@ namespace {
 thread_local Cpu* current_cpu = nullptr;
 
 constexpr u32 IA32_FEATURE_CONTROL = 0x3a;
+constexpr u32 x2apic_icr = 0x830;
 constexpr u32 IA32_EFER = 0xc000'0080;
 constexpr u64 EFER_SVME = 1 << 12;
 constexpr u64 CR4_VMXE = 1 << 13;
@@ -75,6 +77,7 @@ bool Cpu::wrmsr_safe(u32 index, u64 value) {
     if (found->second.on_write && !found->second.on_write(value)) return false;
     found->second.value = value;
     msr_writes.push_back({index, value});
+    if (index == x2apic_icr && !std::exchange(are_stores_visible, false)) unfenced_icr_writes++;
     return true;
 }
 

@@ -108,6 +108,7 @@ TEST_F(X2Apic, SendsToWideIds) {
                                                    {0x830, 0x0000'0007'0000'4608},
                                                    {0x830, 0xc'4400},
                                                    {0x830, 0xc'40e3}}));
+    EXPECT_EQ(cpu.unfenced_icr_writes, 0U);
 }
 
 TEST_F(X2Apic, ArmsByDeadline) {

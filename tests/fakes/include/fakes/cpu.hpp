@@ -113,6 +113,8 @@ public:
     std::vector<u8>& add_ram(u64 base, u64 size);
 
     std::vector<MsrWrite> msr_writes;
+    bool are_stores_visible = false;  // a fence since the last IPI by x2APIC
+    unsigned unfenced_icr_writes = 0; // their IPIs may arrive before the stores they tell of. [intel/vol3] 12.12.3
     std::vector<PortWrite> port_writes;
     std::vector<MmioWrite> mmio_writes;
     std::vector<SvmInstruction> svm_instructions;

@@ -123,6 +123,9 @@ inline void sti_hlt() { asm volatile("sti; hlt" : : : "memory"); }
 // Interrupts that wait are taken here: STI delays them by one instruction.
 inline void take_interrupts() { asm volatile("sti; nop; cli" : : : "memory"); }
 inline void pause() { asm volatile("pause" : : : "memory"); }
+// Earlier stores are seen by everyone before any later instruction: x2APIC MSR writes do not wait for them by
+// themselves. [intel/vol3] 12.12.3
+inline void fence_before_apic() { asm volatile("mfence; lfence" : : : "memory"); }
 inline void invlpg(u64 address) { asm volatile("invlpg (%0)" : : "r"(address) : "memory"); }
 inline void wbinvd() { asm volatile("wbinvd" : : : "memory"); }
 inline u64 read_flags() {

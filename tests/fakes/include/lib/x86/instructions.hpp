@@ -58,6 +58,7 @@ inline void sti_hlt() {
 }
 inline void take_interrupts() { cpu().take_interrupts(); }
 inline void pause() { cpu().pause(); }
+inline void fence_before_apic() { cpu().are_stores_visible = true; }
 inline void invlpg(u64 address) { cpu().invlpg_addresses.push_back(address); }
 inline void wbinvd() { cpu().wbinvd_count++; }
 inline u64 read_flags() { return 2 | (cpu().interrupts_enabled ? u64{1} << 9 : 0); }
