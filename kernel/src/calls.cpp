@@ -1,5 +1,8 @@
 #include <kernel/calls.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/log.hpp>
+#include <kernel/panic.hpp>
+#include <kernel/time.hpp>
 
 namespace kernel {
 namespace {
@@ -17,11 +20,31 @@ void send(u32 index, Call& call, lib::Delegate<void()> body) {
     kick(index);
 }
 
-void wait_for(Call const& call) {
+// A CPU answers within microseconds; one whose thread an emulator or a hypervisor below does not run may take seconds.
+constexpr u64 seconds_to_next_kick = 1;
+constexpr u32 most_kicks = 60;
+
+// `call` lies on this CPU's stack, so there is no way on without an answer: a CPU that never gives one is the machine's
+// end. A time in which this CPU stood still itself counts as one kick, however long it was.
+void wait_for(u32 index, Call const& call) {
     ASSERT(this_cpu().held_lock_ranks == 0); // whom we wait for may wait for that lock
+    u64 const patience = seconds_to_next_kick * tsc_scale().hz();
+    u64 since = lib::x86::rdtsc();
+    u32 kicks = 0;
     while (!call.is_done.load(std::memory_order_acquire)) {
         run_calls();
         lib::x86::pause();
+        u64 const now_tsc = lib::x86::rdtsc();
+        if (patience == 0 || now_tsc - since < patience) continue;
+        since = now_tsc;
+        if (++kicks > most_kicks) {
+            std::array<char, 120> text{};
+            panic(lib::format_to(text, "CPU {} (APIC id {:#x}) has not answered for {} s", index, cpu(index).apic_id,
+                                 most_kicks * seconds_to_next_kick));
+        }
+        if (kicks == 1)
+            log_warning("CPU {} (APIC id {:#x}) does not answer; interrupting it again", index, cpu(index).apic_id);
+        kick(index);
     }
 }
 
@@ -70,7 +93,7 @@ void run_on(u32 index, lib::Delegate<void()> body) {
     }
     Call call;
     send(index, call, body);
-    wait_for(call);
+    wait_for(index, call);
 }
 
 void run_on_others(lib::Delegate<void()> body) {
@@ -82,7 +105,7 @@ void run_on_others(lib::Delegate<void()> body) {
         for (u32 i = 0; i < batch && first + i < count; i++)
             if (first + i != own) send(first + i, calls[i], body);
         for (u32 i = 0; i < batch && first + i < count; i++)
-            if (first + i != own) wait_for(calls[i]);
+            if (first + i != own) wait_for(first + i, calls[i]);
     }
 }
 

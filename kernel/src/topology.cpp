@@ -110,11 +110,9 @@ u32 Topology::core_count() const {
     return cores;
 }
 
-#if !__STDC_HOSTED__
 namespace {
 constinit Topology the_topology;
 }
 Topology& machine_topology() { return the_topology; }
-#endif
 
 } // namespace kernel

@@ -31,7 +31,8 @@ void defer(lib::u32 cpu, DeferredWork& work);
 void run_deferred_work();
 
 // Runs `body` on that CPU, in its kick interrupt, and returns when it has. The caller holds no lock; while it waits, it
-// serves calls to itself, so that two CPUs may call each other.
+// serves calls to itself, so that two CPUs may call each other. A CPU that does not answer is interrupted again each
+// second and named in the log; after a minute without an answer the machine stops with a panic that names it.
 void run_on(lib::u32 cpu, lib::Delegate<void()> body);
 // The same on every CPU but this one, all at once.
 void run_on_others(lib::Delegate<void()> body);

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <kernel/apic.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
@@ -34,6 +35,8 @@ StderrSink stderr_sink;
 class PanicTest : public KernelCpu {
 protected:
     void SetUp() override {
+        use_x2apic(); // other tests leave a second CPU, which a panic interrupts
+        ASSERT_TRUE(kernel::LocalApic::enable(true));
         kernel::set_panic_sink(&stderr_sink);
         kernel::set_panic_end([] { std::_Exit(3); });
         ::testing::GTEST_FLAG(death_test_style) = "fast";
