@@ -102,6 +102,16 @@ std::optional<u64> ElfImage::pvh_entry_of(LoadSegment const& notes) const {
     return std::nullopt;
 }
 
+// `segment`, number `index`, is in RAM, and so are those before it: their ends do not overflow.
+bool ElfImage::overlaps_earlier(u32 index, LoadSegment const& segment) const {
+    MemoryRange const range{segment.physical, segment.physical + segment.memory_size};
+    for (u32 i = 0; i < index; ++i) {
+        auto const other = this->segment(i, pt_load);
+        if (other && range.overlaps({other->physical, other->physical + other->memory_size})) return true;
+    }
+    return false;
+}
+
 std::expected<MemoryRange, LoadError> ElfImage::load(BootInput const& input, lib::GuestMemory const& memory) const {
     MemoryRange all{~u64{0}, 0};
     for (u32 i = 0; i < header_count_; ++i) {
@@ -109,6 +119,9 @@ std::expected<MemoryRange, LoadError> ElfImage::load(BootInput const& input, lib
         if (!found || found->memory_size == 0) continue;
         if (found->file_size > found->memory_size || !ByteReader(file_).has(found->offset, found->file_size))
             return bad(header_at(i));
+        if (!is_ram(input.memory_map, found->physical, found->memory_size))
+            return std::unexpected(LoadError{LoadErrorCode::KernelAddressNotFree, found->physical, found->memory_size});
+        if (overlaps_earlier(i, *found)) return bad(header_at(i));
         auto const range = load_segment(input, memory, *found);
         if (!range) return range;
         all.begin = std::min(all.begin, range->begin);
@@ -124,11 +137,15 @@ std::expected<MemoryRange, LoadError> load_segment(BootInput const& input, lib::
     u64 const size = segment.memory_size;
     if (!is_ram(input.memory_map, at, size) || MemoryRange{at, at + size}.overlaps(boot_area))
         return std::unexpected(LoadError{LoadErrorCode::KernelAddressNotFree, at, size});
-    if (auto const done = copy_in(memory, at, input.kernel.subspan(segment.offset, segment.file_size)); !done)
-        return std::unexpected(done.error());
-    if (!memory.fill(GuestPhys{at + segment.file_size}, size - segment.file_size, 0))
+    MemoryRange const range{at, at + size};
+    if (!memory.contains(GuestPhys{at}, size)) return std::unexpected(LoadError{LoadErrorCode::MapMismatch, at, 0});
+    auto const bytes = input.kernel.subspan(segment.offset, segment.file_size);
+    u64 const zeroes = size - segment.file_size;
+    if (input.copies != nullptr && input.copies->add(GuestPhys{at}, bytes, zeroes)) return range;
+    if (auto const done = copy_in(memory, at, bytes); !done) return std::unexpected(done.error());
+    if (!memory.fill(GuestPhys{at + segment.file_size}, zeroes, 0))
         return std::unexpected(LoadError{LoadErrorCode::MapMismatch, at, 0});
-    return MemoryRange{at, at + size};
+    return range;
 }
 
 } // namespace loader

@@ -1,5 +1,5 @@
 // Random ELF and Multiboot kernels: nothing is written outside of guest memory (the sanitizer watches the edges),
-// nothing hangs, and what is loaded starts in RAM.
+// nothing hangs, no more is written than there is memory, and what is loaded starts in RAM.
 #include "../unit/loader/fake_guest.hpp"
 #include <cstdlib>
 #include <loader/image.hpp>
@@ -11,8 +11,14 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     std::vector<lib::u8> const initrd(std::size_t{data[1]} * 16);
     std::vector<lib::u8> const kernel(data + 2, data + size);
     loader::detect_image(kernel);
+    loader::BootCopies copies;
     auto const state = loader::load_guest(
-        kind, {.kernel = kernel, .initrd = initrd, .command_line = "x", .memory_map = guest.map}, guest.memory());
+        kind, {.kernel = kernel, .initrd = initrd, .command_line = "x", .memory_map = guest.map, .copies = &copies},
+        guest.memory());
+    // No file makes a loader write more than there is memory, and the initrd.
+    constexpr lib::u64 slice = 64 * lib::KiB;
+    for (lib::u64 written = 0; !copies.go_on(guest.memory(), slice); written += slice)
+        if (written > 2 * lib::MiB + initrd.size()) std::abort();
     if (!state) {
         if (fakes::text_of(state.error()).empty()) std::abort();
         return 0;

@@ -1,6 +1,6 @@
 #pragma once
-// The large copies of a start, kernel and initrd: a loader says what goes where, whoever starts the VM carries it out
-// bit by bit, so that other work has its turn in between.
+// The large copies of a start, kernel and initrd, and the zeroes after an ELF segment's bytes: a loader says what goes
+// where, whoever starts the VM carries it out bit by bit, so that other work has its turn in between.
 #include <array>
 #include <lib/guest_memory.hpp>
 
@@ -12,17 +12,22 @@ using lib::u8;
 
 class BootCopies {
 public:
-    // False: it takes no more, copy at once. `bytes` must stay as they are until all is done.
-    bool add(GuestPhys at, std::span<u8 const> bytes);
-    // Copies at most `limit` bytes; true when nothing is left to be copied.
+    static constexpr u64 capacity = 130; // all segments of an ELF file, and the initrd
+
+    // `zeroes` follow the bytes. False: it takes no more, copy at once. `bytes` must stay as they are until all is
+    // done.
+    bool add(GuestPhys at, std::span<u8 const> bytes, u64 zeroes = 0);
+    // Writes at most `limit` bytes; true when nothing is left to be written.
     bool go_on(lib::GuestMemory const& memory, u64 limit);
 
 private:
     struct Copy {
         GuestPhys at;
         std::span<u8 const> bytes;
+        u64 zeroes;
+        bool is_done() const { return bytes.empty() && zeroes == 0; }
     };
-    std::array<Copy, 2> copies_{}; // what is left of them
+    std::array<Copy, capacity> copies_{}; // what is left of them
 };
 
 } // namespace loader

@@ -14,7 +14,7 @@ struct BootInput {
     std::string_view command_line;
     std::span<E820Entry const> memory_map;
     lib::GuestPhys rsdp{};        // 0: no ACPI tables
-    BootCopies* copies = nullptr; // takes a bzImage and the initrd; nullptr: they are copied at once
+    BootCopies* copies = nullptr; // takes a kernel's large parts and the initrd; nullptr: they are copied at once
 };
 
 } // namespace loader

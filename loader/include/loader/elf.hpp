@@ -35,12 +35,14 @@ public:
     std::optional<u64> physical_entry() const;
     // The value of Xen's note 18. [xen/elfnote] XEN_ELFNOTE_PHYS32_ENTRY
     std::optional<u64> pvh_entry() const;
-    // Copies all segments. Answers the range from the lowest to the highest byte.
+    // Copies all segments, or leaves that to `input.copies`; no two of them may overlap in memory, so that no more is
+    // written than there is memory. Answers the range from the lowest to the highest byte.
     std::expected<MemoryRange, LoadError> load(BootInput const& input, lib::GuestMemory const& memory) const;
 
 private:
     std::optional<LoadSegment> segment(u32 index, u32 type) const;
     u64 header_at(u32 index) const { return headers_ + u64{index} * header_size_; }
+    bool overlaps_earlier(u32 index, LoadSegment const& segment) const;
     std::optional<u64> pvh_entry_of(LoadSegment const& notes) const;
 
     std::span<u8 const> file_;
@@ -53,7 +55,7 @@ private:
 
 bool is_elf(std::span<u8 const> file);
 
-// Copies one segment to RAM that is not the boot area.
+// Copies one segment to RAM that is not the boot area, or leaves that to `input.copies`.
 std::expected<MemoryRange, LoadError> load_segment(BootInput const& input, lib::GuestMemory const& memory,
                                                    LoadSegment const& segment);
 

@@ -190,6 +190,55 @@ TEST_F(Loading, AnElfEntryMayBeAPhysicalAddress) {
     EXPECT_EQ(error(lib::BootKind::Elf), LoadErrorCode::EntryOutsideImage);
 }
 
+// As many segments as there may be, all over the same memory: nobody zeroes that 128 times.
+TEST_F(Loading, ElfSegmentsThatOverlapAreRefused) {
+    constexpr u64 headers = 0x2000, count = 128;
+    for (auto const& plain : {elf64(), elf32()}) {
+        bool const is_64 = plain[4] == 2;
+        std::size_t const size = is_64 ? 56 : 32;
+        auto const with_segments = [&](u64 used, u64 step) {
+            kernel = plain;
+            store(kernel, is_64 ? 32 : 28, headers, is_64 ? 8 : 4);
+            store(kernel, is_64 ? 56 : 44, used, 2);
+            for (u64 i = 0; i < used; i++) {
+                std::vector<u8> header(plain.begin() + (is_64 ? 64 : 52),
+                                       plain.begin() + static_cast<std::ptrdiff_t>((is_64 ? 64 : 52) + size));
+                store(header, is_64 ? 24 : 12, load_address + i * step, is_64 ? 8 : 4);
+                for (std::size_t at = 0; at < size; at++)
+                    store(kernel, headers + i * size + at, header[at], 1);
+            }
+        };
+        for (u64 const step : {u64{0}, u64{0x100}, u64{0x3ff}}) {
+            with_segments(count, step);
+            EXPECT_EQ(error(lib::BootKind::Elf), LoadErrorCode::BadElf) << step;
+        }
+        with_segments(count, 0x400); // side by side
+        auto const state = load(lib::BootKind::Elf);
+        ASSERT_TRUE(state) << fakes::text_of(state.error());
+    }
+}
+
+TEST_F(Loading, AnElfKernelIsWrittenBitByBit) {
+    store(kernel, 64 + 40, 0x10'0000, 8); // a MiB, most of it zeroes
+    BootCopies copies;
+    auto wanted = input();
+    wanted.copies = &copies;
+    auto const state = load_guest(lib::BootKind::Elf, wanted, guest.memory());
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    EXPECT_EQ(guest.get<u8>(load_address + 0x10), 0xcc) << "nothing is written by the loader itself";
+    u32 steps = 1;
+    while (!copies.go_on(guest.memory(), 0x1000)) {
+        ASSERT_EQ(guest.get<u8>(load_address + u64{0x1000} * steps), 0xcc) << "no step writes more than it may";
+        steps++;
+    }
+    EXPECT_EQ(steps, (0x10'0000 + initrd.size() + 0xfff) / 0x1000);
+    for (u64 i = 0; i < 0x100; i++)
+        ASSERT_EQ(guest.get<u8>(load_address + i), i);
+    for (u64 i = 0x100; i < 0x10'0000; i++)
+        ASSERT_EQ(guest.get<u8>(load_address + i), 0);
+    EXPECT_EQ(guest.get<u8>(load_address + 0x10'0000), 0xcc);
+}
+
 TEST_F(Loading, BadElfFiles) {
     struct Change {
         std::size_t at;
