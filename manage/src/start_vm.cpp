@@ -8,6 +8,7 @@
 #include <loader/bios.hpp>
 #include <loader/e820.hpp>
 #include <loader/guest_acpi_tables.hpp>
+#include <loader/guest_mp_tables.hpp>
 #include <loader/image.hpp>
 #include <manage/virtual_machine.hpp>
 
@@ -169,8 +170,11 @@ bool VirtualMachine::load() {
     lib::GuestMemory const memory({pieces_, piece_count_});
     auto const map = loader::make_e820_map(vm_->ram().size_below_hole(), vm_->ram().size_above_hole());
     if (!map) return fail("memory: no memory map can be made of this size");
+    auto const cpuid = vm_->cpuid().features(0, true);
     auto const rsdp = loader::write_acpi_tables(memory, {description_.vcpus});
-    if (!rsdp || !loader::write_bios(memory, *map)) return fail("the firmware tables do not fit");
+    if (!rsdp || !loader::write_bios(memory, *map) ||
+        !loader::write_mp_tables(memory, {description_.vcpus, cpuid.eax, cpuid.edx}))
+        return fail("the firmware tables do not fit");
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
     loader::BootInput const input{
