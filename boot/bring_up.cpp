@@ -304,8 +304,10 @@ private:
         char const* const where = skew.ticks < 0 ? "behind" : "ahead of";
         kernel::log_debug("cpus: APIC id {}: TSC {} ns {} CPU 0's, measured within {} ns", apic_id, size, where,
                           within);
-        worst_skew_ = std::max(worst_skew_, size + within);
-        if (size <= within + microsecond) return;
+        if (size <= within + microsecond) {
+            worst_uncertainty_ = std::max(worst_uncertainty_, size + within);
+            return;
+        }
         kernel::log_warning("cpus: the TSC of APIC id {} is {} ns {} CPU 0's: guests with vCPUs on both see time jump",
                             apic_id, size, where);
     }
@@ -313,14 +315,15 @@ private:
     void report(u32 present) const {
         auto const& topology = kernel::machine_topology();
         u32 const count = kernel::cpu_count();
-        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}; TSCs equal within {}.{:03} us", count,
-                         present, topology.core_count(), topology.core_count() == 1 ? "" : "s", topology.node_count(),
-                         topology.node_count() == 1 ? "" : "s", worst_skew_ / microsecond, worst_skew_ % microsecond);
+        kernel::log_info("cpus: {} of {} in use, {} core{}, {} NUMA node{}", count, present, topology.core_count(),
+                         topology.core_count() == 1 ? "" : "s", topology.node_count(),
+                         topology.node_count() == 1 ? "" : "s");
+        if (count > 1) kernel::log_tsc_agreement(worst_uncertainty_);
     }
 
     BringUp const& request_;
     Trampoline trampoline_;
-    u64 worst_skew_ = 0;
+    u64 worst_uncertainty_ = 0; // of those that do not differ as far as could be measured; ns
 };
 
 } // namespace

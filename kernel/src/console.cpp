@@ -247,7 +247,7 @@ void Console::say_whose_line_it_is() {
     if (owner == nullptr) return print("\nno VM has the console; Ctrl-A c opens the monitor\n");
     print("\nconsole of ");
     print(owner->console_name());
-    print("\n");
+    print(owner->is_console_dead() ? ", which is paused: Ctrl-A c, then vm resume\n" : "\n");
 }
 
 void Console::enter_monitor() {

@@ -1,3 +1,4 @@
+#include <kernel/log.hpp>
 #include <kernel/tsc_sync.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
@@ -5,6 +6,15 @@
 namespace kernel {
 
 namespace x86 = lib::x86;
+
+void log_tsc_agreement(u64 nanos) {
+    if (nanos <= tsc_agreement_limit)
+        return log_info("cpus: TSCs agree within {}.{:03} us", nanos / 1000, nanos % 1000);
+    log_warning(
+        "cpus: TSCs may be {} us apart, because CPUs answered too late to measure it better: a guest with vCPUs on "
+        "several CPUs may see time jump by as much",
+        nanos / 1000);
+}
 
 void TscProbe::answer() {
     for (;;) {

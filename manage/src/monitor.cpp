@@ -24,7 +24,13 @@ unsigned distance(std::string_view a, std::string_view b) {
     return row[b.size()];
 }
 
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
 } // namespace
+
+bool Monitor::is_word(std::string_view typed, std::string_view word) {
+    return std::ranges::equal(typed, word, {}, lower, lower);
+}
 
 Monitor::Monitor(VmControl& vms, kernel::Console& console, lib::Delegate<void()> wake)
     : vms_(vms), console_(console), wake_(wake), refresh_timer_(kernel::Timer::Callback::to<&Monitor::refresh>(*this)) {
@@ -98,8 +104,8 @@ void Monitor::execute(std::string_view line) {
     if (words.is_empty()) return;
     for (Command const& command : commands()) {
         bool const has_object = !command.object().empty();
-        if (command.verb() != words[0]) continue;
-        if (has_object && (words.size() < 2 || command.object() != words[1])) continue;
+        if (!is_word(words[0], command.verb())) continue;
+        if (has_object && (words.size() < 2 || !is_word(words[1], command.object()))) continue;
         Words arguments;
         for (u32 i = has_object ? 2 : 1; i < words.size(); i++)
             (void)arguments.push_back(words[i]); // fewer than fitted before
@@ -113,18 +119,22 @@ void Monitor::unknown(Words const& words) {
     // Two words belong together when the first is known.
     bool is_verb = false;
     for (Command const& command : commands())
-        is_verb = is_verb || command.verb() == words[0];
+        is_verb = is_verb || is_word(words[0], command.verb());
     if (is_verb && words.size() == 1) {
         lib::format(terminal_, "{}: expected one of", words[0]);
         for (Command const& command : commands())
-            if (command.verb() == words[0]) lib::format(terminal_, " {}", command.object());
+            if (is_word(words[0], command.verb())) lib::format(terminal_, " {}", command.object());
         return lib::format(terminal_, "; try help {}\n", words[0]);
     }
     std::string_view const wrong = words[is_verb ? 1 : 0];
     std::string_view nearest;
     unsigned best = 3; // further away is no typing error
     for (Command const& command : commands()) {
-        if (is_verb && command.verb() != words[0]) continue;
+        if (is_verb && !is_word(words[0], command.verb())) continue;
+        if (!is_verb && is_word(wrong, command.object())) { // "list" alone
+            nearest = command.name;
+            break;
+        }
         auto const word = is_verb ? command.object() : command.verb();
         unsigned const here = distance(wrong, word);
         if (here >= best || here >= word.size()) continue;

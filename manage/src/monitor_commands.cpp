@@ -38,6 +38,7 @@ u64 mebibytes(u64 bytes) { return bytes / lib::MiB; }
 std::span<Monitor::Command const> Monitor::commands() {
     static constexpr Command table[] = {
         {"help", "[COMMAND]", "this list, or how one command is used", 0, 2, &Monitor::help},
+        {"?", "[COMMAND]", "the same", 0, 2, &Monitor::help},
         {"vm list", "", "every VM: state, size, and what it did since the last list", 0, 0, &Monitor::vm_list},
         {"vm show", "NAME", "one VM: settings, and how it ended last", 1, 1, &Monitor::vm_show},
         {"vm start", "NAME", "start a VM that is off", 1, 1, &Monitor::vm_start},
@@ -70,8 +71,8 @@ void Monitor::print_usage(Command const& command) {
 void Monitor::help(Words const& arguments) {
     bool has_match = false;
     for (Command const& command : commands()) {
-        if (arguments.size() > 0 && command.verb() != arguments[0]) continue;
-        if (arguments.size() > 1 && command.object() != arguments[1]) continue;
+        if (arguments.size() > 0 && !is_word(arguments[0], command.verb())) continue;
+        if (arguments.size() > 1 && !is_word(arguments[1], command.object())) continue;
         std::array<char, 40> usage{};
         auto const text = lib::format_to(usage, "{} {}", command.name, command.arguments);
         lib::format(terminal_, "  {:<18} {}\n", text, command.help);
@@ -84,6 +85,11 @@ void Monitor::help(Words const& arguments) {
 bool Monitor::find_vm(std::string_view name, u32& vm) {
     for (vm = 0; vm < vms_.vm_count(); vm++)
         if (vms_.vm_status(vm).name == name) return true;
+    // With Caps Lock on, unless two VMs have that name.
+    u32 alike = 0;
+    for (u32 i = 0; i < vms_.vm_count(); i++)
+        if (is_word(name, vms_.vm_status(i).name)) alike++, vm = i;
+    if (alike == 1) return true;
     lib::format(terminal_, "there is no VM {}; there {}", name, vms_.vm_count() == 0 ? "is none" : "are:");
     for (u32 i = 0; i < vms_.vm_count(); i++)
         lib::format(terminal_, " {}", vms_.vm_status(i).name);
@@ -219,10 +225,10 @@ void Monitor::exits(Words const& arguments) {
     u32 vm = 0;
     if (!find_vm(arguments[0], vm)) return;
     if (arguments.size() > 1) {
-        if (arguments[1] != "on" && arguments[1] != "off")
+        bool const on = is_word(arguments[1], "on");
+        if (!on && !is_word(arguments[1], "off"))
             return lib::format(terminal_, "exits: expected on, off or nothing behind the name, found {}\n",
                                arguments[1]);
-        bool const on = arguments[1] == "on";
         if (auto const result = vms_.measure_exits(vm, on); !result)
             return lib::format(terminal_, "{} {}\n", arguments[0], result.error());
         return lib::format(terminal_, "how long exits of {} take is {}\n", arguments[0],
@@ -302,7 +308,7 @@ void Monitor::memory(Words const&) {
 void Monitor::log(Words const& arguments) {
     auto const range = kernel::log_range();
     u32 lines = usual_log_lines;
-    if (arguments.size() > 0 && arguments[0] == "all") {
+    if (arguments.size() > 0 && is_word(arguments[0], "all")) {
         lines = ~0U;
     } else if (arguments.size() > 0) {
         auto const text = arguments[0];
@@ -338,13 +344,13 @@ void Monitor::show_version(Words const&) {
 }
 
 void Monitor::crash(Words const& arguments) {
-    if (arguments[0] != "now") return lib::format(terminal_, "expected crash now, found {}\n", arguments[0]);
+    if (!is_word(arguments[0], "now")) return lib::format(terminal_, "expected crash now, found {}\n", arguments[0]);
     vms_.crash();
 }
 
 void Monitor::end_machine(MachineEnd end, Words const& arguments) {
     bool const at_once = arguments.size() > 0;
-    if (at_once && arguments[0] != "now")
+    if (at_once && !is_word(arguments[0], "now"))
         return lib::format(terminal_, "expected nothing or now, found {}\n", arguments[0]);
     if (!at_once) terminal_.write("waiting for every VM to switch itself off, for 30 s at most\n");
     vms_.end_machine(end, at_once);

@@ -1,5 +1,6 @@
 """The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
+import time
 
 from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, linux_files, system_test, usual_options, verdict
 
@@ -60,6 +61,11 @@ def pause_and_resume(console):
     assert ask(console, "vm pause linux") == "linux stands still"
     assert row(ask(console, "vm list"), "linux")[1] == "paused"
     assert ask(console, "vm pause linux") == "linux is paused already"
+    console.send(SWITCH)
+    console.expect("console of linux, which is paused: Ctrl-A c, then vm resume")
+    time.sleep(1)  # who comes back before the monitor knows that he left finds it as he left it, without a new prompt
+    console.send(SWITCH)
+    console.expect(MONITOR)
     began = run_seconds(console)
     while (paused := run_seconds(console) - began) < 10:
         assert row(ask(console, "vm list"), "linux")[5] == "0.0"

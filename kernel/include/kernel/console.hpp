@@ -30,9 +30,10 @@ protected:
 // Who may have the line.
 class ConsoleUser {
 public:
-    virtual void on_console_input() = 0;               // bytes wait for Console::read()
-    virtual void on_console_space() = 0;               // a write that was cut may go on
-    virtual std::string_view console_name() const = 0; // for people
+    virtual void on_console_input() = 0;                   // bytes wait for Console::read()
+    virtual void on_console_space() = 0;                   // a write that was cut may go on
+    virtual std::string_view console_name() const = 0;     // for people
+    virtual bool is_console_dead() const { return false; } // paused: it neither reads nor writes
 
 protected:
     ~ConsoleUser() = default;

@@ -19,6 +19,11 @@ struct TscSkew {
     }
 };
 
+// Says in the log how far guests may rely on the TSCs of the CPUs being one clock. No two of them are further apart
+// than `nanos`, as far as could be measured. Above the limit that is nothing to rely on, and a warning.
+inline constexpr u64 tsc_agreement_limit = 10'000; // ns; less than what a vCPU needs to move or to send an interrupt
+void log_tsc_agreement(u64 nanos);
+
 class TscProbe {
 public:
     void reset() { request_.store(Request::None, std::memory_order_relaxed); }

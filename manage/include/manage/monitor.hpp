@@ -47,6 +47,8 @@ private:
         std::string_view object() const { return name.substr(std::min(verb().size() + 1, name.size())); }
     };
     static std::span<Command const> commands(); // monitor_commands.cpp, with all handlers
+    // Whether what was typed is this word; with Caps Lock on, too.
+    static bool is_word(std::string_view typed, std::string_view word);
 
     class Terminal final : public lib::TextSink {
     public:

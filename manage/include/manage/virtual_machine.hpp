@@ -1,6 +1,7 @@
 #pragma once
 // Binds one VM together: the vCPUs and memory of vm/, the virtual platform of platform/, the machine's console and
 // timers.
+#include <atomic>
 #include <config/description.hpp>
 #include <kernel/calls.hpp>
 #include <kernel/console.hpp>
@@ -84,6 +85,7 @@ public:
     void on_console_input() override;
     void on_console_space() override;
     std::string_view console_name() const override { return name(); }
+    bool is_console_dead() const override { return is_paused_; }
 
 private:
     // A timer of a device model.
@@ -156,9 +158,9 @@ private:
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
-    std::atomic<bool> is_held_{false}; // vCPUs may not run
-    bool is_paused_ = false;           // devices stand still
-    Nanos paused_at_{};                // machine time
+    std::atomic<bool> is_held_{false};   // vCPUs may not run
+    std::atomic<bool> is_paused_{false}; // devices stand still
+    Nanos paused_at_{};                  // machine time
     std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
     std::atomic<u32> live_vcpus_{0};
     kernel::DeferredWork& on_end_;

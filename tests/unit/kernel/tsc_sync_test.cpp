@@ -2,6 +2,8 @@
 #include <chrono>
 #include <fakes/cpu.hpp>
 #include <gtest/gtest.h>
+#include <kernel/log.hpp>
+#include <kernel/time.hpp>
 #include <kernel/tsc_sync.hpp>
 #include <lib/x86/registers.hpp>
 #include <thread>
@@ -45,6 +47,20 @@ protected:
     }
     TscSkew measure() { return probe.measure(second, 200, 20'000); }
 };
+
+TEST(TscAgreement, IsNoGoodNewsWhenItIsNotKnown) {
+    fakes::Cpu cpu;
+    kernel::start_clock(1'000'000'000, 0);
+    std::array<char, 300> text{};
+    lib::BufferSink sink(text);
+    kernel::set_log_sink(&sink);
+    kernel::log_tsc_agreement(310);
+    kernel::log_tsc_agreement(8'096'000);
+    kernel::set_log_sink(nullptr);
+    std::string const all(sink.view());
+    EXPECT_NE(all.find("] cpus: TSCs agree within 0.310 us\n"), std::string::npos) << all;
+    EXPECT_NE(all.find("] warning: cpus: TSCs may be 8096 us apart, because"), std::string::npos) << all;
+}
 
 TEST_F(TscSync, TheDistanceIsMeasuredWithItsError) {
     for (i64 const distance : {i64{0}, i64{5'000'000}, i64{-70'000'000}}) {

@@ -39,6 +39,8 @@ public:
     void on_console_input() override { inputs++; }
     void on_console_space() override {}
     std::string_view console_name() const override { return "guest"; }
+    bool is_console_dead() const override { return is_paused; }
+    bool is_paused = false;
     unsigned inputs = 0;
 };
 
@@ -184,6 +186,8 @@ TEST_F(MonitorTest, LeavesForAConsole) {
 TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
     EXPECT_EQ(ask("frobnicate"), "unknown command frobnicate; try help\n");
     EXPECT_EQ(ask("vresion"), "unknown command vresion; try help (did you mean version?)\n");
+    EXPECT_EQ(ask("list"), "unknown command list; try help (did you mean vm list?)\n");
+    EXPECT_EQ(ask("START"), "unknown command START; try help (did you mean vm start?)\n");
     EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
     EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill set console; try help vm\n");
     EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
@@ -206,6 +210,33 @@ TEST_F(MonitorTest, HelpsWithEveryCommandOrOne) {
     EXPECT_EQ(std::ranges::count(one, '\n'), 1);
     EXPECT_TRUE(one.starts_with("  vm kill NAME")) << one;
     EXPECT_EQ(ask("help nothing"), "unknown command nothing; try help\n");
+}
+
+TEST_F(MonitorTest, AQuestionMarkIsHelp) {
+    EXPECT_EQ(ask("?"), ask("help"));
+    EXPECT_EQ(ask("? vm kill"), ask("help vm kill"));
+}
+
+TEST_F(MonitorTest, UnderstandsCapitals) {
+    EXPECT_EQ(ask("HELP VM KILL"), ask("help vm kill"));
+    EXPECT_EQ(ask("VM LIST"), ask("vm list"));
+    ask("Vm Kill DB");
+    ask("EXITS WEB ON");
+    ask("POWEROFF NOW");
+    EXPECT_EQ(vms.calls, (std::vector<std::string>{"kill db", "measure web", "poweroff now"}));
+    vms.vms[0].name = "Db"; // two VMs are meant by DB, one by db
+    EXPECT_EQ(ask("vm kill DB"), "there is no VM DB; there are: Db db\n");
+    ask("vm kill db");
+    EXPECT_EQ(vms.calls.back(), "kill db");
+}
+
+TEST_F(MonitorTest, SaysThatAConsoleIsPaused) {
+    type("\x01"
+         "c");
+    guest.is_paused = true;
+    EXPECT_EQ(type("\x01"
+                   "c"),
+              "\nconsole of guest, which is paused: Ctrl-A c, then vm resume\n");
 }
 
 TEST_F(MonitorTest, ListsVms) {
