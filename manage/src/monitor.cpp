@@ -53,12 +53,12 @@ void Monitor::run_pending() {
     if (!is_open_) return;
     if (has_work) {
         if (mode_ == Mode::Top && is_refresh_due_.exchange(false, std::memory_order_relaxed)) draw_top();
-        if (mode_ == Mode::Log) {
-            continue_log();
+        if (is_printing()) {
+            continue_printing();
             prompt();
         }
         u8 byte = 0;
-        while (mode_ != Mode::Log && console_.is_in_monitor() && console_.read(*this, {&byte, 1}) == 1)
+        while (!is_printing() && console_.is_in_monitor() && console_.read(*this, {&byte, 1}) == 1)
             take(byte);
     }
     // A line of the log, or of a guest, came in between.
@@ -171,14 +171,29 @@ void Monitor::offer_settings(kernel::Completions& completions) {
 }
 
 // As much as the line takes now; the rest when it has room again.
-void Monitor::continue_log() {
-    std::array<char, 256> buffer{};
-    while (log_position_ < log_end_) {
-        if (!console_.has_room(2 * buffer.size())) return;
-        std::size_t const wanted = std::min(buffer.size(), log_end_ - log_position_);
-        terminal_.write(kernel::read_log(log_position_, std::span(buffer).first(wanted)));
+void Monitor::continue_printing() {
+    constexpr std::size_t piece = 256;
+    while (position_ < end_) {
+        if (!console_.has_room(2 * piece)) return;
+        if (print_some(std::min(piece, end_ - position_)) == 0) break;
     }
     mode_ = Mode::Line;
+}
+
+// Returns how much that was; 0: there is no more.
+std::size_t Monitor::print_some(std::size_t most) {
+    if (mode_ == Mode::Log) {
+        std::array<char, 256> buffer{};
+        auto const text = kernel::read_log(position_, std::span(buffer).first(std::min(most, buffer.size())));
+        terminal_.write(text);
+        return text.size();
+    }
+    // It may be another one by now, if the VM has crashed again.
+    auto const dump = vms_.vm_status(dump_vm_).crash_dump;
+    auto const text = dump.substr(std::min(position_, dump.size()), most);
+    terminal_.write(text);
+    position_ += text.size();
+    return text.size();
 }
 
 void Monitor::start_top() {

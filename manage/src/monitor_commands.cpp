@@ -201,8 +201,11 @@ void Monitor::vm_show(Words const& arguments) {
     lib::format(terminal_, "ended last: {}\n", vm.last_end);
     if (vm.crash_dump.empty()) return;
     terminal_.write("the last crash:\n");
-    terminal_.write(vm.crash_dump);
-    if (!vm.crash_dump.ends_with('\n')) terminal_.write("\n");
+    dump_vm_ = index;
+    position_ = 0;
+    end_ = vm.crash_dump.size();
+    mode_ = Mode::Dump;
+    continue_printing();
 }
 
 void Monitor::print_cpus() {
@@ -322,18 +325,18 @@ void Monitor::log(Words const& arguments) {
     for (std::size_t at = range.begin; at < range.end;)
         total_lines += static_cast<u32>(std::ranges::count(kernel::read_log(at, buffer), '\n'));
     u32 skip = total_lines > lines ? total_lines - lines : 0;
-    log_position_ = range.begin;
-    log_end_ = range.end;
-    while (skip > 0 && log_position_ < log_end_) {
-        std::size_t next = log_position_;
+    position_ = range.begin;
+    end_ = range.end;
+    while (skip > 0 && position_ < end_) {
+        std::size_t next = position_;
         auto const piece = kernel::read_log(next, buffer);
         std::size_t used = 0;
         while (used < piece.size() && skip > 0)
             if (piece[used++] == '\n') skip--;
-        log_position_ = next - piece.size() + used;
+        position_ = next - piece.size() + used;
     }
     mode_ = Mode::Log;
-    continue_log();
+    continue_printing();
 }
 
 void Monitor::show_version(Words const&) {

@@ -131,15 +131,12 @@ bool Supervisor::wants_restart(u32 vm) const {
 void Supervisor::note_end(u32 vm) {
     Slot& slot = slots_[vm];
     lib::BufferSink summary(slot.last_end);
-    std::span<char> room;
-    if (slot.machine->end_reason() == vm::EndReason::Crash) {
-        if (!slot.dump) slot.dump = kernel::Own<Dump>(new (std::nothrow) Dump);
-        if (slot.dump) room = *slot.dump;
-    }
-    lib::BufferSink dump(room);
+    bool const is_crash = slot.machine->end_reason() == vm::EndReason::Crash;
+    if (is_crash) slot.dump.make_room(description_.vms[vm].vcpus);
+    lib::BufferSink dump(is_crash ? slot.dump.room() : std::span<char>());
     slot.machine->report_end(summary, dump);
     slot.last_end_size = summary.view().size();
-    if (!room.empty()) slot.dump_size = dump.view().size();
+    if (is_crash) slot.dump.keep(dump.view().size());
 }
 
 void Supervisor::retire(u32 vm) {

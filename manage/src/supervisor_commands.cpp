@@ -41,7 +41,7 @@ VmStatus Supervisor::vm_status(u32 vm) {
     status.placement = description;
     status.starts = slot.starts;
     status.last_end = {slot.last_end.data(), slot.last_end_size};
-    if (slot.dump) status.crash_dump = {slot.dump->data(), slot.dump_size};
+    status.crash_dump = slot.dump.text();
     status.has_console = slot.machine && console_.is_attached(slot.machine->console());
     if (!has_vcpus(status.phase) && status.phase != VmPhase::Ending) return status;
     auto const figures = slot.machine->figures();

@@ -8,6 +8,23 @@ namespace {
 
 constinit u64 wall_clock_at_zero = 0;
 
+// The states of a crashed VM's vCPUs: all go into the dump, and into the log as many as the serial line's queue takes
+// without a wait.
+struct CrashReport {
+    static constexpr u32 most_in_log = 8;
+    std::string_view vm;
+    lib::TextSink& dump;
+    u32 count = 0;
+
+    void add(u32 vcpu, std::string_view state) {
+        if (count++ < most_in_log) kernel::log_error("vm {}: vCPU {} at the crash:\n{}", vm, vcpu, state);
+        dump.write(state);
+    }
+    void finish() const {
+        if (count > most_in_log) kernel::log_error("vm {}: {} more vCPUs: vm show {}", vm, count - most_in_log, vm);
+    }
+};
+
 } // namespace
 
 u64 wall_clock_seconds() { return wall_clock_at_zero + kernel::now().value / lib::nanos_per_second; }
@@ -74,12 +91,9 @@ void VirtualMachine::report_end(lib::TextSink& summary, lib::TextSink& dump) {
     vm_->set_stopped();
     u64 const millis = (kernel::now() - started_at_).value / 1'000'000;
     if (vm_->end_reason() == vm::EndReason::Crash) {
-        std::array<char, 2048> text{};
-        lib::BufferSink sink(text);
-        for (u32 i = 0; i < vm_->vcpu_count(); i++)
-            vm_->vcpu(i).print_state(sink);
-        kernel::log_error("vm {}: state at the crash:\n{}", name(), sink.view());
-        dump.write(sink.view());
+        CrashReport report{name(), dump};
+        vm_->report_states(vm::Vm::StatePart::to<&CrashReport::add>(report));
+        report.finish();
     }
     std::array<char, 512> exits{};
     lib::BufferSink list(exits);

@@ -189,8 +189,7 @@ void Vcpu::incomplete_ipi_exit() {
     Exit exit{};
     if (!unaccelerated_exit(exit)) return After::Enter;
     if (has_event_ && exit.reason == ExitReason::ApicAccess)
-        return stop(vm::EndReason::Crash,
-                    "an interrupt's delivery touched the APIC: the guest's IDT or stack is there");
+        return crash("an interrupt's delivery touched the APIC: the guest's IDT or stack is there");
     return finish(vm::route(*this, exit), exit);
 }
 

@@ -200,9 +200,8 @@ Vcpu::After Vcpu::handle_exit() {
     if (++undecodable_in_a_row_ < patience) return After::Enter;
     std::array<char, 96> text{};
     auto const code = static_cast<u32>(control().exit_code);
-    return stop(vm::EndReason::Crash,
-                lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
-                               exit_code::name(code), rip()));
+    return crash(lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
+                                exit_code::name(code), rip()));
 }
 
 // Bochs 2.7 has changed EFER.LMA already when a write to CR0 that turns paging on or off exits before it is carried
@@ -373,13 +372,12 @@ void Vcpu::put_off_event() {
     case exit_code::INVALID: return entry_failed();
     default: {
         std::array<char, 96> text{};
-        return stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code,
-                                                         exit_code::name(code), rip()));
+        return crash(
+            lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
     }
     }
     if (has_event_ && exit.reason == ExitReason::MemoryFault) {
-        return stop(vm::EndReason::Crash,
-                    "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        return crash("an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
     return finish(vm::route(*this, exit), exit);
 }
@@ -436,7 +434,7 @@ bool Vcpu::refuse_cr3() {
     if (count == 0 && refuse_cr3()) return After::Enter;
     for (std::size_t i = 0; i < count; i++)
         lib::format(sink, "; {}", rules[i]);
-    return stop(vm::EndReason::Crash, sink.view());
+    return crash(sink.view());
 }
 
 void Vcpu::print_state(lib::TextSink& sink) {

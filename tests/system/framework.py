@@ -238,11 +238,11 @@ def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=
 
 
 @contextlib.contextmanager
-def boot_guest(name, command_line="", guest_memory=64, vcpus=1, native=NATIVE, append="", keys="", **options):
+def boot_guest(name, command_line="", guest_memory=64, vcpus=1, native=NATIVE, append="", keys="", restart="never", **options):
     """Boots a guest kernel of tests/guest; keys: more lines for its description. `cpus` are the machine's."""
     modules = {f"{name}.elf": guest_kernel(name)}
     if not native:
-        text = description.default(guest_memory, vcpus, command_line, kernel=f"{name}.elf", initrd=None, name=name) + keys
+        text = description.default(guest_memory, vcpus, command_line, kernel=f"{name}.elf", initrd=None, name=name, restart=restart) + keys
         modules = {"vms.toml": text.encode(), **modules}
     with boot(modules, append, iso.multiboot_config(f"{name}.elf", command_line) if native else None, **options) as console:
         yield console

@@ -1,6 +1,9 @@
 """The guest kernels of tests/guest: what the CPU and the platform must do, and what a hostile guest must not achieve."""
+import re
+
 import framework
 from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
+from test_monitor import MONITOR, SWITCH, ask
 
 # The emulators themselves do not pass these tests, but the hostile guest in QEMU; native=1 leaves out what breaks QEMU.
 NATIVE_OPTIONS = " native=1" if NATIVE else ""
@@ -158,6 +161,25 @@ def hostility_on_ryzen():
 @system_test(also=("amd-v/debug",))
 def triple_fault():
     run_ending("triple", "crash")
+
+
+@system_test()
+def a_crash_report_begins_with_the_vcpu_that_crashed():
+    """And has the other one too, in the log and in the monitor."""
+    with boot_guest("hostile", "test=elsewhere", vcpus=2, restart="on-failure") as console:
+        console.expect(r"vm hostile: vCPU 1 at the crash:\r\nvcpu 1: rip [0-9a-f]{16}")
+        console.expect(r"real cr0|code at rip:")
+        console.expect(r"vm hostile: vCPU 0 at the crash:\r\nvcpu 0: rip [0-9a-f]{16}")
+        console.expect("ended: crash: triple fault on vCPU 1")
+        console.send(SWITCH)  # the machine stays on: the VM is to be started again
+        console.expect(MONITOR)
+        console.send("vm kill hostile\r")
+        console.expect("when you leave the monitor")
+        shown = ask(console, "vm show hostile")
+        assert re.findall(r"^vcpu (\d): rip", shown, re.M) == ["1", "0"], shown
+        assert len(re.findall(r"^controls:|^code at rip:", shown, re.M)) >= 2, shown
+        console.send(SWITCH)
+        check_power_off(console, status=1)
 
 
 @system_test()

@@ -302,8 +302,8 @@ constexpr u8 rsp_number = static_cast<u8>(Gpr::Rsp);
 
 [[gnu::noinline]] Outcome stop_at_tables(Vcpu& vcpu, u64 address) {
     std::array<char, 100> text{};
-    vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}",
-                                                    address, vcpu.rip()));
+    vcpu.vm().crash(
+        vcpu, lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
     return Outcome::StopVm;
 }
 

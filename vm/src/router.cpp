@@ -198,7 +198,7 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
 
 [[gnu::noinline]] Outcome crash(Vcpu& vcpu, std::string_view what) {
     std::array<char, 120> text{};
-    vcpu.vm().stop(EndReason::Crash, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
+    vcpu.vm().crash(vcpu, lib::format_to(text, "{} on vCPU {} at rip {:#x}", what, vcpu.id(), vcpu.rip()));
     return opaque(Outcome::StopVm);
 }
 

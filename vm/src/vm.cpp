@@ -99,9 +99,14 @@ void Vm::start() {
     state_.store(VmState::Running, std::memory_order_release);
 }
 
-void Vm::stop(EndReason reason, std::string_view text) {
+void Vm::stop(EndReason reason, std::string_view text) { stop(reason, text, 0); }
+
+void Vm::crash(Vcpu const& by, std::string_view text) { stop(EndReason::Crash, text, by.id()); }
+
+void Vm::stop(EndReason reason, std::string_view text, u32 crashed_vcpu) {
     if (is_stopping_.exchange(true)) return;
     end_reason_ = reason;
+    crashed_vcpu_ = crashed_vcpu;
     end_text_size_ = std::min(text.size(), end_text_.size());
     std::copy_n(text.begin(), end_text_size_, end_text_.begin());
     state_.store(VmState::Stopping, std::memory_order_release);
@@ -110,6 +115,16 @@ void Vm::stop(EndReason reason, std::string_view text) {
         wake(*vcpus_[i]); // a paused one sleeps with this request posted, and post() wakes nobody twice
     }
     platform_.vm_stopped();
+}
+
+void Vm::report_states(StatePart part) {
+    static constinit std::array<char, Vcpu::most_state_text> text{};
+    for (u32 i = 0; i < config_.vcpu_count; i++) {
+        u32 const vcpu = i == 0 ? crashed_vcpu_ : i <= crashed_vcpu_ ? i - 1 : i;
+        lib::BufferSink sink(text);
+        vcpus_[vcpu]->print_state(sink);
+        part(vcpu, sink.view());
+    }
 }
 
 void Vm::wake(Vcpu& vcpu) {

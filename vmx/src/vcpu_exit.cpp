@@ -305,14 +305,13 @@ void Vcpu::put_off_event() {
     case reason::init_signal: return After::Enter; // INIT at the machine's CPU: not for guests
     default: {
         std::array<char, 96> text{};
-        vm().stop(vm::EndReason::Crash, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason,
-                                                       reason::name(reason), rip()));
+        vm().crash(*this, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason,
+                                         reason::name(reason), rip()));
         return leave(vm::Leave::Stopped);
     }
     }
     if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
-        vm().stop(vm::EndReason::Crash,
-                  "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+        vm().crash(*this, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
         return leave(vm::Leave::Stopped);
     }
     return finish(vm::route(*this, exit), exit);
@@ -367,16 +366,15 @@ bool Vcpu::exception_exit(Exit& exit) {
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
     check_guest_state(Loaded::still_loaded(), entry_controls_,
                       [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
-    vm().stop(vm::EndReason::Crash, sink.view());
+    vm().crash(*this, sink.view());
     return leave(vm::Leave::Stopped);
 }
 
 void Vcpu::instruction_failed() {
     u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
     std::array<char, 120> text{};
-    vm().stop(vm::EndReason::Crash,
-              lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
-                             instruction_error_name(error)));
+    vm().crash(*this, lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
+                                     instruction_error_name(error)));
     leave(vm::Leave::Stopped);
 }
 

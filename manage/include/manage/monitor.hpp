@@ -58,7 +58,7 @@ private:
     private:
         kernel::Console& console_;
     };
-    enum class Mode : u8 { Line, Log, Top };
+    enum class Mode : u8 { Line, Log, Dump, Top };
     // Counters at the last look, for what has happened since.
     struct Sample {
         Nanos at{};
@@ -77,7 +77,10 @@ private:
     static void offer_settings(kernel::Completions& completions);
     void offer_vms(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
-    void continue_log();
+    // A text that may be longer than the line takes at once: true while it comes out.
+    bool is_printing() const { return mode_ == Mode::Log || mode_ == Mode::Dump; }
+    void continue_printing();
+    std::size_t print_some(std::size_t most);
     void start_top();
     void draw_top();
 
@@ -122,7 +125,8 @@ private:
     kernel::Timer refresh_timer_;
     bool is_open_ = false;
     Mode mode_ = Mode::Line;
-    std::size_t log_position_ = 0, log_end_ = 0;
+    std::size_t position_ = 0, end_ = 0; // what of the log, or of the dump of dump_vm_, is yet to be printed
+    u32 dump_vm_ = 0;
     std::array<Sample, max_vms> vm_samples_{};
     std::array<Sample, max_cpus> cpu_samples_{};
 };

@@ -6,6 +6,7 @@
 #include <config/description.hpp>
 #include <kernel/console.hpp>
 #include <kernel/heap.hpp>
+#include <manage/crash_dump.hpp>
 #include <manage/managed_vm.hpp>
 #include <manage/vm_control.hpp>
 
@@ -69,7 +70,6 @@ public:
 
 private:
     static constexpr Nanos never{~u64{0}};
-    using Dump = std::array<char, 2048>;
 
     struct Slot {
         kernel::Own<ManagedVm> machine;
@@ -87,8 +87,7 @@ private:
         bool is_measured = false;
         std::array<char, 160> last_end{};
         std::size_t last_end_size = 0;
-        kernel::Own<Dump> dump;
-        std::size_t dump_size = 0;
+        CrashDump dump;
 
         bool exists() const { return machine && machine->exists(); }
         bool is_alive() const { return exists() || again_at != never; }

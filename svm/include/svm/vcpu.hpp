@@ -103,8 +103,8 @@ private:
         leave_ = why;
         return After::Leave;
     }
-    After stop(vm::EndReason reason, std::string_view text) {
-        vm().stop(reason, text);
+    After crash(std::string_view text) {
+        vm().crash(*this, text);
         return leave(vm::Leave::Stopped);
     }
     friend bool after_exit(Vcpu& vcpu);

@@ -1,5 +1,6 @@
 // The ways a guest ends its own machine: its VM resets or stops, nothing else does.
 #include "hostile/hostile.hpp"
+#include "runtime/smp.hpp"
 
 namespace hostile {
 
@@ -7,6 +8,18 @@ void triple() {
     print("guest: ok triple loads an empty IDT and faults now\n");
     x86::lidt({0, 0});
     asm volatile("ud2");
+}
+
+// The same on the second CPU, while the first one waits.
+void triple_elsewhere() {
+    print("guest: ok elsewhere lets CPU 1 load an empty IDT and fault now\n");
+    smp::prepare();
+    smp::start(1, 1, [] {
+        x86::lidt({0, 0});
+        asm volatile("ud2");
+    });
+    smp::wait_until([] { return false; });
+    fail("triple fault of CPU 1", 1, 0);
 }
 
 // Page tables where there is no memory: the walk itself finds nothing.

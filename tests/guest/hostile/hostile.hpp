@@ -30,6 +30,7 @@ void mmio();
 void storm();
 void stuck();
 void triple();
+void triple_elsewhere();
 void bad_page_table();
 void random();
 void reset();

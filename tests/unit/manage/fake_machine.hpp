@@ -62,7 +62,7 @@ public:
     void report_end(lib::TextSink& summary, lib::TextSink& dump) override {
         EXPECT_TRUE(has_ended_);
         summary.write(vm::name_of(reason_));
-        if (reason_ == EndReason::Crash) dump.write("rip 0x1000");
+        if (reason_ == EndReason::Crash) dump.write(dump_text);
     }
     void destroy() override;
     lib::Result<void> place(config::CpuPlacement const& wanted) override {
@@ -83,6 +83,7 @@ public:
 
     static constexpr u32 slices_to_start = 3;
     bool can_begin = true, can_be_loaded = true, may_be_placed = true, is_measured = false;
+    std::string dump_text = "rip 0x1000";
     unsigned buttons = 0, births = 0;
     EndReason ends_while_pausing = EndReason::None; // what the guest does to itself while the next pause() waits for it
     config::CpuPlacement placed{};

@@ -18,8 +18,10 @@ using manage::VmPhase;
 class Line final : public kernel::ConsolePort {
 public:
     u32 write_some(std::span<u8 const> bytes) override {
-        out.append(bytes.begin(), bytes.end());
-        return static_cast<u32>(bytes.size());
+        auto const count = static_cast<u32>(std::min<std::size_t>(bytes.size(), room));
+        out.append(bytes.begin(), bytes.begin() + count);
+        room -= count;
+        return count;
     }
     u32 read_some(std::span<u8> bytes) override {
         u32 count = 0;
@@ -32,6 +34,7 @@ public:
     void write_all(std::span<u8 const> bytes) override { write_some(bytes); }
     void set_input_wanted(bool) override {}
     std::string in, out;
+    std::size_t room = ~std::size_t{0}; // bytes that it takes, until it is given more
 };
 
 class Guest final : public kernel::ConsoleUser {
@@ -285,7 +288,7 @@ TEST_F(MonitorTest, ShowsHowAVmEnded) {
     EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 0 times\ncpus any, shared, weight 100, no cap\n"
                                  "it has not ended yet\n");
     vms.vms[1].last_end = "crash: triple fault";
-    vms.vms[1].crash_dump = "rip 0x1234";
+    vms.vms[1].crash_dump = "rip 0x1234\n";
     vms.vms[1].starts = 1;
     EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 1 time\ncpus any, shared, weight 100, no cap\n"
                                  "ended last: crash: triple fault\nthe last crash:\nrip 0x1234\n");
@@ -293,6 +296,38 @@ TEST_F(MonitorTest, ShowsHowAVmEnded) {
     vms.vms[1].wake_ups = {4, 10'000, 7'000};
     EXPECT_NE(ask("vm show db").find("waited for a CPU after 4 wake-ups: 2 us on average, 7 us at most\n"),
               std::string::npos);
+}
+
+TEST_F(MonitorTest, ALongDumpComesOutAsTheLineTakesIt) {
+    std::string const dump = std::string(80'000, 'x') + "end of the dump\n";
+    vms.vms[1].last_end = "crash";
+    vms.vms[1].crash_dump = dump;
+    ask("mem");
+    line.room = 1'000;
+    type("vm show db\r");
+    std::string all = line.out;
+    EXPECT_EQ(all.find("end of the dump"), std::string::npos);
+    for (int i = 0; i < 100 && !all.ends_with("mullion> \x1b[K"); i++) {
+        line.room = 10'000;
+        type("");
+        all += line.out;
+    }
+    EXPECT_EQ(std::ranges::count(all, 'x'), 80'000);
+    EXPECT_NE(all.find("end of the dump\r\n"), std::string::npos);
+}
+
+TEST_F(MonitorTest, ADumpThatIsReplacedMeanwhileEndsThere) {
+    std::string const dump(80'000, 'x');
+    vms.vms[1].last_end = "crash";
+    vms.vms[1].crash_dump = dump;
+    ask("mem");
+    line.room = 1'000;
+    type("vm show db\r");
+    vms.vms[1].crash_dump = "gone";
+    line.room = ~std::size_t{0};
+    type("");
+    EXPECT_TRUE(line.out.ends_with("mullion> \x1b[K")) << line.out.substr(line.out.size() - 20);
+    EXPECT_EQ(ask("vm list").substr(0, 4), "name");
 }
 
 TEST_F(MonitorTest, ShowsHowLongExitsTake) {

@@ -155,6 +155,20 @@ TEST_F(SupervisorTest, ACrashLeavesADump) {
     EXPECT_EQ(supervisor.vm_status(0).crash_dump, "rip 0x1000") << "the last crash is still of interest";
 }
 
+TEST_F(SupervisorTest, ADumpOfManyVcpusIsWhole) {
+    start(vm("a", "vcpus = 32\n" + restarts) + vm("b"));
+    std::string text;
+    for (unsigned vcpu = 0; vcpu < 32; vcpu++)
+        text += std::string(vm::Vcpu::most_state_text - 1, static_cast<char>('a' + vcpu % 26)) + "\n";
+    machine.vms[0]->dump_text = text;
+    end(0, EndReason::Crash);
+    EXPECT_TRUE(supervisor.vm_status(0).crash_dump == text);
+    pass(2);
+    machine.vms[0]->dump_text = "shorter";
+    end(0, EndReason::Crash);
+    EXPECT_EQ(supervisor.vm_status(0).crash_dump, "shorter");
+}
+
 TEST_F(SupervisorTest, TheConsoleGoesOnToWhoeverIsThere) {
     start(vm("quiet", "console = \"none\"\n") + vm("a") + vm("b", restarts) + vm("c"));
     EXPECT_TRUE(supervisor.vm_status(1).has_console);

@@ -60,7 +60,8 @@ public:
     void set_tsc_offset(u64 offset) override { tsc_offset_ = offset; }
     u64 read_hardware(vm::HardwareMsr which) override { return hardware[which]; }
     void write_hardware(vm::HardwareMsr which, u64 value) override { hardware[which] = value; }
-    void print_state(lib::TextSink&) override {}
+    void print_state(lib::TextSink& sink) override { sink.write(state_text); }
+    std::string state_text;
     vm::Exception const& exception() const { return pending_exception_; }
     u32 requests() const { return requests_.load(); }
 

@@ -167,4 +167,33 @@ TEST_F(ThreeVcpus, InitAndStartupWakeAnotherVcpu) {
     EXPECT_EQ(second.activity(), vm::Activity::WaitForSipi);
 }
 
+class CrashReport : public fake::VmTest {
+protected:
+    CrashReport() : VmTest(4) {
+        for (u32 i = 0; i < 4; i++)
+            vcpu(i).state_text = std::string(2'000, static_cast<char>('a' + i));
+    }
+    void add(u32 number, std::string_view state) {
+        order.push_back(number);
+        EXPECT_EQ(state, vcpu(number).state_text) << "whole";
+    }
+    void report() { vm->report_states(vm::Vm::StatePart::to<&CrashReport::add>(*this)); }
+    std::vector<u32> order;
+};
+
+TEST_F(CrashReport, BeginsWithTheVcpuThatCrashed) {
+    vm->crash(vcpu(2), "it cannot go on");
+    vm->crash(vcpu(1), "nor can this one");
+    report();
+    EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
+    EXPECT_EQ(vm->end_text(), "it cannot go on");
+    EXPECT_EQ(order, (std::vector<u32>{2, 0, 1, 3}));
+}
+
+TEST_F(CrashReport, HasEachVcpuOnceWhicheverCrashed) {
+    vm->crash(vcpu(3), "");
+    report();
+    EXPECT_EQ(order, (std::vector<u32>{3, 0, 1, 2}));
+}
+
 } // namespace

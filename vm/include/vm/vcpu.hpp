@@ -207,6 +207,7 @@ public:
             }
         return result;
     }
+    static constexpr std::size_t most_state_text = 2560; // bytes that print_state() writes
     virtual void print_state(lib::TextSink& sink) = 0;
     void print_registers(lib::TextSink& sink);
 

@@ -80,6 +80,12 @@ public:
 
     // From an exit of any vCPU or from outside: all vCPUs leave the guest. The first reason stays.
     void stop(EndReason reason, std::string_view text);
+    // The same for what this vCPU cannot go on from. Its state is the first in the report.
+    void crash(Vcpu const& by, std::string_view text);
+    // Calls `part` with the state of each vCPU as text, whole; the one that crashed first. None of them runs any more.
+    // In the run loop of CPU 0 only.
+    using StatePart = lib::Delegate<void(u32 vcpu, std::string_view state)>;
+    void report_states(StatePart part);
     // True once: a guest could fill the log with the instructions that it tries on device memory.
     bool should_warn_of_instruction() { return !has_warned_of_instruction_.exchange(true, std::memory_order_relaxed); }
     void set_stopped() { state_.store(VmState::Stopped, std::memory_order_release); }
@@ -97,6 +103,7 @@ private:
     Vm(VmConfig const& config, Backend& backend, VirtualPlatform& platform)
         : config_(config), backend_(backend), platform_(platform) {}
     lib::Result<void> build();
+    void stop(EndReason reason, std::string_view text, u32 crashed_vcpu);
     void signal(Vcpu& target, IpiRequest const& request, TriggerMode trigger);
 
     VmConfig config_;
@@ -112,6 +119,7 @@ private:
     std::atomic<bool> is_stopping_{false};
     std::atomic<bool> has_warned_of_instruction_{false};
     EndReason end_reason_ = EndReason::None;
+    u32 crashed_vcpu_ = 0;
     std::array<char, 120> end_text_{};
     std::size_t end_text_size_ = 0;
 };
