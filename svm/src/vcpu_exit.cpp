@@ -331,7 +331,6 @@ void Vcpu::put_off_event() {
         return After::Enter;
     case exit_code::EXCEPTION_MC: exit.reason = ExitReason::MachineCheck; break;
     case exit_code::SHUTDOWN: exit.reason = ExitReason::TripleFault; break;
-    case exit_code::TASK_SWITCH: exit.reason = ExitReason::TaskSwitch; break;
     case exit_code::XSETBV: {
         exit.reason = ExitReason::Xsetbv;
         constexpr u32 opcode = 0xd1010f;

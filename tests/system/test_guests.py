@@ -58,7 +58,7 @@ def behaviour():
 def behaviour_on_ryzen():
     # Not debug and step: Bochs 2.7's AMD-V exits for #DB before it sets DR6, and a single step of the guest's that ends in
     # an exit hits the host.
-    run_guest("behave", "apic,shadow,pic,ioapic,timer,real,fpu,msr,paging,cpuid,time,uart,mmio")
+    run_guest("behave", "apic,shadow,pic,ioapic,timer,real,task,fpu,msr,paging,cpuid,time,uart,mmio")
 
 
 @system_test(backend="bochs", why="an Intel CPU without PML, TSC scaling and XSAVES")

@@ -3,6 +3,7 @@
 #include <array>
 #include <lib/format.hpp>
 #include <vm/guest_access.hpp>
+#include <vm/task_switch.hpp>
 #include <vm/vm.hpp>
 
 namespace vm {
@@ -202,6 +203,15 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return opaque(Outcome::StopVm);
 }
 
+[[gnu::noinline]] Outcome task_switch(Vcpu& vcpu, Exit const& exit) {
+    switch (switch_task(vcpu, exit.task, exit.length)) {
+    case TaskSwitchResult::Done: return Outcome::Retry;
+    case TaskSwitchResult::Raised: return Outcome::Inject;
+    case TaskSwitchResult::TripleFault: break;
+    }
+    return crash(vcpu, "triple fault in a task switch");
+}
+
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
@@ -225,7 +235,7 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::ApicWrite: return apic_write(vcpu, exit);
     case ExitReason::EndOfInterrupt: return end_of_interrupt(vcpu, exit);
     case ExitReason::TripleFault: return crash(vcpu, "triple fault");
-    case ExitReason::TaskSwitch: return crash(vcpu, "hardware task switch, which is not supported,");
+    case ExitReason::TaskSwitch: return task_switch(vcpu, exit);
     case ExitReason::MachineCheck: return crash(vcpu, "machine check");
     case ExitReason::InvalidState: return crash(vcpu, "registers that no CPU would run");
     // The backend deals with these itself and does not ask.

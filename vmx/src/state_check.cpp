@@ -51,9 +51,10 @@ std::size_t violated_rules(GuestStateView const& s, std::span<std::string_view> 
     check((s.cs_rights & 0x10000) == 0 && (s.cs_rights & 0x90) == 0x90, "CS is not a usable, present segment");
     check(!(is_64_code && (s.cs_rights & 0x4000) != 0), "CS.L and CS.D both set");
     check((s.tr_rights & unusable) == 0, "TR is unusable");
-    check((s.tr_rights & 0xff) == usable_busy_tss_64 || (!s.long_mode && (s.tr_rights & 0xff) == usable_busy_tss_16),
-          "TR is not a busy TSS");
-    check((s.ldtr_rights & unusable) != 0 || (s.ldtr_rights & 0xff) == 0x82, "LDTR is not an LDT");
+    constexpr u32 all_but_dpl = 0x9f;
+    u32 const task = s.tr_rights & all_but_dpl;
+    check(task == usable_busy_tss_64 || (!s.long_mode && task == usable_busy_tss_16), "TR is not a busy TSS");
+    check((s.ldtr_rights & unusable) != 0 || (s.ldtr_rights & all_but_dpl) == 0x82, "LDTR is not an LDT");
     check((s.long_mode && is_64_code) || s.rip >> 32 == 0, "RIP above 4 GiB outside of 64-bit mode");
     check(s.interruptibility.raw >> 5 == 0 && (s.interruptibility.raw & 3) != 3, "interruptibility state");
     check(!s.interruptibility.get<Interruptibility::BlockingBySti>() || (s.rflags & x86::Rflags::IF::mask) != 0,

@@ -41,6 +41,11 @@ struct CrQualification : Reg<CrQualification, u64> {
     using Operand = Bits<u64, 11, 8, u8>;
     using LmswSource = Bits<u64, 31, 16, u16>;
 };
+// [intel/vol3] table 28-2, task switches
+struct TaskQualification : Reg<TaskQualification, u64> {
+    using Selector = Bits<u64, 15, 0, u16>;
+    using Source = Bits<u64, 31, 30, u8>;
+};
 // [intel/vol3] table 28-6, APIC accesses
 struct ApicQualification : Reg<ApicQualification, u64> {
     using Offset = Bits<u64, 11, 0, u16>;
@@ -177,6 +182,46 @@ void Vcpu::describe_register_access(Exit& exit) {
                     kinds[q.get<CrQualification::Access>()], q.get<CrQualification::LmswSource>()};
 }
 
+void Vcpu::describe_task_switch(Exit& exit) {
+    using Source = vm::TaskSwitch::Source;
+    constexpr Source sources[] = {Source::Call, Source::Iret, Source::Jump, Source::Gate};
+    TaskQualification const q{{vmcs().read(field::EXIT_QUALIFICATION)}};
+    vm::TaskSwitch& task = exit.task;
+    task.source = sources[q.get<TaskQualification::Source>()];
+    task.selector = q.get<TaskQualification::Selector>();
+    exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
+    if (task.source != Source::Gate) return;
+    auto const event = vmcs().read(field::IDT_VECTORING_INFO);
+    u8 const type = event.get<InterruptionInfo::Type>();
+    bool const is_software = type == InterruptionInfo::software_interrupt ||
+                             type == InterruptionInfo::privileged_exception ||
+                             type == InterruptionInfo::software_exception;
+    if (!is_software) exit.length = 0;
+    task.is_external = !is_software || type == InterruptionInfo::privileged_exception;
+    task.is_exception = type == InterruptionInfo::hardware_exception;
+    task.vector = event.get<InterruptionInfo::Vector>();
+    task.has_error_code = event.get<InterruptionInfo::HasErrorCode>();
+    task.error_code = task.has_error_code ? vmcs().read(field::IDT_VECTORING_ERROR_CODE) : 0;
+}
+
+// The event that came through a task gate, if that is the source, is delivered by the switch, or lost by its fault as
+// it would be on the CPU. [intel/vol3] 26.4.2
+[[gnu::noinline]] Vcpu::After Vcpu::task_switch_exit() {
+    Exit exit{};
+    exit.reason = ExitReason::TaskSwitch;
+    describe_task_switch(exit);
+    auto interruptibility = vmcs().read(field::GUEST_INTERRUPTIBILITY);
+    interruptibility.raw &= ~Interruptibility::shadow;
+    bool const is_nmi = exit.task.source == vm::TaskSwitch::Source::Gate && exit.task.vector == x86::exception_nmi &&
+                        vmcs().read(field::IDT_VECTORING_INFO).get<InterruptionInfo::Type>() == InterruptionInfo::nmi;
+    if (is_nmi) interruptibility.set<Interruptibility::BlockingByNmi>(true);
+    if (exit.task.source == vm::TaskSwitch::Source::Iret) interruptibility.set<Interruptibility::BlockingByNmi>(false);
+    vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
+    vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{}); // traps of the old task's last instruction
+    take_interrupts(); // a trap or fault of the new task may go through the next task gate, and so on
+    return finish(vm::route(*this, exit), exit);
+}
+
 // Lets the CPU take the machine's interrupts here. Exits that come before them need it: a debug trap after the delivery
 // of an event, a fault or an exit in the middle of it, a window that opens. Each may lead to the next injection and
 // that to the next such exit, so that the CPU would never look at interrupts in the guest. [intel/vol3] 7.9
@@ -228,6 +273,7 @@ void Vcpu::put_off_event() {
         kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
         return After::Enter;
     }
+    if (reason == reason::task_switch) return task_switch_exit();
     Exit exit{};
     exit.length = static_cast<u8>(vmcs().read(field::EXIT_INSTRUCTION_LENGTH));
     requeue_interrupted_event();
@@ -279,7 +325,6 @@ void Vcpu::put_off_event() {
         take_interrupts();
         return After::Enter; // nmi_pending_ is looked at before every entry
     case reason::triple_fault: exit.reason = ExitReason::TripleFault; break;
-    case reason::task_switch: exit.reason = ExitReason::TaskSwitch; break;
     case reason::rdpmc:
     case reason::rsm: exit.reason = ExitReason::Privileged; break;
     case reason::vmclear:

@@ -177,6 +177,8 @@ void Vcpu::load_page_directory_pointers() {
 
 void Vcpu::set_cr3(u64 value) {
     vmcs().write(field::GUEST_CR3, value);
+    if (!entry_controls_.get<EntryControls::Ia32eModeGuest>() && vm::paging_of(cr0(), cr4()) == vm::Paging::Pae)
+        load_page_directory_pointers();
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
 
@@ -232,6 +234,13 @@ void Vcpu::set_gdt(vm::TablePointer table) {
 void Vcpu::set_idt(vm::TablePointer table) {
     vmcs().write(field::GUEST_IDTR_BASE, table.base);
     vmcs().write(field::GUEST_IDTR_LIMIT, table.limit);
+}
+
+u64 Vcpu::dr6() { return on_cpus[kernel::this_cpu().index].loaded == this ? x86::read_dr(6) : saved_.dr6; }
+
+void Vcpu::set_dr6(u64 value) {
+    saved_.dr6 = value;
+    if (on_cpus[kernel::this_cpu().index].loaded == this) x86::write_dr(6, value);
 }
 
 void Vcpu::drop_events() {

@@ -39,10 +39,13 @@ public:
     void set_efer(u64 value) override;
     vm::Segment segment(vm::SegmentName name) override;
     void set_segment(vm::SegmentName name, vm::Segment const& value) override;
+    vm::TablePointer gdt() override { return {save().gdtr.base, save().gdtr.limit}; }
     void set_gdt(vm::TablePointer table) override;
     void set_idt(vm::TablePointer table) override;
     u64 dr7() override { return save().dr7; }
     void set_dr7(u64 value) override { changing(clean::debug_registers).save.dr7 = value; }
+    u64 dr6() override { return save().dr6; }
+    void set_dr6(u64 value) override { changing(clean::debug_registers).save.dr6 = value; }
     u32 privilege_level() override { return save().cpl; }
     bool is_64_bit() override {
         constexpr u16 l_bit = 1U << 9;

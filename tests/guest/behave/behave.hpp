@@ -16,6 +16,7 @@ void pic();            // ExtINT by LINT0
 void io_apic();        // edge, level, remote IRR
 void apic_timer();     // one-shot, periodic, TSC deadline
 void real_mode();      // 16-bit code, unreal, protected, PAE, back to long mode
+void tasks();          // hardware task switches: JMP, CALL, IRET, task gates, faults
 void debug();          // breakpoints over exits
 void single_step();    // TF over emulated instructions
 void fpu();            // x87, SSE and AVX state over exits

@@ -5,7 +5,7 @@
 namespace behave {
 namespace {
 
-constexpr std::array<Test, 16> tests = {{{"apic", local_apic},
+constexpr std::array<Test, 17> tests = {{{"apic", local_apic},
                                          {"shadow", shadows},
                                          // For a VM that shares its CPU; Bochs' virtual-interrupt delivery fails it.
                                          {"flag", interrupt_flag, false},
@@ -13,6 +13,7 @@ constexpr std::array<Test, 16> tests = {{{"apic", local_apic},
                                          {"ioapic", io_apic},
                                          {"timer", apic_timer},
                                          {"real", real_mode},
+                                         {"task", tasks},
                                          {"debug", debug},
                                          {"step", single_step},
                                          {"fpu", fpu},

@@ -48,10 +48,13 @@ public:
         segments_[static_cast<unsigned>(name)] = value;
         if (on_segment) on_segment();
     }
-    void set_gdt(vm::TablePointer) override {}
+    vm::TablePointer gdt() override { return gdt_; }
+    void set_gdt(vm::TablePointer value) override { gdt_ = value; }
     void set_idt(vm::TablePointer) override {}
-    u64 dr7() override { return 0x400; }
-    void set_dr7(u64) override {}
+    u64 dr7() override { return dr7_; }
+    void set_dr7(u64 value) override { dr7_ = value; }
+    u64 dr6() override { return dr6_; }
+    void set_dr6(u64 value) override { dr6_ = value; }
     u32 privilege_level() override { return level; }
     bool is_64_bit() override {
         return (efer() & vm::efer::LMA) != 0 && (segment(vm::SegmentName::Cs).attributes & vm::segment::l_bit) != 0;
@@ -71,6 +74,8 @@ public:
 
 private:
     u64 rip_ = 0, rflags_ = 2, cr0_ = 0, cr3_ = 0, cr4_ = 0, efer_ = 0;
+    u64 dr6_ = 0xffff'0ff0, dr7_ = 0x400;
+    vm::TablePointer gdt_{};
     std::array<vm::Segment, 8> segments_{};
     vm::ApicPage& page_;
 };

@@ -61,6 +61,9 @@ TEST(StateCheck, GoodStatesBreakNoRule) {
     protected_mode.cr0 |= 0x8000'0001;
     protected_mode.tr_rights = 0x83; // a 16-bit TSS will do there
     EXPECT_EQ(violated(protected_mode), std::vector<std::string>{});
+    protected_mode.tr_rights = 0xeb; // and so will one for user mode
+    protected_mode.ldtr_rights = 0xe2;
+    EXPECT_EQ(violated(protected_mode), std::vector<std::string>{});
 }
 
 TEST(StateCheck, NamesTheRuleThatIsBroken) {

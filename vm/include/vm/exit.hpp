@@ -78,6 +78,18 @@ struct RegisterAccess { // MOV to and from a control or debug register
     u16 lmsw_source;
 };
 
+// A hardware task switch, not yet begun.
+struct TaskSwitch {
+    enum class Source : u8 { Call, Iret, Jump, Gate } source; // Gate: of the IDT
+    u16 selector;                                             // of the new TSS
+    // Gate only:
+    bool is_external;  // no instruction asked for it: an interrupt, an NMI, or an exception that is not INT3 or INTO
+    bool is_exception; // by hardware, of this vector
+    u8 vector;
+    bool has_error_code; // for the new task's stack
+    u32 error_code;
+};
+
 // What stands at RIP, for CPUs whose exits do not say.
 struct DecodedInstruction {
     enum class Kind : u8 { Other, ReadControl, WriteControl, Clts, Lmsw } kind;
@@ -97,6 +109,7 @@ struct Exit {
     PortAccess port;        // PortIo
     MemoryAccess memory;    // MemoryFault, ApicAccess
     RegisterAccess control; // ControlRegister
+    TaskSwitch task;        // TaskSwitch
 };
 
 } // namespace vm

@@ -114,10 +114,13 @@ public:
     virtual void set_efer(u64 value) = 0;
     virtual Segment segment(SegmentName name) = 0;
     virtual void set_segment(SegmentName name, Segment const& value) = 0;
+    virtual TablePointer gdt() = 0;
     virtual void set_gdt(TablePointer table) = 0;
     virtual void set_idt(TablePointer table) = 0;
     virtual u64 dr7() = 0;
     virtual void set_dr7(u64 value) = 0;
+    virtual u64 dr6() = 0;
+    virtual void set_dr6(u64 value) = 0;
     virtual u32 privilege_level() = 0;
     virtual bool is_64_bit() = 0; // runs 64-bit code, not only in long mode
     // A backend that reads its control block directly may do better.

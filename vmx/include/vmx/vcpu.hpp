@@ -52,10 +52,15 @@ public:
     void set_efer(u64 value) override;
     vm::Segment segment(vm::SegmentName name) override;
     void set_segment(vm::SegmentName name, vm::Segment const& value) override;
+    vm::TablePointer gdt() override {
+        return {vmcs().read(field::GUEST_GDTR_BASE), vmcs().read(field::GUEST_GDTR_LIMIT)};
+    }
     void set_gdt(vm::TablePointer table) override;
     void set_idt(vm::TablePointer table) override;
     u64 dr7() override { return vmcs().read(field::GUEST_DR7); }
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
+    u64 dr6() override;
+    void set_dr6(u64 value) override;
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
     vm::CodeState code_state() override;
     bool is_64_bit() override {
@@ -129,6 +134,8 @@ private:
     void describe_memory(vm::Exit& exit);
     void describe_port(vm::Exit& exit);
     void describe_register_access(vm::Exit& exit);
+    void describe_task_switch(vm::Exit& exit);
+    After task_switch_exit();
     After entry_failed(ExitReasonField reason);
     void instruction_failed();
 
