@@ -59,8 +59,8 @@ void Vcpu::reset_registers() {
     set_rip(0xfff0);
     set_rflags(2);
     set_cr0(cr0::reset);
-    set_cr3(0);
     set_cr4(0);
+    set_cr3(0); // looks at both
     set_efer(0);
     set_segment(SegmentName::Cs, {0xf000, segment::code_16, 0xffff, 0xffff'0000});
     for (auto const name : {SegmentName::Es, SegmentName::Ss, SegmentName::Ds, SegmentName::Fs, SegmentName::Gs})

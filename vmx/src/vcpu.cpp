@@ -56,6 +56,12 @@ lib::Result<void> Vcpu::build() {
     // The same for all: guest state that reset_registers() does not name.
     vmcs().write(field::VMCS_LINK_POINTER, ~u64{0});
     vmcs().write(field::GUEST_PAT, x86::pat_at_reset);
+    vmcs().write(field::GUEST_EFER, u64{0}); // set_cr0() looks at it
+    vmcs().write(field::GUEST_DEBUGCTL, u64{0});
+    vmcs().write(field::GUEST_ACTIVITY_STATE, u32{0}); // active: a vCPU that sleeps is not entered
+    vmcs().write(field::GUEST_SYSENTER_CS, u32{0});
+    vmcs().write(field::GUEST_SYSENTER_ESP, u64{0});
+    vmcs().write(field::GUEST_SYSENTER_EIP, u64{0});
     drop_events();
     return {};
 }
@@ -87,7 +93,16 @@ void Vcpu::write_controls() {
     vmcs().write(field::EPT_POINTER, static_cast<EptSpace&>(vm().space()).pointer());
     vmcs().write(field::MSR_BITMAP, kernel::virt_to_phys(msr_bitmap_).value);
     vmcs().write(field::EXCEPTION_BITMAP, intercepted_exceptions);
-    if (c.has_tpr_shadow()) vmcs().write(field::VIRTUAL_APIC_ADDRESS, kernel::virt_to_phys(&apic_page_).value);
+    // Page faults are the guest's: with equal mask and match the bit of #PF above alone decides. [intel/vol3] 26.2
+    vmcs().write(field::PAGE_FAULT_MASK, u32{0});
+    vmcs().write(field::PAGE_FAULT_MATCH, u32{0});
+    vmcs().write(field::CR3_TARGET_COUNT, u32{0});
+    for (auto const count : {field::EXIT_MSR_STORE_COUNT, field::EXIT_MSR_LOAD_COUNT, field::ENTRY_MSR_LOAD_COUNT})
+        vmcs().write(count, u32{0});
+    if (c.has_tpr_shadow()) {
+        vmcs().write(field::VIRTUAL_APIC_ADDRESS, kernel::virt_to_phys(&apic_page_).value);
+        vmcs().write(field::TPR_THRESHOLD, tpr_threshold_);
+    }
     if (cpu2_controls_.get<C2::UseTscScaling>()) vmcs().write(field::TSC_MULTIPLIER, vm().tsc_ratio().multiplier());
     if (c.cpu2.get<C2::EnableXsaves>()) vmcs().write(field::XSS_EXITING_BITMAP, u64{0});
     if (c.has_pause_loop_exiting()) {
@@ -125,6 +140,13 @@ void Vcpu::write_host_state() {
     vmcs().write(field::HOST_CS, kernel::code_selector);
     for (auto const selector : {field::HOST_SS, field::HOST_DS, field::HOST_ES})
         vmcs().write(selector, kernel::data_selector);
+    // Neither is used with a selector; GS has its base from the CPU that runs the vCPU.
+    for (auto const selector : {field::HOST_FS, field::HOST_GS})
+        vmcs().write(selector, u16{0});
+    vmcs().write(field::HOST_FS_BASE, u64{0});
+    vmcs().write(field::HOST_SYSENTER_CS, u32{0});
+    vmcs().write(field::HOST_SYSENTER_ESP, u64{0});
+    vmcs().write(field::HOST_SYSENTER_EIP, u64{0});
     vmcs().write(field::HOST_TR, kernel::task_selector);
     vmcs().write(field::HOST_EFER, x86::rdmsr(x86::IA32_EFER));
     vmcs().write(field::HOST_PAT, x86::rdmsr(x86::IA32_PAT));

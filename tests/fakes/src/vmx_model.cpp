@@ -34,9 +34,9 @@ constexpr u64 cut_to_width(u64 field, u64 value) {
 
 u64 VmxModel::peek(u64 region, u64 field) const {
     auto const found = regions_.find(region);
-    if (found == regions_.end()) return 0;
+    if (found == regions_.end()) return cut_to_width(field, unwritten_pattern);
     auto const value = found->second.fields.find(field);
-    return value == found->second.fields.end() ? 0 : value->second;
+    return value == found->second.fields.end() ? cut_to_width(field, unwritten_pattern) : value->second;
 }
 
 void VmxModel::poke(u64 region, u64 field, u64 value) { regions_[region].fields[field] = cut_to_width(field, value); }
@@ -102,6 +102,8 @@ bool VmxModel::vmread(u64 field, u64& value) {
     vmread_count++;
     if (!current) return false;
     if (!is_field_there(field)) return fail(UnsupportedField);
+    if (!is_written(field & ~u64{1}))
+        throw std::logic_error("VMREAD of VMCS field " + field_name(field) + ", which nobody has written");
     u64 const whole = peek(*current, field & ~u64{1});
     value = is_high_access(field) ? whole >> 32 : whole;
     return true;

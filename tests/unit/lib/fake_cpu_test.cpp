@@ -114,6 +114,32 @@ TEST_F(FakeVmx, CutsFieldsToTheirWidth) {
     EXPECT_EQ(value, 0x1111'1111U);
 }
 
+TEST_F(FakeVmx, AnUnwrittenFieldIsNotReadAndHoldsAPattern) {
+    ASSERT_TRUE(x86::vmptrld(vmcs));
+    u64 value = 0;
+    EXPECT_THROW(x86::vmread(GUEST_RIP, value), std::logic_error);
+    EXPECT_NE(cpu.vmx.peek(GUEST_RIP), 0U);
+    ASSERT_TRUE(x86::vmwrite(GUEST_RIP, 0));
+    EXPECT_TRUE(x86::vmread(GUEST_RIP, value));
+}
+
+TEST_F(FakeVmx, EntryUsesTheFieldsThatItsControlsName) {
+    ASSERT_TRUE(x86::vmptrld(vmcs));
+    constexpr u64 cpu_controls = 0x4002, tsc_offset = 0x2010, event = 0x4016, error_code = 0x4018;
+    std::set<u64> written;
+    for (auto missing = cpu.vmx.unwritten_field(); missing; missing = cpu.vmx.unwritten_field()) {
+        ASSERT_TRUE(written.insert(*missing).second);
+        ASSERT_TRUE(x86::vmwrite(*missing, 0));
+    }
+    EXPECT_TRUE(written.contains(0x4826) && written.contains(0x6c16)); // activity state, HOST_RIP
+    EXPECT_FALSE(written.contains(tsc_offset));
+    ASSERT_TRUE(x86::vmwrite(cpu_controls, 1U << 3));
+    EXPECT_EQ(cpu.vmx.unwritten_field(), tsc_offset);
+    ASSERT_TRUE(x86::vmwrite(tsc_offset, 0));
+    ASSERT_TRUE(x86::vmwrite(event, 1U << 31 | 3U << 8 | 1U << 11 | 13)); // #GP
+    EXPECT_EQ(cpu.vmx.unwritten_field(), error_code);
+}
+
 TEST_F(FakeVmx, RefusesTheVmxonRegionAsVmcs) {
     EXPECT_FALSE(x86::vmclear(vmxon_region));
     EXPECT_FALSE(x86::vmptrld(vmxon_region));

@@ -7,6 +7,8 @@ extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is
 extern "C" bool vmx_after_exit(std::array<lib::u64, 16>* gprs);
 extern "C" void vmx_entry_failed(vmx::Vcpu* vcpu);
 extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is_launched) {
+    constexpr lib::u64 HOST_RSP = 0x6c14;
+    (void)lib::x86::vmwrite(HOST_RSP, reinterpret_cast<lib::u64>(__builtin_frame_address(0)));
     do {
         if (machine::on_entry(*gprs, is_launched) != 0) return vmx_entry_failed(vcpu);
         is_launched = true;
@@ -115,7 +117,9 @@ bool VmxMachine::is_entry_refused() const {
 }
 
 u64 VmxMachine::enter(std::array<u64, 16>& gprs, bool is_launched) {
-    if (is_entry_refused()) {
+    auto const unwritten = cpu.vmx.unwritten_field();
+    if (unwritten) ADD_FAILURE() << "VM entry uses field " << fakes::field_name(*unwritten) << ", never written";
+    if (unwritten || is_entry_refused()) {
         poke(field::VM_INSTRUCTION_ERROR, 7);
         return 1;
     }
@@ -129,6 +133,7 @@ u64 VmxMachine::enter(std::array<u64, 16>& gprs, bool is_launched) {
         (shadow != 0 && single_steps && (field(field::GUEST_PENDING_DEBUG) & 1U << 14) == 0) ||
         ((shadow & 1) != 0 && (field(field::GUEST_RFLAGS) & 0x200) == 0) ||
         (is_valid && (info >> 8 & 7) == 0 && (shadow != 0 || (field(field::GUEST_RFLAGS) & 0x200) == 0));
+    cpu.vmx.scramble_exit_information();
     poke(field::IDT_VECTORING_INFO, 0);
     poke(field::EXIT_INTERRUPTION_INFO, 0);
     if (is_state_bad) {

@@ -211,11 +211,11 @@ TEST_F(VcpuExit, SettingXcr0IsChecked) {
 }
 
 TEST_F(VcpuExit, MemoryFaultsReachTheDevice) {
-    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+    auto const at_device = [&] { poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010); };
     write_code(rip, {0xa3, 0x10, 0x00, 0xc0, 0xfe, 0xa1, 0x10, 0x00, 0xc0, 0xfe}); // MOV [FEC00010h], EAX; and back
     set(Gpr::Rax, 0x1234);
-    EXPECT_EQ(after({reason::ept_violation, 0x182}).rip, rip + 5);
-    EXPECT_EQ(after({reason::ept_violation, 0x181}).rip, rip + 10);
+    EXPECT_EQ(after({reason::ept_violation, 0x182, 0, at_device}).rip, rip + 5);
+    EXPECT_EQ(after({reason::ept_violation, 0x181, 0, at_device}).rip, rip + 10);
     ASSERT_EQ(platform.accesses.size(), 2U);
     EXPECT_TRUE(platform.accesses[0].is_write && !platform.accesses[1].is_write);
     EXPECT_EQ(platform.accesses[0].address, 0xfec0'0010U);
@@ -224,13 +224,13 @@ TEST_F(VcpuExit, MemoryFaultsReachTheDevice) {
 }
 
 TEST_F(VcpuExit, AFetchFromWhereThereIsNoMemoryIsAnInvalidOpcode) {
-    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
-    EXPECT_EQ(after({reason::ept_violation, 0x184}).interruption, hardware_exception(6, false));
+    auto const at_device = [&] { poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010); };
+    EXPECT_EQ(after({reason::ept_violation, 0x184, 0, at_device}).interruption, hardware_exception(6, false));
 }
 
 TEST_F(VcpuExit, TablesWhereThereIsNoMemoryStopTheVm) {
-    poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
-    EXPECT_EQ(run({{reason::ept_violation, 0x081}}), vm::Leave::Stopped); // a walk of the guest's tables
+    auto const at_device = [&] { poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010); };
+    EXPECT_EQ(run({{reason::ept_violation, 0x081, 0, at_device}}), vm::Leave::Stopped); // a walk of the guest's tables
     EXPECT_NE(vm->end_text().find("page tables"), std::string_view::npos);
 }
 

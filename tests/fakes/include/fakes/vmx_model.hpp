@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 namespace fakes {
@@ -49,11 +50,17 @@ public:
     std::vector<u64> vmptrlds;
     std::vector<VmcsWrite> writes; // successful VMWRITEs in order
     u64 vmread_count = 0;
-    u64 peek(u64 region, u64 field) const;       // 0 if never written
+    u64 peek(u64 region, u64 field) const;       // a pattern if never written
     void poke(u64 region, u64 field, u64 value); // also read-only fields: exit reasons, qualifications
     u64 peek(u64 field) const { return current ? peek(*current, field) : 0; }
     void poke(u64 field, u64 value);
-    bool is_clear(u64 region) const; // true between VMCLEAR and launch
+    bool is_clear(u64 region) const;  // true between VMCLEAR and launch
+    bool is_written(u64 field) const; // of the current VMCS, by VMWRITE or poke()
+    // A field that a VM entry with the current VMCS, or the VM exit after it, uses and that was never written: a CPU
+    // would find there what the memory held before. [intel/vol3] 25.11.3
+    std::optional<u64> unwritten_field() const;
+    // What an exit does to the fields that it writes and the test does not name: their values mean nothing.
+    void scramble_exit_information();
     void mark_launched(u64 region) { regions_[region].is_launched = true; }
 
     // --- The instructions; true is VMsucceed ---
@@ -67,6 +74,8 @@ public:
     bool invvpid(u64 type, u16 vpid, u64 reserved, u64 linear_address);
 
     static constexpr u64 VM_INSTRUCTION_ERROR = 0x4400;
+    // What memory holds where nobody has written a field.
+    static constexpr u64 unwritten_pattern = 0xa5c3'a5c3'a5c3'a5c3;
 
 private:
     struct Region {
@@ -79,5 +88,7 @@ private:
     bool is_field_there(u64 field) const;
     std::map<u64, Region> regions_;
 };
+
+std::string field_name(u64 field); // its encoding
 
 } // namespace fakes
