@@ -114,13 +114,7 @@ u8 Vcpu::length_from_next_rip() const {
             return size;
     }
     vm::DecodedInstruction instruction{};
-    return decode(instruction) ? instruction.length : u8{0};
-}
-
-bool Vcpu::decode(vm::DecodedInstruction& instruction) {
-    if (!vm::decode_at_rip(*this, instruction)) return false;
-    undecodable_in_a_row_ = 0;
-    return true;
+    return vm::decode_at_rip(*this, instruction) ? instruction.length : u8{0};
 }
 
 // Instructions that guests use all the time come first and read nothing that they do not need.
@@ -193,11 +187,22 @@ Vcpu::After Vcpu::handle_exit() {
 }
 
 // The code that made this exit is not there any more: another vCPU is changing it, or its mapping, at this moment. The
-// guest looks again, with nothing cached.
+// guest looks again, with nothing cached. If it makes no progress its kernel has lost its own code, and the VM stops.
+// A program gets #UD instead: two of its threads can keep this up, and they must not end the VM.
 [[gnu::noinline]] Vcpu::After Vcpu::undecodable() {
     constexpr u32 patience = 64;
     flush_translations();
+    // The machine's interrupts come in any case. Every other exit that was handled, and every other RIP, is progress.
+    u64 const handled = total_exits() - exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)];
+    if (rip() != undecodable_rip_ || handled != handled_at_undecodable_) undecodable_in_a_row_ = 0;
+    undecodable_rip_ = rip();
+    handled_at_undecodable_ = handled;
     if (++undecodable_in_a_row_ < patience) return After::Enter;
+    if (privilege_level() == 3) {
+        undecodable_in_a_row_ = 0;
+        if (!has_event_) inject_exception(vm::invalid_opcode());
+        return After::Enter;
+    }
     std::array<char, 96> text{};
     auto const code = static_cast<u32>(control().exit_code);
     return crash(lib::format_to(text, "cannot decode the instruction of exit {:#x} ({}) at rip {:#x}", code,
@@ -226,7 +231,7 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
         return exit.length != 0;
     }
     vm::DecodedInstruction instruction{};
-    if (!decode(instruction)) return false;
+    if (!vm::decode_at_rip(*this, instruction)) return false;
     exit.length = instruction.length;
     switch (instruction.kind) {
     case vm::DecodedInstruction::Kind::WriteControl:
@@ -414,7 +419,7 @@ void Vcpu::iret_exit() {
 // QEMU's AMD-V says "invalid state" when the guest itself loads CR3 with reserved bits, where a CPU raises #GP.
 bool Vcpu::refuse_cr3() {
     vm::DecodedInstruction instruction{};
-    if (!decode(instruction) || instruction.kind != vm::DecodedInstruction::Kind::WriteControl ||
+    if (!vm::decode_at_rip(*this, instruction) || instruction.kind != vm::DecodedInstruction::Kind::WriteControl ||
         instruction.control != 3)
         return false;
     fetch_gprs();

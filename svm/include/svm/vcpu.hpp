@@ -133,7 +133,6 @@ private:
     bool describe_register_access(u32 code, vm::Exit& exit);
     u8 length_of(u32 opcode, u8 size);
     u8 length_from_next_rip() const;
-    bool decode(vm::DecodedInstruction& instruction);
 
     // Entry
     After prepare_entry();
@@ -193,7 +192,10 @@ private:
     u64 dr6_before_step_ = 0;
     u64 nmi_iret_rip_ = 0;
     u64 cr0_caching_ = 0; // CD and NW as the guest sees them; the CPU's are clear
+    // Exits whose instruction could not be found, at this RIP and after so many handled exits.
     u32 undecodable_in_a_row_ = 0;
+    u64 undecodable_rip_ = 0;
+    u64 handled_at_undecodable_ = 0;
     AvicTables* avic_ = nullptr; // of the VM; nullptr: the CPU has no AVIC
     AvicMode avic_mode_ = AvicMode::Off;
     PhysicalIdEntry published_entry_{}; // what the tables say

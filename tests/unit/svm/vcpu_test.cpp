@@ -79,6 +79,32 @@ TEST_F(VcpuTest, CodeThatVanishedIsLookedAtAgainAndNotForEver) {
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
 }
 
+// One thread executes CPUID, another one writes NOPs over it before the exit looks.
+TEST_F(VcpuTest, CodeThatVanishesNowAndThenDoesNotStopTheVm) {
+    std::vector<Exit> exits;
+    for (unsigned i = 0; i < 100; i++) {
+        exits.push_back({exit_code::CPUID, 0, 0, [this](svm::Vmcb&) { write_code(rip, {0x90, 0x90}); }});
+        exits.push_back({exit_code::CPUID, 0, 0, [this](svm::Vmcb& b) {
+                             write_code(rip, {0x0f, 0xa2});
+                             b.save.rip = rip;
+                         }});
+        exits.push_back({exit_code::INTR, 0, 0, [](svm::Vmcb& b) { b.save.rip = rip; }});
+    }
+    EXPECT_EQ(run(std::move(exits)), vm::Leave::Work);
+}
+
+TEST_F(VcpuTest, AProgramThatHidesItsCodeGetsInvalidOpcode) {
+    std::vector<Exit> exits(100, Exit{exit_code::CPUID, 0, 0, [this](svm::Vmcb& b) {
+                                          write_code(rip, {0x90, 0x90});
+                                          b.save.cpl = 3;
+                                      }});
+    EXPECT_EQ(run(std::move(exits)), vm::Leave::Work);
+    unsigned faults = 0;
+    for (svm::Vmcb const& entry : entries)
+        faults += injected(entry) == event(6, 3);
+    EXPECT_EQ(faults, 1U);
+}
+
 TEST_F(VcpuTest, PortsSayTheNextRip) {
     auto const next = after({exit_code::IOIO, 0x40U << 16 | 1U << 4 | 1, rip + 2});
     EXPECT_EQ(next.save.rip, rip + 2);
