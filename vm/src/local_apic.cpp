@@ -30,7 +30,7 @@ void LocalApic::init_signal() {
 // [intel/vol3] 12.4.7.1
 void LocalApic::reset_registers() {
     timer_.reset();
-    pending_.discard();
+    discard_posted();
     for (u32& word : page_.words)
         word = 0;
     page_[VERSION] = version;
@@ -103,17 +103,28 @@ void LocalApic::accept(u8 vector, TriggerMode trigger) {
 }
 
 bool LocalApic::merge_outstanding() {
-    pending_.begin_take();
+    // The descriptor first: a vector that is in both keeps its level trigger, and so its EOI.
+    bool const taken = descriptor_ != nullptr && merge(*descriptor_);
+    return merge(pending_) || taken;
+}
+
+void LocalApic::discard_posted() {
+    pending_.discard();
+    if (descriptor_ != nullptr) descriptor_->discard();
+}
+
+bool LocalApic::merge(PendingInterrupts& from) {
+    from.begin_take();
     bool changed = false;
     for (u32 i = 0; i < 4; ++i) {
-        u64 taken = pending_.take(i);
+        u64 taken = from.take(i);
         if (taken == 0) continue;
         if (i == 0 && (taken & 0xffff) != 0) {
             error(Error::ReceiveIllegalVector);
             taken &= ~u64{0xffff};
         }
         if (!software_enabled_) continue; // refused, as on the bus
-        u64 const level = pending_.level[i].load(std::memory_order_relaxed);
+        u64 const level = from.level[i].load(std::memory_order_relaxed);
         for (u32 half = 0; half < 2; ++half) {
             u32 const word = static_cast<u32>(taken >> (32 * half));
             if (word == 0) continue;

@@ -161,7 +161,7 @@ MsrResult Vcpu::write_apic_base(u64 value) {
 bool Vcpu::has_wake_event() {
     u32 const requests = requests_.load(std::memory_order_acquire);
     if (activity_ == Activity::WaitForSipi) return (requests & (request::init | request::sipi | request::leave)) != 0;
-    return (requests & request::wakes) != 0 || activity_ == Activity::Running || !apic_.pending().is_empty();
+    return (requests & request::wakes) != 0 || activity_ == Activity::Running || apic_.is_anything_posted();
 }
 
 u32 Vcpu::take_requests() {

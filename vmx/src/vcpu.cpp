@@ -38,6 +38,7 @@ lib::Result<kernel::Own<vm::Vcpu>> Vcpu::create(Backend& backend, vm::Vm& vm, u3
 Vcpu::~Vcpu() {
     unload();
     if (region_.value != 0) kernel::free_frames(region_, 0);
+    if (apic().descriptor() != nullptr) kernel::free_frames(kernel::virt_to_phys(apic().descriptor()), 0);
     if (msr_bitmap_ != nullptr) kernel::free_frames(kernel::virt_to_phys(msr_bitmap_), 0);
     kernel::free_frames(kernel::virt_to_phys(&apic_page_), 0);
 }
@@ -48,6 +49,9 @@ lib::Result<void> Vcpu::build() {
     u64 const components = vm().cpuid().rules().xcr0;
     TRY(fpu_.create(components, vm().cpuid().xsave_size(components)));
     saved_.dr6 = 0xffff'0ff0;
+    // A page of its own: the manual asks for 64 bytes, Bochs 3.0 refuses VM entry with less than a page.
+    if (capabilities_.has_posted_interrupts())
+        apic().set_descriptor(kernel::phys_to_virt<vm::PendingInterrupts>(TRY(kernel::allocate_zeroed_frame())));
 
     if (!x86::vmclear(region_.value)) return lib::fail(lib::Errc::BadState);
     write_controls();
@@ -83,7 +87,7 @@ void Vcpu::write_controls() {
     vmcs().write(field::PIN_CONTROLS, pin_controls_);
     if (c.has_posted_interrupts()) {
         vmcs().write(field::POSTED_INTERRUPT_VECTOR, u16{kernel::vectors::notify});
-        vmcs().write(field::POSTED_INTERRUPT_DESCRIPTOR, kernel::virt_to_phys(&apic().pending()).value);
+        vmcs().write(field::POSTED_INTERRUPT_DESCRIPTOR, kernel::virt_to_phys(apic().descriptor()).value);
     }
     vmcs().write(field::CPU_CONTROLS, cpu_controls_);
     vmcs().write(field::CPU_CONTROLS2, cpu2_controls_);

@@ -37,7 +37,7 @@ void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 vm::Leave Vcpu::run() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
-    if (!apic().pending().is_empty()) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    if (apic().is_anything_posted()) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
     if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
     if (preemption_deadline_ != no_deadline) hand_timer_to_kernel();
@@ -108,10 +108,11 @@ void Vcpu::disarm_timer() {
     return After::Enter;
 }
 
-// Posted interrupts: the CPU takes them from apic().pending() when it is told by vectors::notify.
+// Posted interrupts: the CPU takes them from the descriptor when it is told by vectors::notify. It does not set TMR, so
+// that a level-triggered one that it took would get no EOI: those wait elsewhere, for the owner.
 void Vcpu::post_to_hardware(u8 vector, vm::TriggerMode trigger) {
     if (trigger == vm::TriggerMode::Level) return post_to_owner(vector, trigger);
-    if (!apic().post(vector, trigger)) return;
+    if (!apic().descriptor()->post(vector, trigger)) return;
     u32 const where = running_on_.load(std::memory_order_acquire);
     if (where == ~0U || where == kernel::this_cpu().index) return post(vm::request::interrupt);
     // Should it leave the guest meanwhile, run() or has_wake_event() finds what was posted.

@@ -228,8 +228,7 @@ void Vcpu::describe_task_switch(Exit& exit) {
 void Vcpu::take_interrupts() {
     x86::take_interrupts();
     // A notification of posted interrupts was among them, perhaps: the CPU takes that one in the guest only.
-    if (takes_posted_.load(std::memory_order_relaxed) && !apic().pending().is_empty())
-        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    if (apic().is_anything_posted()) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
 }
 
 // An exit in the middle of the delivery of an event: the event must be delivered again. [intel/vol3] 28.2.4
@@ -270,7 +269,10 @@ void Vcpu::put_off_event() {
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u16 reason) {
     if (reason == reason::external_interrupt) {
         exit_counts_[static_cast<unsigned>(ExitReason::ExternalInterrupt)]++;
-        kernel::dispatch_interrupt(vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>());
+        u8 const vector = vmcs().read(field::EXIT_INTERRUPTION_INFO).get<InterruptionInfo::Vector>();
+        kernel::dispatch_interrupt(vector);
+        // Sent before the APIC's mode made the CPU stop taking posted interrupts.
+        if (vector == kernel::vectors::notify) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
         return After::Enter;
     }
     if (reason == reason::task_switch) return task_switch_exit();

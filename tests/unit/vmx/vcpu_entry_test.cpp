@@ -394,6 +394,121 @@ TEST_F(Virtualized, ControlsFollowTheModeOfTheApic) {
         EXPECT_TRUE(exits(index, false) && exits(index, true)) << std::hex << index;
 }
 
+// --- and posted interrupts
+
+class Posted : public Virtualized {
+protected:
+    vm::PendingInterrupts& descriptor() {
+        return *kernel::phys_to_virt<vm::PendingInterrupts>(lib::HostPhys{field(field::POSTED_INTERRUPT_DESCRIPTOR)});
+    }
+    bool is_in_descriptor(u8 vector) { return (descriptor().bits[vector / 64].load() >> vector % 64 & 1) != 0; }
+    // Posted by another CPU while the guest runs; the vectors of the IPIs that went out.
+    std::vector<u8> post_from_elsewhere(std::initializer_list<std::pair<u8, TriggerMode>> interrupts,
+                                        std::function<void()> afterwards = {}) {
+        std::vector<u8> sent;
+        run({{reason::cpuid, 0, 2, [&] {
+                  cpu.msr_writes.clear();
+                  kernel::this_cpu().index = 1;
+                  for (auto const& [vector, trigger] : interrupts)
+                      interrupt(vector, trigger);
+                  kernel::this_cpu().index = 0;
+                  constexpr u32 icr = 0x830;
+                  for (auto const& write : cpu.msr_writes)
+                      if (write.index == icr) sent.push_back(static_cast<u8>(write.value));
+                  if (afterwards) afterwards();
+              }}});
+        return sent;
+    }
+    // What the CPU does with a notification while the guest runs. [intel/vol3] 30.6
+    void take_as_the_cpu_does() {
+        descriptor().begin_take();
+        for (u32 word = 0; word < 4; word++) {
+            u64 const taken = descriptor().take(word);
+            for (u32 bit = 0; bit < 64; bit++)
+                if ((taken >> bit & 1) != 0)
+                    vcpu().apic().page().set(vm::apic_reg::IRR, static_cast<u8>(word * 64 + bit));
+        }
+    }
+};
+
+TEST_F(Posted, TheDescriptorHasAPageOfItsOwn) {
+    u64 const at = field(field::POSTED_INTERRUPT_DESCRIPTOR);
+    EXPECT_NE(at, 0U);
+    EXPECT_EQ(at % lib::page_size, 0U);
+    EXPECT_EQ(field(field::POSTED_INTERRUPT_VECTOR), u64{kernel::vectors::notify});
+    EXPECT_TRUE(vmx::PinControls::ProcessPostedInterrupts::get(static_cast<u32>(field(field::PIN_CONTROLS))));
+}
+
+TEST_F(Posted, EdgesAreLeftToTheCpuThatRunsTheGuest) {
+    auto const sent = post_from_elsewhere({{0x31, TriggerMode::Edge}, {0x52, TriggerMode::Edge}}, [&] {
+        EXPECT_TRUE(is_in_descriptor(0x31) && is_in_descriptor(0x52));
+        EXPECT_FALSE(descriptor().is_empty());
+        take_as_the_cpu_does();
+    });
+    EXPECT_EQ(sent, std::vector<u8>{kernel::vectors::notify}) << "one notification for both";
+}
+
+TEST_F(Posted, WhatTheCpuDidNotTakeIsTakenByTheNextLook) {
+    post_from_elsewhere({{0x31, TriggerMode::Edge}}); // that run ends by a request
+    EXPECT_FALSE(is_in_descriptor(0x31));
+    EXPECT_EQ(status() & 0xff, 0x31);
+}
+
+TEST_F(Posted, ALevelTriggeredOneGetsItsEoi) {
+    // An edge's notification is on its way: the CPU takes whatever the descriptor holds when it arrives.
+    auto const sent = post_from_elsewhere({{0x31, TriggerMode::Edge}, {0x52, TriggerMode::Level}}, [&] {
+        EXPECT_FALSE(is_in_descriptor(0x52)) << "the CPU would take it without TMR";
+        take_as_the_cpu_does();
+    });
+    EXPECT_EQ(sent, (std::vector<u8>{kernel::vectors::notify, kernel::vectors::kick}))
+        << "its vCPU is made to look, although a notification is outstanding";
+    EXPECT_TRUE(vcpu().apic().page().test(vm::apic_reg::IRR, 0x52));
+    EXPECT_TRUE(vcpu().apic().page().test(vm::apic_reg::TMR, 0x52));
+    run({{reason::virtualized_eoi, 0x52, 5}, {reason::virtualized_eoi, 0x31, 5}});
+    EXPECT_EQ(platform.ended, (std::vector<u8>{0x52}));
+}
+
+TEST_F(Posted, AVectorThatIsPostedBothWaysKeepsItsEoi) {
+    post_from_elsewhere({{0x52, TriggerMode::Level}, {0x52, TriggerMode::Edge}});
+    run({});
+    EXPECT_TRUE(vcpu().apic().page().test(vm::apic_reg::TMR, 0x52));
+}
+
+TEST_F(Posted, ASleepingVcpuIsWoken) {
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_FALSE(vcpu().has_wake_event());
+    interrupt(0x31);
+    EXPECT_TRUE(vcpu().has_wake_event());
+    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(vcpu().activity(), vm::Activity::Running);
+    // A notification that arrives when the vCPU has just left for its sleep.
+    vcpu().apic().page().clear(vm::apic_reg::IRR, 0x31);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    descriptor().post(0x52, TriggerMode::Edge);
+    EXPECT_TRUE(vcpu().has_wake_event());
+    EXPECT_EQ(run({}), vm::Leave::Work);
+}
+
+TEST_F(Posted, ANotificationThatTheCpuDoesNotTakeIsNotLost) {
+    ASSERT_EQ(vcpu().write_apic_base(0xfee0'0100), vm::MsrResult::Done); // off
+    ASSERT_EQ(vcpu().write_apic_base(0xfee0'0900), vm::MsrResult::Done);
+    run({});
+    vcpu().apic().mmio_write(vm::apic_reg::SVR, 4, 0x1ff);
+    run({{reason::external_interrupt, 0, 0, [&] {
+              descriptor().post(0x31, TriggerMode::Edge);
+              poke(field::EXIT_INTERRUPTION_INFO, event(kernel::vectors::notify, 0));
+          }}});
+    EXPECT_EQ(status() & 0xff, 0x31);
+}
+
+TEST_F(Posted, InitForgetsWhatWasPosted) {
+    descriptor().post(0x31, TriggerMode::Edge);
+    vcpu().signal_init();
+    run({});
+    EXPECT_FALSE(is_in_descriptor(0x31));
+    EXPECT_EQ(vcpu().apic().highest_irr(), -1);
+}
+
 // --- what is there in every VM
 
 TEST_F(Virtualized, MsrsOfTheMachineExit) {

@@ -81,7 +81,12 @@ public:
     Mode mode() const { return mode_.load(std::memory_order_relaxed); }
     bool is_software_enabled() const { return software_enabled_; }
     ApicPage& page() { return page_; }
-    PendingInterrupts& pending() { return pending_; }
+    // A second set of posted interrupts, all edge-triggered, that the hardware takes from too; nullptr: none.
+    void set_descriptor(PendingInterrupts* descriptor) { descriptor_ = descriptor; }
+    PendingInterrupts* descriptor() const { return descriptor_; }
+    bool is_anything_posted() const {
+        return !pending_.is_empty() || (descriptor_ != nullptr && !descriptor_->is_empty());
+    }
 
     // --- any CPU
     bool post(u8 vector, TriggerMode trigger) { return pending_.post(vector, trigger); } // true: notify the owner
@@ -92,7 +97,7 @@ public:
 
     // --- delivery, by the owner
     void accept(u8 vector, TriggerMode trigger);
-    bool merge_posted() { return !pending_.is_empty() && merge_outstanding(); } // true: IRR may have changed
+    bool merge_posted() { return is_anything_posted() && merge_outstanding(); } // true: IRR may have changed
     int highest_pending() const {                                               // deliverable now, or -1
         if (irr_summary_ == 0) return -1;
         u32 const word = highest_bit(irr_summary_);
@@ -154,6 +159,8 @@ private:
     void enter_mode(Mode mode);
     void publish_logical_id();
     bool merge_outstanding();
+    bool merge(PendingInterrupts& from);
+    void discard_posted();
     void error(Error what);
     void local_interrupt(u32 lvt);
 
@@ -183,6 +190,7 @@ private:
     u64 base_ = 0;
     ApicTimer timer_;
     LocalApicConfig config_;
+    PendingInterrupts* descriptor_ = nullptr;
     PendingInterrupts pending_; // written by every sender, so on lines of its own
 };
 

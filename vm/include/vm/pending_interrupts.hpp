@@ -1,6 +1,7 @@
 #pragma once
 // Interrupts on their way to a vCPU. Any CPU posts; only the CPU that runs the vCPU takes, so that IRR itself needs no
-// lock. The first 64 bytes have the layout of VT-x's posted-interrupt descriptor. [intel/vol3] 30.6
+// lock. The first 64 bytes have the layout of VT-x's posted-interrupt descriptor, which a CPU takes from by itself: one
+// that it is given holds edge-triggered interrupts only, as the CPU knows nothing of `level`. [intel/vol3] 30.6
 #include <atomic>
 #include <vm/apic_page.hpp>
 
