@@ -60,7 +60,7 @@ Vcpu::After Vcpu::before_entry() {
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running || nmi_pending_)
+    if (activity_ != Activity::Running || nmi_pending_ || put_off_debug_trap_)
         requests_.fetch_or(request::look_again, std::memory_order_relaxed);
     if ((now & request::leave) != 0) return leave(vm::Leave::Work);
     if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
@@ -101,6 +101,7 @@ void Vcpu::inject_exception(vm::Exception const& exception) {
         info.set<EventInfo::ErrorCode>(exception.error_code);
     }
     if (exception.vector == x86::exception_pf) changing(clean::cr2).save.cr2 = exception.cr2;
+    if (vm::is_fault(exception.vector)) vmcb_->save.rflags |= x86::Rflags::RF::mask; // VMRUN pushes RFLAGS as they are
     inject(info);
 }
 
@@ -137,6 +138,8 @@ void Vcpu::set_task_priority_intercept(bool on) {
 // something arrived that ends a HLT.
 bool Vcpu::deliver_events() {
     bool woken = has_event_;
+    if (put_off_debug_trap_ && deliver_debug_trap()) [[unlikely]]
+        woken = true;
     apic().merge_posted();
     if (nmi_pending_ && deliver_nmi()) woken = true;
     if (avic_ != nullptr && deliver_by_avic(woken)) return woken;
@@ -198,14 +201,29 @@ void Vcpu::inject_interrupt(u8 vector) {
     inject(info);
 }
 
+// Look again right after the delivery of the event on its way: an interrupt of ours ends the guest's run there.
+void Vcpu::look_after_delivery() const {
+    kernel::local_apic().send_ipi(kernel::this_cpu().apic_id, kernel::vectors::kick);
+}
+
+// A #DB that had to let an #AC go first. True when it is on its way.
+bool Vcpu::deliver_debug_trap() {
+    if (has_event_) {
+        look_after_delivery();
+        return false;
+    }
+    put_off_debug_trap_ = false;
+    inject_exception({x86::exception_db, false, 0, 0});
+    return true;
+}
+
 // True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is
 // intercepted, and when the next NMI waits already, that one instruction is stepped over.
 bool Vcpu::deliver_nmi() {
     if (nmi_state_ == NmiState::AtIret && save().rip != nmi_iret_rip_) nmi_state_ = NmiState::Free;
     if (nmi_state_ == NmiState::Blocked) return false;
     if (has_event_) {
-        // Look again right behind the delivery of that event: an interrupt of ours ends the guest's run there.
-        kernel::local_apic().send_ipi(kernel::this_cpu().apic_id, kernel::vectors::kick);
+        look_after_delivery();
         return false;
     }
     if (nmi_state_ == NmiState::AtIret || control().interrupt_state.get<InterruptState::Shadow>()) {

@@ -79,8 +79,14 @@ void Vcpu::check_interrupt_window() {
     vmcb_->save.rip = next;
     if (control().interrupt_state.raw != 0) [[unlikely]]
         end_shadow();
-    if ((save().rflags & x86::Rflags::TF::mask) == 0) [[likely]]
-        return;
+    if ((save().rflags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
+        end_instruction();
+}
+
+// What the end of an instruction does to the flags and because of them.
+[[gnu::noinline]] void Vcpu::end_instruction() {
+    vmcb_->save.rflags &= ~u64{x86::Rflags::RF::mask};
+    if ((save().rflags & x86::Rflags::TF::mask) == 0) return;
     // The step is done: its trap is what the guest expects next, or what we do.
     changing(clean::debug_registers).save.dr6 |= dr6_single_step;
     debug_exit();
@@ -261,7 +267,8 @@ void Vcpu::requeue_interrupted_event() {
 }
 
 // #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
-// an instruction caused comes again when it is executed again; an interrupt or NMI would be lost. [amd/vol2] 8.2.9
+// an instruction caused comes again when it is executed again; an interrupt, an NMI or a debug trap would be lost.
+// [amd/vol2] 8.2.9
 void Vcpu::put_off_event() {
     if (!has_event_) return;
     has_event_ = false;
@@ -273,6 +280,10 @@ void Vcpu::put_off_event() {
         nmi_pending_ = true;
         nmi_state_ = NmiState::Free;
         set_intercept(exit_code::IRET, false);
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
+    } else if (event.get<EventInfo::Type>() == EventInfo::exception &&
+               event.get<EventInfo::Vector>() == x86::exception_db) {
+        put_off_debug_trap_ = vm::is_debug_trap(save().dr6, save().dr7);
         requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
     }
 }

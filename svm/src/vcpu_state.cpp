@@ -146,6 +146,7 @@ void Vcpu::set_idt(vm::TablePointer table) {
 void Vcpu::drop_events() {
     has_event_ = false;
     put_off_interrupt_ = -1;
+    put_off_debug_trap_ = false;
     set_virtual_interrupt(VirtualInterrupt::None);
     is_stepping_ = false;
     nmi_state_ = NmiState::Free;

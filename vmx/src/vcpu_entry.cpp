@@ -101,7 +101,7 @@ void Vcpu::disarm_timer() {
     if ((now & request::flush_tlb) != 0) flush_translations();
     bool const woken = deliver_events();
     if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running || nmi_pending_)
+    if (activity_ != Activity::Running || nmi_pending_ || put_off_debug_trap_)
         requests_.fetch_or(request::look_again, std::memory_order_relaxed);
     if ((now & request::leave) != 0) return leave(vm::Leave::Work);
     if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
@@ -216,6 +216,8 @@ void Vcpu::inject_exception(vm::Exception const& exception) {
     // Real mode has no error codes. [intel/vol3] 27.2.1.3
     info.set<InterruptionInfo::HasErrorCode>(exception.has_error_code && (cr0() & x86::Cr0::PE::mask) != 0);
     if (exception.vector == x86::exception_pf) x86::write_cr2(exception.cr2);
+    if (vm::is_fault(exception.vector)) // VM entry pushes RFLAGS as they are. [intel/vol3] 27.6.1
+        vmcs().write(field::GUEST_RFLAGS, vmcs().read(field::GUEST_RFLAGS) | x86::Rflags::RF::mask);
     // A fault ends no shadow, but VM entry refuses to inject past one of MOV SS.
     inject(info, exception.error_code, 0);
 }
@@ -257,10 +259,24 @@ bool Vcpu::inject_beside_apic() {
     return true;
 }
 
+// A #DB that had to let an #AC go first. True when it is on its way.
+bool Vcpu::deliver_debug_trap() {
+    if (has_event_) {
+        // Look again right after the delivery of that event: an interrupt of ours ends the guest's run there.
+        kernel::local_apic().send_ipi(kernel::this_cpu().apic_id, kernel::vectors::kick);
+        return false;
+    }
+    put_off_debug_trap_ = false;
+    inject_exception({x86::exception_db, false, 0, 0});
+    return true;
+}
+
 // Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True when
 // something arrived that ends a HLT.
 bool Vcpu::deliver_events() {
     bool woken = has_event_;
+    if (put_off_debug_trap_ && deliver_debug_trap()) [[unlikely]]
+        woken = true;
     apic().merge_posted();
     if (nmi_pending_) {
         bool const blocked = vmcs().read(field::GUEST_INTERRUPTIBILITY).raw != 0;

@@ -58,7 +58,8 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 
 void Vcpu::advance(u8 length) { step_over(length); }
 
-[[gnu::always_inline]] inline void Vcpu::step_over(u8 length) {
+// RIP behind an instruction, out of the shadow of the one before.
+[[gnu::always_inline]] inline void Vcpu::move_behind(u8 length) {
     Loaded here = Loaded::still_loaded();
     u64 next = here.read(field::GUEST_RIP) + length;
     if (next >> 32 != 0) [[unlikely]] {
@@ -71,11 +72,27 @@ void Vcpu::advance(u8 length) { step_over(length); }
         interruptibility.raw &= ~Interruptibility::shadow;
         here.write(field::GUEST_INTERRUPTIBILITY, interruptibility);
     }
-    if ((here.read(field::GUEST_RFLAGS) & x86::Rflags::TF::mask) != 0) [[unlikely]] {
-        auto pending = here.read(field::GUEST_PENDING_DEBUG);
-        pending.set<PendingDebug::SingleStep>(true);
-        here.write(field::GUEST_PENDING_DEBUG, pending);
-    }
+}
+
+// True when a single-step trap comes next.
+[[gnu::always_inline]] inline bool Vcpu::step_over(u8 length) {
+    move_behind(length);
+    u64 const flags = Loaded::still_loaded().read(field::GUEST_RFLAGS);
+    if ((flags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
+        return end_instruction(flags);
+    return false;
+}
+
+// What the end of an instruction does to the flags and because of them. RF is set after an exit that is like a fault,
+// an EPT violation for instance. [intel/vol3] 28.3.3
+[[gnu::noinline]] bool Vcpu::end_instruction(u64 flags) {
+    Loaded here = Loaded::still_loaded();
+    if ((flags & x86::Rflags::RF::mask) != 0) here.write(field::GUEST_RFLAGS, flags & ~u64{x86::Rflags::RF::mask});
+    if ((flags & x86::Rflags::TF::mask) == 0) return false;
+    auto pending = here.read(field::GUEST_PENDING_DEBUG);
+    pending.set<PendingDebug::SingleStep>(true);
+    here.write(field::GUEST_PENDING_DEBUG, pending);
+    return true;
 }
 
 // Exits that need nothing but the instruction's length, by basic reason; Unknown: all the others.
@@ -158,7 +175,7 @@ void Vcpu::describe_memory(Exit& exit) {
         inject_exception(pending_exception_);
         return After::Enter;
     case Outcome::Sleep:
-        advance(exit.length);
+        if (step_over(exit.length)) return After::Enter; // the step's trap ends the HLT
         activity_ = vm::Activity::Halted;
         requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
         return After::Enter;
@@ -252,7 +269,8 @@ void Vcpu::requeue_interrupted_event() {
 }
 
 // #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
-// an instruction caused comes again when it is executed again; an interrupt or NMI would be lost. [intel/vol3] 7.15
+// an instruction caused comes again when it is executed again; an interrupt, an NMI or a debug trap would be lost.
+// [intel/vol3] 7.15
 void Vcpu::put_off_event() {
     if (!has_event_) return;
     has_event_ = false;
@@ -260,6 +278,10 @@ void Vcpu::put_off_event() {
     if (event.get<InterruptionInfo::Type>() == InterruptionInfo::external) {
         put_off_interrupt_ = event.get<InterruptionInfo::Vector>();
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+    } else if (event.get<InterruptionInfo::Type>() == InterruptionInfo::hardware_exception &&
+               event.get<InterruptionInfo::Vector>() == x86::exception_db) {
+        put_off_debug_trap_ = vm::is_debug_trap(x86::read_dr(6), dr7());
+        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
     } else if (event.get<InterruptionInfo::Type>() == InterruptionInfo::nmi) {
         nmi_pending_ = true;
         requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
@@ -399,10 +421,14 @@ bool Vcpu::exception_exit(Exit& exit) {
         return true; // its delivery is repeated, and hits the breakpoint again
     put_off_event();
     info.set<InterruptionInfo::NmiUnblocking>(false);
-    u8 const type = info.get<InterruptionInfo::Type>();
-    bool const is_software =
-        type == InterruptionInfo::privileged_exception || type == InterruptionInfo::software_exception;
-    inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), is_software ? exit.length : 0U);
+    if (info.get<InterruptionInfo::Type>() == InterruptionInfo::privileged_exception) {
+        // INT1: its #DB comes instead of the step's, and it ends a shadow. Injected as what it is it would need the
+        // step that is pending in the shadow, and the CPU would deliver both. [intel/vol3] 27.7.3
+        move_behind(exit.length);
+        vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
+        info.set<InterruptionInfo::Type>(InterruptionInfo::hardware_exception);
+    }
+    inject(info, vmcs().read(field::EXIT_INTERRUPTION_ERROR_CODE), 0);
     take_interrupts();
     return true;
 }

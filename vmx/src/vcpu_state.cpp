@@ -246,6 +246,7 @@ void Vcpu::set_dr6(u64 value) {
 void Vcpu::drop_events() {
     has_event_ = false;
     put_off_interrupt_ = -1;
+    put_off_debug_trap_ = false;
     vmcs().write(field::ENTRY_INTERRUPTION_INFO, InterruptionInfo{});
     vmcs().write(field::GUEST_INTERRUPTIBILITY, Interruptibility{});
     vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});

@@ -124,6 +124,7 @@ private:
     void settle_offer();
     void end_shadow();
     void step_behind(u8 length);
+    void end_instruction();
     void fetch_virtual_tpr();
     void fetch_xcr0();
     void requeue_interrupted_event();
@@ -140,6 +141,8 @@ private:
     bool deliver_events();
     bool deliver_interrupt();
     bool deliver_nmi();
+    bool deliver_debug_trap();
+    void look_after_delivery() const;
     void offer(u8 vector);
     void interrupt_taken(u8 vector);
     bool can_take_interrupt() const;
@@ -180,6 +183,7 @@ private:
     u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
     bool has_event_ = false;     // EVENTINJ is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
+    bool put_off_debug_trap_ = false;
     VirtualInterrupt virtual_interrupt_ = VirtualInterrupt::None;
     // What of it changes with AVIC's mode only.
     InterruptControl interrupt_control_of_mode_ = InterruptControl{}.with<InterruptControl::InterruptMasking>(true);

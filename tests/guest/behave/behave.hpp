@@ -19,6 +19,9 @@ void real_mode();      // 16-bit code, unreal, protected, PAE, back to long mode
 void tasks();          // hardware task switches: JMP, CALL, IRET, task gates, faults
 void debug();          // breakpoints over exits
 void single_step();    // TF over emulated instructions
+void resume_flags();   // RFLAGS.RF in the handlers of faults, and after emulated instructions
+void trap_steps();     // single steps over MOV SS, INT1 and HLT
+void sysenter();       // by a 32-bit program
 void fpu();            // x87, SSE and AVX state over exits
 void msrs();           // SYSCALL, PAT, EFER, TSC_ADJUST, TSC_AUX
 void paging();         // NX, WP, A/D, PCD/PWT

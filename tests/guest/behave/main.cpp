@@ -5,7 +5,7 @@
 namespace behave {
 namespace {
 
-constexpr std::array<Test, 17> tests = {{{"apic", local_apic},
+constexpr std::array<Test, 20> tests = {{{"apic", local_apic},
                                          {"shadow", shadows},
                                          // For a VM that shares its CPU; Bochs' virtual-interrupt delivery fails it.
                                          {"flag", interrupt_flag, false},
@@ -16,6 +16,9 @@ constexpr std::array<Test, 17> tests = {{{"apic", local_apic},
                                          {"task", tasks},
                                          {"debug", debug},
                                          {"step", single_step},
+                                         {"resume", resume_flags},
+                                         {"trap", trap_steps},
+                                         {"sysenter", sysenter},
                                          {"fpu", fpu},
                                          {"msr", msrs},
                                          {"paging", paging},

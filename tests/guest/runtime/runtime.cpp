@@ -163,7 +163,7 @@ Fault run_code(Code const& code) {
         Frame frame = code.registers;
         frame.rip = user_page;
         frame.rsp = user_stack_end;
-        frame.cs = code.user ? 0x33 : 0x08;
+        frame.cs = !code.user ? 0x08 : code.is_32_bit ? 0x23 : 0x33;
         frame.ss = code.user ? 0x2b : 0x10;
         guest_enter(&frame);
     });

@@ -89,6 +89,7 @@ struct Code {
     std::span<u8 const> bytes;
     Frame registers; // all but rip, rsp, cs, ss
     bool user;
+    bool is_32_bit = false; // in ring 3
 };
 Fault run_code(Code const& code);
 

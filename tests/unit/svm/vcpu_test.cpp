@@ -406,6 +406,46 @@ TEST_F(VcpuTest, SingleStepsOverEmulatedInstructions) {
     EXPECT_NE(entries[1].save.dr6 & 1U << 14, 0U);
 }
 
+TEST_F(VcpuTest, AStepsTrapEndsTheHalt) {
+    write_code(rip, {0xf4});
+    vcpu().set_rflags(0x302);
+    auto const next = after({exit_code::HLT});
+    EXPECT_EQ(next.save.rip, rip + 1);
+    EXPECT_EQ(injected(entries[1]), event(1, 3));
+}
+
+TEST_F(VcpuTest, FaultsHaveRfSetAndTheEndOfAnInstructionClearsIt) {
+    constexpr u64 rf = 1U << 16;
+    auto const fault = after({exit_code::RDPMC});
+    EXPECT_EQ(injected(fault), gp);
+    EXPECT_EQ(fault.save.rflags, 0x202 | rf);
+    write_code(rip, {0x0f, 0xa2});
+    EXPECT_EQ(after({exit_code::CPUID}).save.rflags, 0x202U);
+    // A trap leaves it alone.
+    EXPECT_EQ(after({exit_code::EXCEPTION_DB}).save.rflags, 0x202U);
+}
+
+TEST_F(VcpuTest, AnAlignmentCheckDuringTheDeliveryOfATrapLosesNoTrap) {
+    auto const cut_off = [&](u64 dr6, u64 dr7) {
+        entries.clear();
+        EXPECT_EQ(run({{exit_code::EXCEPTION_AC, 0, 0,
+                        [dr6, dr7](svm::Vmcb& b) {
+                            b.save.dr6 = dr6;
+                            b.save.dr7 = dr7;
+                            b.control.exit_int_info.raw = event(1, 3);
+                        }},
+                       {exit_code::INTR}}),
+                  vm::Leave::Work);
+        EXPECT_EQ(injected(entries[1]), event(17, 3) | 1U << 11);
+        run({});
+        EXPECT_EQ(injected(entries[3]), 0U) << "once";
+        return injected(entries[2]);
+    };
+    EXPECT_EQ(cut_off(0xffff'4ff0, 0x400), event(1, 3)) << "single step";
+    EXPECT_EQ(cut_off(0xffff'0ff1, 0x1'0402), event(1, 3)) << "data breakpoint";
+    EXPECT_EQ(cut_off(0xffff'0ff1, 0x402), 0U) << "an instruction breakpoint is hit again";
+}
+
 TEST_F(VcpuTest, ControlRegistersAreDecoded) {
     write_code(rip, {0x0f, 0x22, 0xe3, 0x0f, 0x22, 0xe3}); // MOV CR4, RBX, twice
     vcpu().gpr(Gpr::Rbx) = 0xa0;

@@ -286,11 +286,81 @@ TEST_F(VcpuExit, AlignmentChecksAreReflectedWithTheirCode) {
     EXPECT_EQ(entry.interruption, hardware_exception(17, true));
 }
 
-TEST_F(VcpuExit, Int1IsReflectedAsSoftwareWithItsLength) {
-    auto const entry =
-        after({reason::exception_or_nmi, 0, 1, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(1, 5)); }});
-    EXPECT_EQ(entry.interruption, event(1, 5));
-    EXPECT_EQ(entry.length, 1U);
+// Its #DB takes the place of a step's, also where a shadow holds that back.
+TEST_F(VcpuExit, Int1IsCarriedOutAndItsTrapIsTheOnlyOne) {
+    for (u64 const shadow : {0U, 1U, 2U}) {
+        poke(field::GUEST_RIP, rip);
+        auto const entry = after({reason::exception_or_nmi, 0, 1, [&] {
+                                      poke(field::EXIT_INTERRUPTION_INFO, event(1, 5));
+                                      poke(field::GUEST_RFLAGS, 0x302);
+                                      poke(field::GUEST_INTERRUPTIBILITY, shadow);
+                                      poke(field::GUEST_PENDING_DEBUG, shadow == 0 ? 0 : 1U << 14);
+                                  }});
+        EXPECT_EQ(entry.interruption, hardware_exception(1, false));
+        EXPECT_EQ(entry.rip, rip + 1);
+        EXPECT_EQ(field(field::GUEST_INTERRUPTIBILITY), 0U);
+        EXPECT_EQ(field(field::GUEST_PENDING_DEBUG), 0U);
+        EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+    }
+}
+
+TEST_F(VcpuExit, AStepsTrapEndsTheHalt) {
+    auto const entry = after({reason::hlt, 0, 1, [&] {
+                                  poke(field::GUEST_RFLAGS, 0x302);
+                                  poke(field::GUEST_INTERRUPTIBILITY, 1); // STI; HLT
+                                  poke(field::GUEST_PENDING_DEBUG, 1U << 14);
+                              }});
+    EXPECT_EQ(entry.rip, rip + 1);
+    EXPECT_EQ(vcpu().activity(), vm::Activity::Running);
+    EXPECT_EQ(field(field::GUEST_PENDING_DEBUG), u64{1} << 14);
+}
+
+TEST_F(VcpuExit, FaultsHaveRfSetAndTheEndOfAnInstructionClearsIt) {
+    constexpr u64 rf = 1U << 16;
+    set(Gpr::Rcx, 0x1234'5678);
+    after({reason::rdmsr});
+    EXPECT_EQ(field(field::GUEST_RFLAGS), 0x202 | rf);
+    write_code(rip, {0xa1, 0x10, 0x00, 0xc0, 0xfe}); // MOV EAX, [FEC00010h]
+    after({reason::ept_violation, 0x181, 3, [&] {
+               poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+               poke(field::GUEST_RFLAGS, 0x202 | rf);
+           }});
+    EXPECT_EQ(field(field::GUEST_RFLAGS), 0x202U);
+    // A trap leaves it alone.
+    after({reason::exception_or_nmi, 0x4000, 0,
+           [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false)); }});
+    EXPECT_EQ(field(field::GUEST_RFLAGS), 0x202U);
+}
+
+TEST_F(VcpuExit, AnAlignmentCheckDuringTheDeliveryOfATrapLosesNoTrap) {
+    auto const cut_off = [&](u64 dr6, u64 dr7) {
+        entries.clear();
+        cpu.msr_writes.clear();
+        EXPECT_EQ(run({{reason::exception_or_nmi, 0, 0,
+                        [&, dr6, dr7] {
+                            cpu.dr[6] = dr6;
+                            poke(field::GUEST_DR7, dr7);
+                            poke(field::IDT_VECTORING_INFO, hardware_exception(1, false));
+                            poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(17, true));
+                        }},
+                       {reason::external_interrupt, 0, 0,
+                        [&] { poke(field::EXIT_INTERRUPTION_INFO, event(kernel::vectors::kick, 0)); }}}),
+                  vm::Leave::Work)
+            << vm->end_text();
+        EXPECT_EQ(injected(1), hardware_exception(17, true));
+        run({});
+        EXPECT_EQ(injected(3), 0U) << "once";
+        return injected(2);
+    };
+    u32 const debug = hardware_exception(1, false);
+    EXPECT_EQ(cut_off(0xffff'4ff0, 0x400), debug) << "single step";
+    constexpr u32 icr = 0x830;
+    EXPECT_TRUE(std::ranges::any_of(cpu.msr_writes, [](auto const& write) { return write.index == icr; }))
+        << "an interrupt of ours makes it look after the delivery of #AC";
+    EXPECT_EQ(cut_off(0xffff'0ff1, 0x1'0402), debug) << "data breakpoint";
+    EXPECT_EQ(cut_off(0xffff'0ff0, 0x400), debug) << "INT1";
+    EXPECT_EQ(cut_off(0xffff'0ff1, 0x402), 0U) << "an instruction breakpoint is hit again";
+    EXPECT_EQ(cut_off(0xffff'2ff0, 0x400), 0U) << "general detect, too";
 }
 
 TEST_F(VcpuExit, AFaultInIretBlocksNmisAgain) {

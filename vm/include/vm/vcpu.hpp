@@ -6,6 +6,7 @@
 #include <kernel/time.hpp>
 #include <lib/format.hpp>
 #include <lib/x86/instructions.hpp>
+#include <lib/x86/registers.hpp>
 #include <vm/code_window.hpp>
 #include <vm/cpuid_policy.hpp>
 #include <vm/exit.hpp>
@@ -43,6 +44,26 @@ struct Exception {
     u32 error_code;
     u64 cr2; // for #PF
 };
+// Faults push RFLAGS.RF set, so that the instruction, executed again, does not hit its breakpoint again; traps and
+// aborts do not. #DB is here a trap. [intel/vol3] 19.3.1.1 [amd/vol2] 13.1.1.2
+constexpr bool is_fault(u8 vector) {
+    using namespace lib::x86;
+    return vector != exception_db && vector != exception_nmi && vector != exception_bp && vector != exception_of &&
+           vector != exception_df && vector != exception_mc;
+}
+// Whether a #DB with these registers came after its instruction: by a single step, a data or I/O breakpoint, or INT1.
+// One by an instruction breakpoint or by general detect comes again when the instruction is executed again.
+constexpr bool is_debug_trap(u64 dr6, u64 dr7) {
+    constexpr u64 general_detect = 1U << 13, single_step = 1U << 14;
+    if ((dr6 & single_step) != 0) return true;
+    bool is_fault = (dr6 & general_detect) != 0;
+    for (unsigned i = 0; i < 4; i++) {
+        if ((dr6 >> i & 1) == 0) continue;
+        if ((dr7 >> (16 + 4 * i) & 3) != 0) return true;
+        is_fault = true;
+    }
+    return !is_fault;
+}
 constexpr Exception general_protection() { return {13, true, 0, 0}; }
 constexpr Exception invalid_opcode() { return {6, false, 0, 0}; }
 

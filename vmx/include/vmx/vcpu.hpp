@@ -125,7 +125,9 @@ private:
     After finish(vm::Outcome outcome, vm::Exit const& exit);
     After memory_exit();
     After slow_exit(u16 reason);
-    void step_over(u8 length);
+    void move_behind(u8 length);
+    bool step_over(u8 length);
+    bool end_instruction(u64 flags);
     void requeue_interrupted_event();
     void put_off_event();
     void take_interrupts();
@@ -152,6 +154,7 @@ private:
     bool deliver_events();
     bool deliver_virtualized();
     bool inject_beside_apic();
+    bool deliver_debug_trap();
     bool can_take_interrupt();
     void inject(InterruptionInfo info, u32 error_code, u32 instruction_length);
     void inject_exception(vm::Exception const& exception);
@@ -179,6 +182,7 @@ private:
     vm::Leave leave_ = vm::Leave::Work;
     bool has_event_ = false;     // the entry-interruption field is taken
     int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
+    bool put_off_debug_trap_ = false;
     bool is_delivery_virtualized_ = false;
     u32 tpr_threshold_ = 0;         // as in the VMCS
     u32 last_cpu_ = ~0U;            // where the VMCS is active
