@@ -124,7 +124,12 @@ std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled)
                         .has_avic = has_avic,
                         .has_x2avic = has_avic && has(svm.edx, x2avic) && !disabled.x2avic,
                         .has_avic_running = has_avic && notices_stopped_vcpus(),
-                        .repeats_interrupts = is_tcg()};
+                        .quirks = {.repeats_injected_interrupts = is_tcg(), .sysenter_sets_cs_l_and_d = is_tcg()}};
+}
+
+void Quirks::describe(lib::TextSink& sink) const {
+    if (repeats_injected_interrupts) lib::format(sink, "; QEMU's fault: injected interrupts come twice, avoided");
+    if (sysenter_sets_cs_l_and_d) lib::format(sink, "; QEMU's fault: SYSENTER sets CS.L and CS.D, repaired");
 }
 
 void Capabilities::describe(lib::TextSink& sink) const {
@@ -142,7 +147,7 @@ void Capabilities::describe(lib::TextSink& sink) const {
     word(has_tsc_aux, "RDTSCP");
     word(has_avic, "AVIC");
     word(has_x2avic, "x2AVIC");
-    if (repeats_interrupts) lib::format(sink, "; QEMU's fault: injected interrupts come twice, avoided");
+    quirks.describe(sink);
     if (!std::ranges::any_of(unused, [&](Feature const& feature) { return has(features, feature.bit); })) return;
     lib::format(sink, "; not used:");
     for (Feature const& feature : unused)

@@ -181,7 +181,7 @@ bool Vcpu::deliver_interrupt() {
 // One that the guest can take is injected; for any other the CPU waits by itself, and settle_offer() sees whether it
 // has taken it.
 void Vcpu::offer(u8 vector) {
-    if (!is_takeable_ || capabilities_.repeats_interrupts)
+    if (!is_takeable_ || capabilities_.quirks.repeats_injected_interrupts)
         return set_virtual_interrupt(VirtualInterrupt::Offer, vector);
     interrupt_taken(vector);
     inject_interrupt(vector);

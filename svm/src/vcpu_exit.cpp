@@ -56,6 +56,11 @@ void Vcpu::check_interrupt_window() {
 // Whether the CPU has taken the interrupt that it was offered. QEMU leaves V_IRQ set when the delivery was cut off.
 [[gnu::noinline]] void Vcpu::settle_offer() {
     InterruptControl const interrupts = control().interrupt_control;
+    // VMRUN was refused: nothing was taken, whatever it has made of V_IRQ.
+    if (static_cast<u32>(control().exit_code) == exit_code::INVALID) [[unlikely]] {
+        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
+        return;
+    }
     EventInfo const cut_off = control().exit_int_info;
     bool const was_cut_off = cut_off.get<EventInfo::Valid>() && cut_off.get<EventInfo::Type>() == EventInfo::external;
     if (!interrupts.get<InterruptControl::VirtualIrq>() || was_cut_off) {
@@ -440,7 +445,20 @@ bool Vcpu::refuse_cr3() {
     return true;
 }
 
+// See Quirks. True when the state was of this kind: the guest goes on as if it had not been refused.
+bool Vcpu::repair_code_segment() {
+    constexpr u16 l_bit = 1U << 9, d_bit = 1U << 10;
+    if (!capabilities_.quirks.sysenter_sets_cs_l_and_d || (save().efer & x86::Efer::LMA::mask) == 0 ||
+        (save().cs.attributes & (l_bit | d_bit)) != (l_bit | d_bit))
+        return false;
+    u16& attributes = changing(clean::segments).save.cs.attributes;
+    attributes = static_cast<u16>(attributes & ~d_bit);
+    flush_translations(); // what the refused VMRUN was to do with the TLB it has not done
+    return true;
+}
+
 [[gnu::noinline]] Vcpu::After Vcpu::entry_failed() {
+    if (repair_code_segment()) return After::Enter;
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VMRUN refused the guest's state");

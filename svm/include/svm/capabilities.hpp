@@ -22,6 +22,20 @@ struct Disabled {
 inline constexpr Refusal locked_off{"AMD-V is locked off by firmware",
                                     "enable it in the firmware setup (often called SVM Mode), then power-cycle"};
 
+// Faults of CPUs and emulators that are worked round, each by its name. The log says which are met.
+struct Quirks {
+    // QEMU's TCG may deliver an interrupt that is injected as an event a second time, while the guest has interrupts
+    // off: helper_vmrun() leaves its vector in exception_index, where the end of a time slice finds it. Virtual
+    // interrupts it delivers once.
+    bool repeats_injected_interrupts = false;
+    // QEMU's TCG leaves CS.L and CS.D both set after a SYSENTER in compatibility mode, where AMD CPUs raise #UD, and
+    // its VMRUN refuses that state: any program could stop its VM.
+    bool sysenter_sets_cs_l_and_d = false;
+
+    friend bool operator==(Quirks const&, Quirks const&) = default;
+    void describe(lib::TextSink& sink) const;
+};
+
 struct Capabilities {
     lib::u32 features; // CPUID 8000_000Ah EDX
     lib::u32 asids;
@@ -39,10 +53,7 @@ struct Capabilities {
     bool has_x2avic;
     // The CPU notices at once that a target of an interrupt runs no more, so that it may be told that it runs.
     bool has_avic_running;
-    // QEMU's TCG may deliver an interrupt that is injected as an event a second time, while the guest has interrupts
-    // off: helper_vmrun() leaves its vector in exception_index, where the end of a time slice finds it. Virtual
-    // interrupts it delivers once.
-    bool repeats_interrupts;
+    Quirks quirks;
 
     friend bool operator==(Capabilities const&, Capabilities const&) = default;
 

@@ -119,6 +119,7 @@ private:
     After undecodable();
     After entry_failed();
     bool refuse_cr3();
+    bool repair_code_segment();
     void repair_long_mode();
     void check_interrupt_window();
     void settle_offer();

@@ -488,6 +488,33 @@ TEST_F(VcpuTest, RefusedStatesAreExplained) {
     EXPECT_NE(vm->end_text().find("CR0.NW without CR0.CD"), std::string_view::npos) << vm->end_text();
 }
 
+// What QEMU makes of a SYSENTER in compatibility mode. It has not taken the interrupt that was on offer.
+TEST_F(TcgTest, AStateThatAProgramCanReachIsRepairedWhenItIsRefused) {
+    vcpu().set_rflags(2);
+    vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
+    auto const refuse = [](svm::Vmcb& b) {
+        b.save.cs.attributes |= 3U << 9;
+        b.control.interrupt_control.set<svm::InterruptControl::VirtualIrq>(false);
+    };
+    auto next = after({exit_code::INVALID, 0, 0, refuse});
+    EXPECT_EQ(next.save.cs.attributes & 3U << 9, 1U << 9) << "64-bit code";
+    EXPECT_TRUE(next.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
+    EXPECT_EQ(next.control.interrupt_control.get<svm::InterruptControl::Vector>(), 0x45);
+    EXPECT_EQ(vcpu().apic().highest_isr(), -1);
+    // Nor the event that was to be injected.
+    next = after({exit_code::INVALID, 0, 0, [&](svm::Vmcb& b) {
+                      refuse(b);
+                      b.control.exit_int_info.raw = event(14, 3) | 1U << 11;
+                  }});
+    EXPECT_EQ(next.control.event_injection.raw, event(14, 3) | 1U << 11);
+}
+
+TEST_F(VcpuTest, OtherCpusAreNotRepaired) {
+    EXPECT_EQ(run({{exit_code::INVALID, 0, 0, [](svm::Vmcb& b) { b.save.cs.attributes |= 3U << 9; }}}),
+              vm::Leave::Stopped);
+    EXPECT_NE(vm->end_text().find("CS.L and CS.D both set"), std::string_view::npos) << vm->end_text();
+}
+
 TEST_F(VcpuTest, QemusAnswerToABadCr3BecomesAFault) {
     write_code(rip, {0x0f, 0x22, 0xd9}); // MOV CR3, RCX
     vcpu().gpr(Gpr::Rcx) = 0xfff0'0000'0000'0000;
