@@ -5,6 +5,7 @@
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
 #include <utility>
+#include <vm/guest_walk.hpp>
 
 // svm/src/entry.S, and what it calls
 extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, lib::u64 vmcb, lib::u64 host_area);
@@ -220,16 +221,19 @@ bool Vcpu::deliver_debug_trap() {
 // True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is
 // intercepted, and when the next NMI waits already, that one instruction is stepped over.
 bool Vcpu::deliver_nmi() {
+    if (is_stepping_) end_step(); // an exit came before the trap: perhaps one more step is needed
     if (nmi_state_ == NmiState::AtIret && save().rip != nmi_iret_rip_) nmi_state_ = NmiState::Free;
     if (nmi_state_ == NmiState::Blocked) return false;
     if (has_event_) {
         look_after_delivery();
         return false;
     }
-    if (nmi_state_ == NmiState::AtIret || control().interrupt_state.get<InterruptState::Shadow>()) {
+    bool const is_in_shadow = control().interrupt_state.get<InterruptState::Shadow>();
+    if (nmi_state_ == NmiState::AtIret || (is_in_shadow && !is_before_system_call())) {
         step_over();
         return false;
     }
+    if (is_in_shadow) vmcb_->control.interrupt_state = {};
     EventInfo info{};
     info.set<EventInfo::Vector>(x86::exception_nmi);
     info.set<EventInfo::Type>(EventInfo::nmi);
@@ -240,12 +244,37 @@ bool Vcpu::deliver_nmi() {
     return true;
 }
 
+// SYSCALL keeps TF in R11, SYSENTER may never trap, and neither can be intercepted.
+bool Vcpu::is_before_system_call() {
+    std::array<u8, 16> code{};
+    return vm::fetch_code(*this, code) >= 2 && code[0] == 0x0f && (code[1] == 0x05 || code[1] == 0x34);
+}
+
+// Runs one instruction of the guest with TF set, of which nothing may see the flag: not a fault's handler, not PUSHF,
+// not INT n. All of these exit instead. Each exit ends the step, done or not.
 void Vcpu::step_over() {
-    if (is_stepping_) return;
     is_stepping_ = true;
     had_trap_flag_ = (save().rflags & x86::Rflags::TF::mask) != 0;
+    step_rip_ = save().rip;
     dr6_before_step_ = save().dr6;
+    changing(clean::debug_registers).save.dr6 &= ~dr6_single_step; // so that its trap can be told
     vmcb_->save.rflags |= x86::Rflags::TF::mask;
+    intercept_step(true);
+}
+
+void Vcpu::end_step() {
+    is_stepping_ = false;
+    intercept_step(false);
+    if (!had_trap_flag_) vmcb_->save.rflags &= ~u64{x86::Rflags::TF::mask};
+    changing(clean::debug_registers).save.dr6 |= dr6_before_step_ & dr6_single_step;
+}
+
+void Vcpu::intercept_step(bool on) {
+    Intercepts& intercepts = changing(clean::intercepts).control.intercepts;
+    intercepts.exceptions = on ? every_exception : intercepted_exceptions;
+    for (u32 const code : {exit_code::PUSHF, exit_code::POPF, exit_code::INTN})
+        intercepts.set(code, on);
+    if (nmi_state_ == NmiState::Free) intercepts.set(exit_code::IRET, on);
 }
 
 } // namespace svm

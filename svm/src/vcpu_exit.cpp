@@ -42,7 +42,7 @@ constexpr u32 opcode_cpuid = 0xa20f, opcode_rdmsr = 0x320f, opcode_wrmsr = 0x300
               opcode_hlt = 0xf4;
 constexpr u32 xsave_leaf = 0xd;
 constexpr u8 longest_instruction = 15;
-constexpr u64 dr6_single_step = 1U << 14, dr6_breakpoints = 0xf;
+constexpr u64 dr6_breakpoints = 0xf;
 
 } // namespace
 
@@ -330,6 +330,13 @@ void Vcpu::put_off_event() {
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
         x86::take_interrupts();
         return After::Enter;
+    case exit_code::PUSHF:
+    case exit_code::POPF:
+    case exit_code::INTN:
+        exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
+        open_nmi_window();
+        x86::take_interrupts();
+        return After::Enter;
     case exit_code::IRET:
         exit_counts_[static_cast<unsigned>(ExitReason::NmiWindow)]++;
         iret_exit();
@@ -391,6 +398,12 @@ void Vcpu::put_off_event() {
     case exit_code::TLBSYNC: exit.reason = ExitReason::Forbidden; break;
     case exit_code::INVALID: return entry_failed();
     default: {
+        if (is_stepping_ && code >= exit_code::EXCEPTION_DE && code <= exit_code::EXCEPTION_LAST) {
+            exit_counts_[static_cast<unsigned>(ExitReason::Exception)]++;
+            fault_in_step(code);
+            x86::take_interrupts();
+            return After::Enter;
+        }
         std::array<char, 96> text{};
         return crash(
             lib::format_to(text, "VM exit {:#x} ({}) has no handler; rip {:#x}", code, exit_code::name(code), rip()));
@@ -406,17 +419,19 @@ void Vcpu::put_off_event() {
 // guest never hears of it.
 void Vcpu::debug_exit() {
     if (is_stepping_) {
-        is_stepping_ = false;
-        bool const was_iret = nmi_state_ == NmiState::AtIret;
-        if (was_iret)
-            nmi_state_ = NmiState::Free; // and RFLAGS are what it has popped
-        else if (!had_trap_flag_)
-            vmcb_->save.rflags &= ~u64{x86::Rflags::TF::mask};
-        if (!had_trap_flag_ && (save().dr6 & dr6_single_step) != 0) {
+        u64 const flags = save().rflags;
+        bool const is_done = (save().dr6 & dr6_single_step) != 0;
+        end_step();
+        if (is_done && nmi_state_ == NmiState::AtIret) {
+            nmi_state_ = NmiState::Free;
+            vmcb_->save.rflags = flags; // what it has popped
+        }
+        if (is_done && !had_trap_flag_) {
             u64 const breakpoints = save().dr6 & dr6_breakpoints;
-            changing(clean::debug_registers).save.dr6 = dr6_before_step_;
+            u64& dr6 = changing(clean::debug_registers).save.dr6;
+            dr6 = dr6_before_step_;
             if (breakpoints == (dr6_before_step_ & dr6_breakpoints)) return;
-            vmcb_->save.dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
+            dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
         }
     }
     if (has_event_) return; // its delivery is repeated, and hits the breakpoint in its way again
@@ -426,7 +441,28 @@ void Vcpu::debug_exit() {
     inject(info);
 }
 
+// The instruction that was stepped over raised an exception, and has to raise it without TF.
+void Vcpu::fault_in_step(u32 code) {
+    constexpr u32 with_error_code = 1U << x86::exception_df | 1U << x86::exception_ts | 1U << x86::exception_np |
+                                    1U << x86::exception_ss | 1U << x86::exception_gp | 1U << x86::exception_pf |
+                                    1U << x86::exception_cp | 1U << 29 | 1U << 30; // #VC, #SX
+    auto const vector = static_cast<u8>(code - exit_code::EXCEPTION_DE);
+    if (has_event_) return; // in the middle of a delivery, which is repeated
+    bool const is_software = vector == x86::exception_bp || vector == x86::exception_of;
+    if (is_software && save().rip == step_rip_) return open_nmi_window(); // INT3 or INTO, still to be carried out
+    inject_exception({vector, (with_error_code >> vector & 1) != 0, static_cast<u32>(control().exit_info_1),
+                      control().exit_info_2}); // #PF: the address, CR2 is as before. [amd/vol2] 15.12.15
+}
+
+// The instruction in the shadow would show TF to the guest, so it does not get its step. The NMI comes before it: no
+// harm, as it is not the load of a stack pointer that a shadow of MOV SS is made for.
+void Vcpu::open_nmi_window() {
+    end_step();
+    vmcb_->control.interrupt_state = {};
+}
+
 void Vcpu::iret_exit() {
+    if (nmi_state_ == NmiState::Free) return open_nmi_window(); // in a shadow, as PUSHF
     nmi_state_ = NmiState::AtIret;
     nmi_iret_rip_ = save().rip;
     set_intercept(exit_code::IRET, false);

@@ -148,7 +148,7 @@ void Vcpu::drop_events() {
     put_off_interrupt_ = -1;
     put_off_debug_trap_ = false;
     set_virtual_interrupt(VirtualInterrupt::None);
-    is_stepping_ = false;
+    if (is_stepping_) end_step();
     nmi_state_ = NmiState::Free;
     set_intercept(exit_code::IRET, false);
     vmcb_->control.event_injection = {};

@@ -58,7 +58,7 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 
 void Vcpu::advance(u8 length) { step_over(length); }
 
-// RIP behind an instruction, out of the shadow of the one before.
+// Moves RIP past an instruction and ends the shadow of the one before.
 [[gnu::always_inline]] inline void Vcpu::move_behind(u8 length) {
     Loaded here = Loaded::still_loaded();
     u64 next = here.read(field::GUEST_RIP) + length;

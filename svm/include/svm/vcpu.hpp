@@ -88,6 +88,9 @@ private:
     // ever without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
     static constexpr u32 intercepted_exceptions =
         1U << lib::x86::exception_db | 1U << lib::x86::exception_ac | 1U << lib::x86::exception_mc;
+    // All that an instruction can raise, but for reserved numbers and vector 2, which is no exception.
+    static constexpr u32 every_exception = 0x703f'7dfb;
+    static constexpr u64 dr6_single_step = 1U << 14;
     lib::Result<void> build();
     ControlArea const& control() const { return vmcb_->control; }
     SaveArea const& save() const { return vmcb_->save; }
@@ -154,6 +157,11 @@ private:
     void set_virtual_interrupt(VirtualInterrupt use, u8 vector = 0);
     void set_task_priority_intercept(bool on);
     void step_over();
+    void end_step();
+    void intercept_step(bool on);
+    bool is_before_system_call();
+    void fault_in_step(u32 code);
+    void open_nmi_window();
     void intercept_cr0(bool reads, bool writes);
 
     // AVIC, in vcpu_avic.cpp
@@ -195,6 +203,7 @@ private:
     bool is_stepping_ = false;   // RFLAGS.TF is ours
     bool had_trap_flag_ = false; // and this is the guest's
     u64 dr6_before_step_ = 0;
+    u64 step_rip_ = 0;
     u64 nmi_iret_rip_ = 0;
     u64 cr0_caching_ = 0; // CD and NW as the guest sees them; the CPU's are clear
     // Exits whose instruction could not be found, at this RIP and after so many handled exits.
