@@ -104,8 +104,8 @@ static_assert(sizeof(Fadt) == 276);
 
 constexpr u16 LEGACY_DEVICES = 1 << 0,
               VGA_NOT_PRESENT = 1 << 2; // [acpi] table 5.11; no 8042 (bit 1), a CMOS RTC (bit 5)
-constexpr u32 WBINVD = 1 << 0, PROC_C1 = 1 << 2, SLP_BUTTON = 1 << 5, FIX_RTC = 1 << 6, TMR_VAL_EXT = 1 << 8,
-              RESET_REG_SUP = 1 << 10; // [acpi] table 5.10; SLP_BUTTON, FIX_RTC: there is none in the fixed registers
+constexpr u32 WBINVD = 1 << 0, PROC_C1 = 1 << 2, SLP_BUTTON = 1 << 5, TMR_VAL_EXT = 1 << 8,
+              RESET_REG_SUP = 1 << 10; // [acpi] table 5.10; SLP_BUTTON: there is none in the fixed registers
 
 struct [[gnu::packed]] MadtStart { // [acpi] 5.2.12
     TableHeader header{{'A', 'P', 'I', 'C'}, 0, 5};
@@ -149,6 +149,16 @@ static_assert(sizeof(MadtLocalApic) == 8 && sizeof(MadtLocalX2Apic) == 16 && siz
               sizeof(MadtOverride) == 10 && sizeof(MadtLocalNmi) == 6 && sizeof(MadtLocalX2Nmi) == 12);
 constexpr u16 active_high_level = 0x1 | 0x3 << 2;
 constexpr u32 first_x2apic_id = 255; // 255 is the broadcast id of an xAPIC
+
+struct [[gnu::packed]] Hpet { // [intel/hpet] 3.2.4
+    TableHeader header{{'H', 'P', 'E', 'T'}, 0, 1};
+    u32 event_timer_block_id = lib::layout::hpet_id;
+    GenericAddress base{0, 0, 0, 0, lib::layout::hpet_base};
+    u8 number = 0;
+    u16 shortest_period = 1719; // ticks, 120 us: shorter ones coalesce
+    u8 page_protection = 0;
+};
+static_assert(sizeof(Hpet) == 56);
 
 // Writes tables one behind the other and keeps their checksums.
 class TableWriter {
@@ -208,6 +218,8 @@ constexpr auto devices =
                            aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x70, 4), aml::irq(8)))),
                aml::device(aml::path("TIMR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0100")),
                            aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x40, 4), aml::irq(0)))),
+               aml::device(aml::path("HPET"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0103")),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::memory32(lib::layout::hpet_base, 0x400)))),
                aml::device(aml::path("PIC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0000")),
                            aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x20, 2), aml::io_ports(0xa0, 2),
                                                                        aml::io_ports(0x4d0, 2), aml::irq(2)))),
@@ -261,15 +273,22 @@ lib::Result<GuestPhys> write_fadt(TableWriter& writer, GuestPhys facs, GuestPhys
     fadt.dsdt = static_cast<u32>(dsdt.value);
     fadt.x_dsdt = dsdt.value;
     fadt.iapc_boot_arch = LEGACY_DEVICES | VGA_NOT_PRESENT;
-    fadt.flags = WBINVD | PROC_C1 | SLP_BUTTON | FIX_RTC | TMR_VAL_EXT | RESET_REG_SUP;
+    fadt.flags = WBINVD | PROC_C1 | SLP_BUTTON | TMR_VAL_EXT | RESET_REG_SUP;
     GuestPhys const start = TRY(writer.begin());
     TRY(writer.put(fadt));
     TRY(writer.end());
     return start;
 }
 
+lib::Result<GuestPhys> write_hpet(TableWriter& writer) {
+    GuestPhys const start = TRY(writer.begin());
+    TRY(writer.put(Hpet{}));
+    TRY(writer.end());
+    return start;
+}
+
 template <typename Pointer>
-lib::Result<GuestPhys> write_root(TableWriter& writer, Signature signature, std::array<GuestPhys, 2> const& tables) {
+lib::Result<GuestPhys> write_root(TableWriter& writer, Signature signature, std::span<GuestPhys const> tables) {
     GuestPhys const start = TRY(writer.begin());
     TRY(writer.put(TableHeader{signature, 0, 1}));
     for (GuestPhys const table : tables)
@@ -290,7 +309,8 @@ lib::Result<GuestPhys> write_acpi_tables(lib::GuestMemory const& memory, AcpiCon
     GuestPhys const dsdt = TRY(write_dsdt(writer, config.vcpu_count));
     GuestPhys const fadt = TRY(write_fadt(writer, facs_at, dsdt));
     GuestPhys const madt = TRY(write_madt(writer, config.vcpu_count));
-    std::array<GuestPhys, 2> const tables{fadt, madt};
+    GuestPhys const hpet = TRY(write_hpet(writer));
+    std::array<GuestPhys, 3> const tables{fadt, madt, hpet};
     GuestPhys const rsdt = TRY(write_root<u32>(writer, {'R', 'S', 'D', 'T'}, tables));
     GuestPhys const xsdt = TRY(write_root<u64>(writer, {'X', 'S', 'D', 'T'}, tables));
 

@@ -4,8 +4,9 @@ namespace platform {
 namespace {
 
 // [acpi] tables 4.13 to 4.15
-constexpr u16 TMR_STS = 0x0001, PWRBTN_STS = 0x0100;
-constexpr u16 TMR_EN = 0x0001, GBL_EN = 0x0020, PWRBTN_EN = 0x0100, enables = TMR_EN | GBL_EN | PWRBTN_EN;
+constexpr u16 TMR_STS = 0x0001, PWRBTN_STS = 0x0100, RTC_STS = 0x0400;
+constexpr u16 TMR_EN = 0x0001, GBL_EN = 0x0020, PWRBTN_EN = 0x0100, RTC_EN = 0x0400,
+              enables = TMR_EN | GBL_EN | PWRBTN_EN | RTC_EN;
 constexpr u16 SCI_EN = 0x0001, BM_RLD = 0x0002, SLP_TYP = 0x1c00, SLP_EN = 0x2000;
 constexpr u32 slp_typ_shift = 10;
 constexpr u32 timer_carry_shift = 31; // TMR_STS follows every change of the 32-bit timer's top bit
@@ -70,7 +71,7 @@ void AcpiPm::write_control(u32 offset, u8 size, u32 value) {
 }
 
 void AcpiPm::update() {
-    bool const asserted = (state_.pm1_sts & state_.pm1_en & (TMR_STS | PWRBTN_STS)) != 0;
+    bool const asserted = (state_.pm1_sts & state_.pm1_en & (TMR_STS | PWRBTN_STS | RTC_STS)) != 0;
     if (asserted != (state_.line != 0)) {
         state_.line = asserted;
         host_.set_irq_line(sci_gsi, asserted);
@@ -89,6 +90,11 @@ void AcpiPm::on(Event const& event) {
 
 void AcpiPm::power_button() {
     state_.pm1_sts |= PWRBTN_STS;
+    update();
+}
+
+void AcpiPm::rtc_alarm() {
+    state_.pm1_sts |= RTC_STS;
     update();
 }
 

@@ -16,12 +16,14 @@ Platform::Platform(PlatformConfig const& config)
     : host_(config.host), pic_(*this), ioapic_(*this, id_of(DeviceId::Ioapic)), pit_(*this, id_of(DeviceId::Pit)),
       rtc_(*this, id_of(DeviceId::Rtc),
            RtcConfig{config.wall_clock_at_start_seconds, config.ram_below_4g, config.ram_above_4g, config.vcpu_count}),
-      acpi_pm_(*this, id_of(DeviceId::AcpiPm)), com1_(*this, config.host, com1_irq), i8042_(*this),
-      system_ports_(*this) {
+      hpet_(*this, id_of(DeviceId::Hpet)), acpi_pm_(*this, id_of(DeviceId::AcpiPm)),
+      com1_(*this, config.host, com1_irq), i8042_(*this), system_ports_(*this) {
     attach_devices();
     pic_.listen(lib::Delegate<void()>::to<&Platform::masks_changed>(*this),
                 lib::Delegate<void()>::to<&Platform::before_irr_is_read>(*this));
     ioapic_.listen(lib::Delegate<void()>::to<&Platform::masks_changed>(*this));
+    rtc_.listen(lib::Delegate<void()>::to<&AcpiPm::rtc_alarm>(acpi_pm_));
+    hpet_.listen(lib::Delegate<void()>::to<&Platform::legacy_changed>(*this));
     pic_.set_level_triggered(AcpiPm::sci_gsi, true); // as firmware does
     masks_changed();
 }
@@ -36,11 +38,13 @@ void Platform::attach_devices() {
     ASSERT(attach(acpi_pm_, id_of(DeviceId::AcpiPm)).has_value());
     ASSERT(attach(com1_, id_of(DeviceId::Com1)).has_value());
     ASSERT(attach(ioapic_, id_of(DeviceId::Ioapic)).has_value());
+    ASSERT(attach(hpet_, id_of(DeviceId::Hpet)).has_value());
 
     claim(pic_, PicPair::Master, Space::Pio, 0x20, 2, 1);
     claim(pic_, PicPair::Slave, Space::Pio, 0xa0, 2, 1);
     claim(pic_, PicPair::Elcr, Space::Pio, 0x4d0, 2, 1);
     claim(ioapic_, 0, Space::Mmio, Ioapic::default_base, Ioapic::window_size, 4);
+    claim(hpet_, 0, Space::Mmio, Hpet::base, Hpet::window_size, 8);
     claim(pit_, Pit::Counters, Space::Pio, 0x40, 4, 1);
     claim(pit_, Pit::SystemControl, Space::Pio, 0x61, 1, 1);
     claim(rtc_, 0, Space::Pio, 0x70, 4, 1);
@@ -63,6 +67,15 @@ lib::Result<void> Platform::attach(Device& device, u16 id) {
 }
 
 void Platform::set_irq_line(u32 gsi, bool level) {
+    bool const is_replaced = hpet_.replaces_legacy();
+    if (gsi == Hpet::legacy_lines || gsi == Hpet::legacy_lines + 1) {
+        if (is_replaced) route(gsi == Hpet::legacy_lines ? Pit::gsi : Rtc::irq, level);
+    } else if (!is_replaced || (gsi != Pit::gsi && gsi != Rtc::irq)) {
+        route(gsi, level);
+    }
+}
+
+void Platform::route(u32 gsi, bool level) {
     if (gsi == 0) return; // taken by the 8259 pair
     if (gsi < 16) pic_.set_line(gsi == Pit::gsi ? 0 : gsi, level);
     ioapic_.set_line(gsi, level);
@@ -73,7 +86,17 @@ void Platform::set_intr_line(bool level) {
     host_.set_intr_line(level);
 }
 
-void Platform::masks_changed() { pit_.set_interrupt_visible(!pic_.is_masked(0) || !ioapic_.is_masked(Pit::gsi)); }
+void Platform::legacy_changed() {
+    bool const is_replaced = hpet_.replaces_legacy();
+    route(Pit::gsi, is_replaced ? hpet_.legacy_level(0) : pit_.level());
+    route(Rtc::irq, is_replaced ? hpet_.legacy_level(1) : rtc_.level());
+    masks_changed();
+}
+
+void Platform::masks_changed() {
+    bool const is_open = !pic_.is_masked(0) || !ioapic_.is_masked(Pit::gsi);
+    pit_.set_interrupt_visible(is_open && !hpet_.replaces_legacy());
+}
 
 void Platform::reset() {
     // Interrupt controllers first, so that lines which fall are seen by controllers with nothing enabled.
@@ -85,6 +108,23 @@ void Platform::reset() {
     i8042_.reset();
     system_ports_.reset();
     masks_changed();
+}
+
+void Platform::set_up_as_firmware() {
+    auto const out = [this](u64 port, u8 value) { bus_.io(Space::Pio, port, 1, Op::Write, value); };
+    constexpr u64 pic1 = 0x20, pic2 = 0xa0, pit_counter = 0x40, pit_control = 0x43;
+    constexpr u8 timer_and_cascade = 0x05;
+    for (u64 const chip : {pic1, pic2}) { // ICW1 to ICW4 and the mask [intel/8259a]
+        bool const is_first = chip == pic1;
+        out(chip, 0x11);
+        out(chip + 1, is_first ? 0x08 : 0x70);
+        out(chip + 1, is_first ? 0x04 : 0x02);
+        out(chip + 1, 0x01);
+        out(chip + 1, is_first ? static_cast<u8>(~timer_and_cascade) : u8{0xff});
+    }
+    out(pit_control, 0x34); // counter 0, both bytes, mode 2
+    out(pit_counter, 0);    // 65536
+    out(pit_counter, 0);
 }
 
 namespace {
@@ -109,6 +149,7 @@ template <typename Self, typename Visit> void Platform::for_each_saveable(Self& 
     one(self.ioapic_);
     one(self.pit_);
     one(self.rtc_);
+    one(self.hpet_);
     one(self.acpi_pm_);
     one(self.com1_);
     one(self.i8042_);
@@ -117,7 +158,7 @@ template <typename Self, typename Visit> void Platform::for_each_saveable(Self& 
 
 u32 Platform::saved_size() {
     return record_size(sizeof(PicPair::State)) + record_size(sizeof(Ioapic::State)) + record_size(sizeof(Pit::State)) +
-           record_size(sizeof(Rtc::State)) + record_size(sizeof(AcpiPm::State)) +
+           record_size(sizeof(Rtc::State)) + record_size(sizeof(Hpet::State)) + record_size(sizeof(AcpiPm::State)) +
            record_size(sizeof(SerialPort::State)) + record_size(sizeof(I8042::State)) +
            record_size(sizeof(SystemPorts::State));
 }

@@ -301,20 +301,25 @@ void Rtc::update_interrupt() {
     u8& flags = cmos(REGISTER_C);
     bool const asserted = (flags & cmos(REGISTER_B) & (PF | AF | UF)) != 0;
     flags = static_cast<u8>((flags & ~IRQF) | (asserted ? IRQF : 0));
+    bool const is_alarm = (flags & cmos(REGISTER_B) & AF) != 0;
+    bool const is_new_alarm = is_alarm && state_.alarm_line == 0;
+    state_.alarm_line = is_alarm;
+    if (is_new_alarm && alarm_) alarm_();
     if (asserted == (state_.line != 0)) return;
     state_.line = asserted;
     host_.set_irq_line(irq, asserted);
 }
 
-// While the line is up nothing new can be seen before register C is read: no timer runs.
+// While the line is up nothing new can be seen before register C is read, and no timer runs; except for the alarm,
+// which is also an event of ACPI.
 void Rtc::arm() {
     u8 const enables = cmos(REGISTER_B);
     bool const can_rise = state_.line == 0;
     u64 next = never;
-    if (can_rise && state_.is_running != 0) {
-        if ((enables & UIE) != 0)
+    if (state_.is_running != 0) {
+        if (can_rise && (enables & UIE) != 0)
             next = second() + 1;
-        else if ((enables & AIE) != 0)
+        else if ((enables & AIE) != 0 && (cmos(REGISTER_C) & AF) == 0)
             next = next_alarm(second());
     }
     if (next == never)
@@ -337,8 +342,9 @@ void Rtc::on(Event const& event) {
 }
 
 lib::Result<void> Rtc::restore(State const& state) {
-    if (state.is_running > 1 || state.line > 1 || state.index > 0x7f || state.upper_index > 0x7f ||
-        state.weekday_shift > 6 || state.base_second >> 40 != 0 || state.seen_second >> 40 != 0)
+    if (state.is_running > 1 || state.line > 1 || state.alarm_line > 1 || state.index > 0x7f ||
+        state.upper_index > 0x7f || state.weekday_shift > 6 || state.base_second >> 40 != 0 ||
+        state.seen_second >> 40 != 0)
         return lib::fail(lib::Errc::BadFormat);
     state_ = state;
     arm();

@@ -111,6 +111,16 @@ def command_gives_its_output_and_status():
         check_power_off(console)
 
 
+@system_test()
+def suspend_to_idle_ends_with_the_alarm_of_the_rtc():
+    """As a fixed event of ACPI: Linux turns the RTC's own interrupt off meanwhile."""
+    command = """dmesg | grep 'ACPI Error' && exit 3
+echo +3 > /sys/class/rtc/rtc0/wakealarm && echo freeze > /sys/power/state && dmesg | grep -c 'PM: suspend exit'"""
+    with boot_linux(command=command) as console:
+        console.expect(r"<mullion-command test>\n1\n<mullion-status test 0>")
+        check_power_off(console)
+
+
 @system_test(backend="qemu", why="zeroing so much takes Bochs minutes")
 def a_guest_with_memory_above_4_gibibytes():
     with boot_linux(command="free -m", memory=4224, machine_memory=5120) as console:

@@ -12,5 +12,8 @@ inline constexpr u64 reset_control_port = 0xcf9;
 inline constexpr u8 reset_control_value = 0x06;
 inline constexpr u64 ioapic_base = 0xfec0'0000;
 inline constexpr u32 pit_gsi = 2;
+inline constexpr u64 hpet_base = 0xfed0'0000;
+// [intel/hpet] 2.3.4: revision 1, three comparators, 64 bits, legacy replacement, Intel's; a tick in femtoseconds.
+inline constexpr u32 hpet_id = 0x8086'a201, hpet_period_fs = 69'841'279;
 
 } // namespace lib::layout

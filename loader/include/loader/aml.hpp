@@ -79,6 +79,21 @@ constexpr Bytes<8> io_ports(u16 base, u8 count) {
     u8 const low = static_cast<u8>(base), high = static_cast<u8>(base >> 8);
     return {0x47, 0x01, low, high, low, high, 0x01, count};
 }
+constexpr Bytes<12> memory32(u32 base, u32 size) {
+    auto const byte = [](u32 value, u32 index) { return static_cast<u8>(value >> (index * 8)); };
+    return {0x86,
+            9,
+            0,
+            1,
+            byte(base, 0),
+            byte(base, 1),
+            byte(base, 2),
+            byte(base, 3),
+            byte(size, 0),
+            byte(size, 1),
+            byte(size, 2),
+            byte(size, 3)}; // writable
+}
 constexpr Bytes<3> irq(u32 number) { return {0x22, static_cast<u8>(1U << number), static_cast<u8>(1U << number >> 8)}; }
 template <std::size_t... N> constexpr auto resources(Bytes<N> const&... descriptors) {
     constexpr std::size_t size = (N + ... + 0) + 2;

@@ -1,6 +1,6 @@
 #pragma once
 // The ACPI tables of the virtual platform, written into guest memory before a guest starts: RSDP, RSDT, XSDT, FADT,
-// FACS, MADT, DSDT. [acpi] 5.2
+// FACS, MADT, HPET, DSDT. [acpi] 5.2
 //
 // Not supported: PCI (no host bridge, no MCFG), NUMA, processors that come and go.
 #include <lib/guest_memory.hpp>

@@ -1,8 +1,9 @@
 #pragma once
-// The fixed ACPI hardware: PM1 event and control block, power-management timer, power button. [acpi] 4.8.3
+// The fixed ACPI hardware: PM1 event and control block, power-management timer, power button, alarm of the RTC.
+// [acpi] 4.8.3
 //
 // Not supported: SMI command port (the machine is always in ACPI mode), sleep states other than S5, general-purpose
-// events, bus-master and global-lock status, RTC and sleep-button events.
+// events, bus-master and global-lock status, sleep-button events.
 #include <lib/platform_layout.hpp>
 #include <platform/clock.hpp>
 #include <platform/state.hpp>
@@ -33,6 +34,7 @@ public:
     lib::Result<void> restore(State const& state);
 
     void power_button();
+    void rtc_alarm();
 
 private:
     u64 tick() const { return PmClock::ticks(host_.now()); }

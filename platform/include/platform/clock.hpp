@@ -22,6 +22,7 @@ template <lib::u64 Hertz> struct Oscillator {
 
 using PitClock = Oscillator<1'193'182>; // 14.31818 MHz / 12, rounded as every operating system does
 using PmClock = Oscillator<3'579'545>;  // 14.31818 MHz / 4 [acpi] 4.8.3.3
+using HpetClock = Oscillator<14'318'180>;
 using RtcClock = Oscillator<32'768>;
 
 } // namespace platform

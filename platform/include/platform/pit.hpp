@@ -37,6 +37,7 @@ public:
     void set_interrupt_visible(bool visible);
     // Brings channel 0's line up to date while it is invisible.
     void catch_up();
+    bool level() const { return line_; }
 
 private:
     u64 tick() const { return PitClock::ticks(host_.now()); }

@@ -3,12 +3,14 @@
 // routes their lines to the 8259 pair and the I/O APIC.
 //
 // Global system interrupts: 0 is the 8259 pair's INTR on input 0 of the I/O APIC, 2 is ISA IRQ 0, 3 to 15 are the ISA
-// IRQs of that number, 16 to 23 reach the I/O APIC only. One source drives one line.
+// IRQs of that number, 16 to 23 reach the I/O APIC only. One source drives one line; the HPET's first two comparators
+// can take the lines of the PIT and the RTC.
 //
-// Not supported: PCI (reads of 0xcf8 and 0xcfc float), HPET, DMA controllers, floppy, keyboard.
+// Not supported: PCI (reads of 0xcf8 and 0xcfc float), DMA controllers, floppy, keyboard.
 #include <array>
 #include <platform/acpi_pm.hpp>
 #include <platform/bus.hpp>
+#include <platform/hpet.hpp>
 #include <platform/i8042.hpp>
 #include <platform/ioapic.hpp>
 #include <platform/pic.hpp>
@@ -29,7 +31,7 @@ struct PlatformConfig {
 };
 
 // Who an Event is for. Devices that are attached later take numbers from FirstFree on.
-enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, Ioapic, FirstFree };
+enum class DeviceId : u16 { Pit, Rtc, AcpiPm, Com1, Ioapic, Hpet, FirstFree };
 
 class Platform final : public Host {
 public:
@@ -46,6 +48,9 @@ public:
         if (event.device < devices_.size() && devices_[event.device] != nullptr) devices_[event.device]->on(event);
     }
     void reset();
+    // Brings the 8259 pair and the PIT where a PC's BIOS leaves them: vectors 8 and 70h, the PIT's interrupt open and
+    // running at 18.2 Hz. Kernels that wait with HLT before they have set anything up depend on it. [ibm/at]
+    void set_up_as_firmware();
     void power_button() { acpi_pm_.power_button(); }
 
     // The INTA cycle of whoever takes INTR or an ExtINT message.
@@ -87,6 +92,8 @@ private:
     void attach_devices();
     void claim(Device& device, u16 number, Space space, u64 base, u64 size, u8 width);
     void masks_changed();
+    void legacy_changed();
+    void route(u32 gsi, bool level);
     void before_irr_is_read() { pit_.catch_up(); }
     template <typename Self, typename Visit> static void for_each_saveable(Self& self, Visit visit);
 
@@ -97,6 +104,7 @@ private:
     Ioapic ioapic_;
     Pit pit_;
     Rtc rtc_;
+    Hpet hpet_;
     AcpiPm acpi_pm_;
     SerialPort com1_;
     I8042 i8042_;

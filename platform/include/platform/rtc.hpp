@@ -5,6 +5,7 @@
 // kHz (any divider value but "reset" runs), years before 1970 and after 9999. A data mode changed while the clock runs
 // also changes how the time is shown; the chip wants it set anew then.
 #include <array>
+#include <lib/delegate.hpp>
 #include <platform/clock.hpp>
 #include <platform/state.hpp>
 #include <platform/timer.hpp>
@@ -20,7 +21,7 @@ struct RtcConfig {
 
 class Rtc final : public Device {
 public:
-    static constexpr u16 state_version = 1;
+    static constexpr u16 state_version = 2;
     static constexpr u32 irq = 8;
     struct State {
         std::array<u8, 256> cmos; // the time registers are current only while the clock stands
@@ -28,10 +29,15 @@ public:
         u64 base_moment;          // machine time in ns, modulo 2^64; keeps the phase of the seconds
         u64 seen_second;          // C.UF and C.AF are known up to here
         u64 seen_period;          // C.PF is known up to this period
-        u8 index, upper_index, is_running, weekday_shift, line, reserved[3];
+        u8 index, upper_index, is_running, weekday_shift, line;
+        u8 alarm_line; // the alarm is one of the reasons for which `line` is up
+        u8 reserved[2];
     };
 
     Rtc(Host& host, u16 device, RtcConfig const& config);
+    // `alarm`: the alarm began to interrupt.
+    void listen(lib::Delegate<void()> alarm) { alarm_ = alarm; }
+    bool level() const { return state_.line != 0; }
 
     IoReply io(IoRequest const& request) override;
     void on(Event const& event) override;
@@ -67,6 +73,7 @@ private:
     u32 decode_hour(u8 value) const;
 
     Host& host_;
+    lib::Delegate<void()> alarm_;
     Timer update_timer_;
     Timer periodic_timer_;
     State state_{};

@@ -14,6 +14,7 @@ void shadows();        // STI, MOV SS, priorities
 void interrupt_flag(); // nothing comes while IF is clear, for as long as it is
 void pic();            // ExtINT by LINT0
 void io_apic();        // edge, level, remote IRR
+void hpet();           // rate, one-shot, periodic, legacy replacement
 void apic_timer();     // one-shot, periodic, TSC deadline
 void real_mode();      // 16-bit code, unreal, protected, PAE, back to long mode
 void tasks();          // hardware task switches: JMP, CALL, IRET, task gates, faults

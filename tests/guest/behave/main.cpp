@@ -5,13 +5,14 @@
 namespace behave {
 namespace {
 
-constexpr std::array<Test, 20> tests = {{{"apic", local_apic},
+constexpr std::array<Test, 21> tests = {{{"apic", local_apic},
                                          {"shadow", shadows},
                                          // For a VM that shares its CPU; Bochs' virtual-interrupt delivery fails it.
                                          {"flag", interrupt_flag, false},
                                          {"pic", pic},
                                          {"ioapic", io_apic},
                                          {"timer", apic_timer},
+                                         {"hpet", hpet},
                                          {"real", real_mode},
                                          {"task", tasks},
                                          {"debug", debug},

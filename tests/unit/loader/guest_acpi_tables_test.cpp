@@ -75,7 +75,7 @@ TEST_F(AcpiTablesTest, RootsAndChecksums) {
     u64 const rsdt = get<u32>(rsdp + 16), xsdt = get<u64>(rsdp + 24);
     EXPECT_EQ(get<u32>(rsdt + 36), get<u64>(xsdt + 36));
     EXPECT_EQ(get<u32>(rsdt + 40), get<u64>(xsdt + 44));
-    for (u64 const at : {rsdt, xsdt, table("FACP"), table("APIC"), table("DSDT")}) {
+    for (u64 const at : {rsdt, xsdt, table("FACP"), table("APIC"), table("HPET"), table("DSDT")}) {
         EXPECT_EQ(sum(at, get<u32>(at + 4)), 0) << text(at, 4);
         EXPECT_GE(at, 0xe'0000U);
         EXPECT_LE(at + get<u32>(at + 4), 0xf'0000U);
@@ -97,7 +97,17 @@ TEST_F(AcpiTablesTest, FadtDescribesTheFixedHardware) {
     u64 const facs = get<u32>(fadt + 36);
     EXPECT_EQ(text(facs, 4), "FACS");
     EXPECT_EQ(facs % 64, 0U);
-    EXPECT_NE(disassemble("FACP").find("Reset Register Supported (V2) : 1"), std::string::npos);
+    std::string const source = disassemble("FACP");
+    EXPECT_NE(source.find("Reset Register Supported (V2) : 1"), std::string::npos);
+    EXPECT_NE(source.find("RTC wake not in fixed reg space (V1) : 0"), std::string::npos) << source;
+}
+
+TEST_F(AcpiTablesTest, HpetTableSaysWhereItIs) {
+    build(1);
+    std::string const source = disassemble("HPET");
+    for (char const* const expected : {"Hardware Block ID : 8086A201", "Address : 00000000FED00000",
+                                       "Sequence Number : 00", "Minimum Clock Ticks : 06B7"})
+        EXPECT_NE(source.find(expected), std::string::npos) << expected << " not in\n" << source;
 }
 
 TEST_F(AcpiTablesTest, MadtNamesEveryProcessor) {
@@ -123,7 +133,7 @@ TEST_F(AcpiTablesTest, DsdtIsValidAml) {
     std::string const source = disassemble("DSDT");
     for (char const* const expected :
          {"Name (\\_S5, Package (0x04)", "Device (COM1)", "EisaId (\"PNP0501\")", "EisaId (\"PNP0B00\")",
-          "\"ACPI0007\"", "Device (C000)", "Device (C011)", "0x03F8"})
+          "\"ACPI0007\"", "Device (C000)", "Device (C011)", "0x03F8", "EisaId (\"PNP0103\")", "0xFED00000"})
         EXPECT_NE(source.find(expected), std::string::npos) << expected << " not in\n" << source;
     EXPECT_EQ(source.find("Device (C012)"), std::string::npos);
 }

@@ -228,4 +228,78 @@ TEST_F(PlatformTest, ResetIsComplete) {
     EXPECT_EQ(in(0x4d1), 2U); // the SCI stays a level
 }
 
+TEST_F(PlatformTest, TheRtcAlarmIsAnAcpiEvent) {
+    ioapic_write(0x10 + 18, 0x8051); // SCI: vector 0x51, level-triggered
+    auto const cmos = [this](u32 index, u32 value) {
+        out(0x70, index);
+        out(0x71, value);
+    };
+    out(0x602, 0x0400, 2); // RTC_EN
+    EXPECT_EQ(in(0x602, 2), 0x0400U);
+    cmos(1, 0x03);
+    cmos(3, 0xff);
+    cmos(5, 0xff);
+    cmos(0x0b, 0x22);
+    host.advance(2 * lib::nanos_per_second);
+    EXPECT_TRUE(host.messages.empty());
+    host.advance(2 * lib::nanos_per_second);
+    ASSERT_EQ(host.messages.size(), 1U);
+    EXPECT_EQ(host.messages[0].data & 0xff, 0x51U);
+    EXPECT_EQ(in(0x600, 2) & 0x0400, 0x0400U); // RTC_STS
+    out(0x600, 0x0400, 2);
+    platform->end_of_interrupt(0x51);
+    EXPECT_EQ(host.messages.size(), 1U);
+}
+
+TEST_F(PlatformTest, TheHpetReplacesPitAndRtcAndGivesTheirLinesBack) {
+    auto const hpet = [this](u64 offset, u64 value) {
+        platform->io(Space::Mmio, 0xfed0'0000 + offset, 8, Op::Write, value);
+    };
+    ioapic_write(0x10 + 4, 0x42);  // the PIT's, GSI 2
+    ioapic_write(0x10 + 16, 0x48); // the RTC's
+    out(0x43, 0x34);
+    out(0x40, 0xa9);
+    out(0x40, 0x04); // 1 kHz
+    out(0x70, 0x0b);
+    out(0x71, 0x42); // periodic interrupt of the RTC
+    host.advance(10'000'000);
+    EXPECT_GE(host.messages.size(), 10U);
+
+    hpet(0x100, 0x4); // neither comparator is due
+    hpet(0x120, 0x4);
+    hpet(0x10, 3);
+    host.messages.clear();
+    host.advance(10'000'000);
+    EXPECT_TRUE(host.messages.empty());
+    u64 const now = platform->io(Space::Mmio, 0xfed0'00f0, 8, Op::Read, 0).data;
+    hpet(0x108, now + 100);
+    hpet(0x128, now + 200);
+    host.advance(1'000'000);
+    ASSERT_EQ(host.messages.size(), 2U);
+    EXPECT_EQ(host.messages[0].data & 0xff, 0x42U);
+    EXPECT_EQ(host.messages[1].data & 0xff, 0x48U);
+
+    hpet(0x10, 1);
+    host.messages.clear();
+    host.advance(10'000'000);
+    EXPECT_GE(host.messages.size(), 10U);
+}
+
+TEST_F(PlatformTest, SetUpAsFirmwareTheTimerTicks) {
+    host.advance(lib::nanos_per_second);
+    EXPECT_FALSE(host.intr);
+    platform->set_up_as_firmware();
+    EXPECT_EQ(in(0x21), 0xfaU);
+    EXPECT_EQ(in(0xa1), 0xffU);
+    unsigned ticks = 0;
+    for (unsigned i = 0; i < 1000; i++) {
+        host.advance(1'000'000);
+        if (!host.intr) continue;
+        ticks++;
+        EXPECT_EQ(platform->acknowledge_interrupt(), 0x08);
+        out(0x20, 0x20);
+    }
+    EXPECT_EQ(ticks, 18U);
+}
+
 } // namespace

@@ -249,4 +249,42 @@ TEST_F(RtcTest, ResetClearsEnablesAndLetsTheClockRun) {
     EXPECT_TRUE(host.timers.empty());
 }
 
+struct RtcAlarmTest : RtcTest {
+    unsigned alarms = 0;
+    void count() { alarms++; }
+    RtcAlarmTest() {
+        start(end_of_1999);
+        rtc->listen(lib::Delegate<void()>::to<&RtcAlarmTest::count>(*this));
+    }
+};
+
+TEST_F(RtcAlarmTest, IsToldOnceForEachAlarmThatInterrupts) {
+    set(1, 0x05);
+    set(3, 0x00);
+    set(5, 0x00);
+    host.advance(10 * second);
+    EXPECT_EQ(alarms, 0U); // not enabled
+    get(0x0c);
+    set(0x0b, 0x22);
+    host.advance(86'400 * second);
+    EXPECT_EQ(alarms, 1U);
+    host.advance(86'400 * second);
+    EXPECT_EQ(alarms, 1U); // register C was not read
+    get(0x0c);
+    host.advance(86'400 * second);
+    EXPECT_EQ(alarms, 2U);
+}
+
+TEST_F(RtcAlarmTest, IsToldWhileAnotherInterruptIsUp) {
+    set(1, 0x05);
+    set(3, 0x00);
+    set(5, 0x00);
+    set(0x0b, 0x32); // the update interrupt comes first, and nobody reads register C
+    host.advance(2 * second);
+    EXPECT_TRUE(host.line(8));
+    EXPECT_EQ(alarms, 0U);
+    host.advance(10 * second);
+    EXPECT_EQ(alarms, 1U);
+}
+
 } // namespace

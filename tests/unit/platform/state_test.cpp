@@ -85,6 +85,19 @@ template <> struct Subject<platform::Rtc> {
         set(0x77, 1);
     }
 };
+template <> struct Subject<platform::Hpet> {
+    platform::Hpet device;
+    explicit Subject(fakes::FakeHost& host) : device(host, 0) {}
+    void prepare() {
+        write(device, 0, 0x120, 0x2804, 8);
+        write(device, 0, 0x128, 1000, 8);
+        write(device, 0, 0x10, 3, 8);
+    }
+    void modify() {
+        write(device, 0, 0x10, 0, 8);
+        write(device, 0, 0xf0, 77, 8);
+    }
+};
 template <> struct Subject<platform::AcpiPm> {
     platform::AcpiPm device;
     explicit Subject(fakes::FakeHost& host) : device(host, 0) {}
@@ -123,8 +136,8 @@ template <> struct Subject<platform::SystemPorts> {
 };
 
 template <typename D> struct RoundTrip : testing::Test {};
-using Devices = testing::Types<platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::AcpiPm,
-                               platform::SerialPort, platform::I8042, platform::SystemPorts>;
+using Devices = testing::Types<platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
+                               platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {
