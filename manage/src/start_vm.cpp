@@ -175,6 +175,7 @@ bool VirtualMachine::load() {
     if (!rsdp || !loader::write_bios(memory, *map) ||
         !loader::write_mp_tables(memory, {description_.vcpus, cpuid.eax, cpuid.edx}))
         return fail("the firmware tables do not fit");
+    with_platform([](platform::Platform& p) { p.set_up_as_firmware(); });
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
     loader::BootInput const input{

@@ -4,7 +4,7 @@
 //
 // Interrupts 10h (function 0Eh, a character for COM1), 11h, 12h, 15h (E820h, E801h, 88h), 16h (01h and 11h: no key),
 // 1Ah (00h), and the PIT's, which counts at 40:6Ch. Every other function returns with the carry flag set. Not
-// supported: disks, video modes, keys, and a PIT that already runs.
+// supported: disks, video modes, keys.
 #include <loader/e820.hpp>
 
 namespace loader {

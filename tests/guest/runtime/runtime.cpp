@@ -94,6 +94,7 @@ void setup_devices() {
     x86::out8(com1 + 3, 0x03); // 8N1
     x86::out8(com1 + 2, 0x07); // FIFO on and empty
     x86::out8(com1 + 4, 0x03);
+    pic_mask_at_start = x86::in8(0x21);
     for (u16 const chip : {u16{0x20}, u16{0xa0}}) { // [intel/8259a] ICW1..ICW4, vectors 0x20 and 0x28, all masked
         x86::out8(chip, 0x11);
         x86::out8(chip + 1, chip == 0x20 ? 0x20 : 0x28);
@@ -184,6 +185,7 @@ bool expect(std::string_view what, u64 expected, u64 found) {
     return expected == found;
 }
 bool expect_true(std::string_view what, bool condition) { return expect(what, 1, condition ? 1 : 0); }
+u8 pic_mask_at_start;
 u64 failures() { return failure_count; }
 
 void finish(u64 status) {

@@ -106,6 +106,7 @@ void fail(std::string_view what, u64 expected, u64 found); // prints guest: FAIL
 bool expect(std::string_view what, u64 expected, u64 found);
 bool expect_true(std::string_view what, bool condition);
 u64 failures();
+extern u8 pic_mask_at_start; // of the first 8259, as the loader handed it over
 [[noreturn]] void finish(u64 status);
 [[noreturn]] void power_off();
 
