@@ -12,8 +12,8 @@ constexpr u64 most_memory = 16 * 1024 * lib::GiB;
 constexpr u64 memory_step = 2 * lib::MiB; // what one large page maps
 
 constexpr std::array<std::string_view, key_count> key_names = {
-    "memory",  "vcpus", "cpus",    "exclusive", "share",     "kernel", "initrd",
-    "cmdline", "boot",  "console", "restart",   "autostart", "tsc_mhz"};
+    "memory",  "vcpus", "cpus",    "exclusive", "share",     "kernel",  "initrd",
+    "cmdline", "boot",  "console", "restart",   "autostart", "tsc_mhz", "modules"};
 constexpr std::array<std::string_view, 6> boot_names = {"auto", "linux", "pvh", "elf", "multiboot1", "multiboot2"};
 constexpr std::array<std::string_view, 2> console_names = {"com1", "none"};
 constexpr std::array<std::string_view, 4> restart_names = {"never", "on-reboot", "on-failure", "always"};
@@ -61,6 +61,9 @@ private:
     void set(Key key, Value const& value);
     void set_memory(Value const& value);
     void set_cpus(Value const& value);
+    void set_modules(Value const& value);
+    void add_module(Value const& item);
+    bool take_text(std::string_view key, Value const& value, std::string_view& target);
     void set_share(Value const& value);
     void set_string(Key key, Value const& value, std::string_view& target);
     void set_boolean(std::string_view key, Value const& value, bool& target);
@@ -256,6 +259,7 @@ void DescriptionParser::set(Key key, Value const& value) {
     case Key::Restart: return set_choice(key, value, restart_names, vm_->restart);
     case Key::Autostart: return set_boolean(name_of(key), value, vm_->autostart);
     case Key::TscMhz: return set_number("tsc_mhz", value, 1, 64'000, vm_->tsc_mhz);
+    case Key::Modules: return set_modules(value);
     }
 }
 
@@ -298,6 +302,33 @@ void DescriptionParser::set_cpus(Value const& value) {
     vm_->cpus = cpus;
 }
 
+void DescriptionParser::set_modules(Value const& value) {
+    if (value.type != ValueType::Array)
+        return at(value, "modules: expected a list such as [\"dom0.gz console=hvc0\"], found {}: write it in brackets",
+                  short_of(value.source));
+    TomlReader inside = value.inside;
+    for (;;) {
+        inside.skip_spaces_and_lines();
+        if (inside.accept(']')) return;
+        Value item;
+        if (inside.read_value(item) != nullptr) return; // read_value went through it once: it is well formed
+        add_module(item);
+        inside.skip_spaces_and_lines();
+        inside.accept(',');
+    }
+}
+
+void DescriptionParser::add_module(Value const& item) {
+    if (item.type != ValueType::String || item.string.empty() || item.string.front() == ' ')
+        return at(item, "modules: expected \"NAME\" or \"NAME COMMAND LINE\", found {}: write the module's name first",
+                  short_of(item.source));
+    if (vm_->module_count == max_modules)
+        return at(item, "modules: expected at most {}, found more: remove some", max_modules);
+    std::string_view text;
+    if (!take_text(name_of(Key::Modules), item, text)) return;
+    vm_->modules[vm_->module_count++] = {text.substr(0, text.find(' ')), text, item.line};
+}
+
 void DescriptionParser::set_share(Value const& value) {
     if (value.type != ValueType::Table)
         return at(value, "share: expected {{ weight = 1..10000, cap = 1..100 }, found {}: write it in braces",
@@ -334,12 +365,20 @@ void DescriptionParser::set_string(Key key, Value const& value, std::string_view
     if (value.string.empty() && key != Key::Cmdline)
         return at(value, "{}: expected the name of a boot module, found nothing: write it or remove the line",
                   name_of(key));
+    (void)take_text(name_of(key), value, target);
+}
+
+// False: there is no room, and a message says so.
+bool DescriptionParser::take_text(std::string_view key, Value const& value, std::string_view& target) {
     target = value.string;
-    if (!value.has_escapes) return;
+    if (!value.has_escapes) return true;
     std::span<char> const room = out_.take_pool(value.string.size());
-    if (room.empty())
-        return at(value, "{}: expected at most 4096 characters with escapes, found more: use '...'", name_of(key));
+    if (room.empty()) {
+        at(value, "{}: expected at most 4096 characters with escapes, found more: use '...'", key);
+        return false;
+    }
     target = {room.data(), resolve_escapes(value.string, room.data())};
+    return true;
 }
 
 void DescriptionParser::set_boolean(std::string_view key, Value const& value, bool& target) {

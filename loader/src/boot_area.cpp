@@ -81,15 +81,19 @@ BootStep copy_in_later(BootInput const& input, lib::GuestMemory const& memory, u
 
 std::expected<MemoryRange, LoadError> load_initrd(BootInput const& input, lib::GuestMemory const& memory, u64 limit,
                                                   MemoryRange kernel) {
-    u64 const size = input.initrd.size();
+    return place_file(input, memory, input.initrd, {lib::MiB, limit}, kernel);
+}
+
+std::expected<MemoryRange, LoadError> place_file(BootInput const& input, lib::GuestMemory const& memory,
+                                                 std::span<u8 const> bytes, MemoryRange within, MemoryRange kernel) {
+    u64 const size = bytes.size();
     if (size == 0) return MemoryRange{};
-    PlacementRequest const request{
-        .size = size, .alignment = lib::page_size, .within = {lib::MiB, limit}, .avoid = kernel};
+    PlacementRequest const request{.size = size, .alignment = lib::page_size, .within = within, .avoid = kernel};
     std::optional<u64> const at = place_high(input.memory_map, request);
     if (!at)
         return std::unexpected(
             LoadError{LoadErrorCode::InitrdDoesNotFit, size, largest_free(input.memory_map, request)});
-    if (auto const done = copy_in_later(input, memory, *at, input.initrd); !done) return std::unexpected(done.error());
+    if (auto const done = copy_in_later(input, memory, *at, bytes); !done) return std::unexpected(done.error());
     return MemoryRange{*at, *at + size};
 }
 

@@ -26,6 +26,11 @@ bool may_have_another_header(LoadResult const& result) {
                        result.error().code == LoadErrorCode::BadMultiboot);
 }
 
+ImageKind kind_of(lib::BootKind boot) {
+    if (boot == lib::BootKind::Linux) return ImageKind::BzImage;
+    return boot == lib::BootKind::Pvh ? ImageKind::ElfPvh : ImageKind::ElfPlain;
+}
+
 LoadResult load_multiboot(BootInput const& input, lib::GuestMemory const& memory) {
     LoadResult const second = load_multiboot2(input, memory);
     if (!may_have_another_header(second) || !find_multiboot1_header(input.kernel)) return second;
@@ -36,23 +41,20 @@ LoadResult load_multiboot(BootInput const& input, lib::GuestMemory const& memory
 } // namespace
 
 LoadResult load_guest(lib::BootKind boot, BootInput const& input, lib::GuestMemory const& memory) {
-    switch (boot) {
-    case lib::BootKind::Linux: return load_linux(input, memory);
-    case lib::BootKind::Pvh: return load_pvh(input, memory);
-    case lib::BootKind::Elf: return load_elf(input, memory);
-    case lib::BootKind::Multiboot1: return load_multiboot1(input, memory);
-    case lib::BootKind::Multiboot2: return load_multiboot2(input, memory);
-    case lib::BootKind::Auto: break;
-    }
-    switch (detect_image(input.kernel)) {
-    case ImageKind::BzImage: return load_linux(input, memory);
-    case ImageKind::ElfPvh: return load_pvh(input, memory);
-    case ImageKind::Multiboot2: return load_multiboot(input, memory);
-    case ImageKind::Multiboot1: return load_multiboot1(input, memory);
-    case ImageKind::ElfPlain: return load_elf(input, memory);
-    case ImageKind::Unknown: break;
-    }
-    return std::unexpected(LoadError{LoadErrorCode::UnknownImage, 0, 0});
+    if (boot == lib::BootKind::Multiboot1) return load_multiboot1(input, memory);
+    if (boot == lib::BootKind::Multiboot2) return load_multiboot2(input, memory);
+    ImageKind kind = boot == lib::BootKind::Auto ? detect_image(input.kernel) : kind_of(boot);
+    // Xen has a PVH entry as well, which would not be given the modules.
+    if (boot == lib::BootKind::Auto && !input.modules.empty() && find_multiboot2_header(input.kernel))
+        kind = ImageKind::Multiboot2;
+    else if (boot == lib::BootKind::Auto && !input.modules.empty() && find_multiboot1_header(input.kernel))
+        kind = ImageKind::Multiboot1;
+    if (kind == ImageKind::Multiboot2) return load_multiboot(input, memory);
+    if (kind == ImageKind::Multiboot1) return load_multiboot1(input, memory);
+    if (kind == ImageKind::Unknown) return std::unexpected(LoadError{LoadErrorCode::UnknownImage, 0, 0});
+    if (!input.modules.empty()) return std::unexpected(LoadError{LoadErrorCode::ModulesNotTaken, 0, 0});
+    if (kind == ImageKind::BzImage) return load_linux(input, memory);
+    return kind == ImageKind::ElfPvh ? load_pvh(input, memory) : load_elf(input, memory);
 }
 
 } // namespace loader

@@ -89,6 +89,15 @@ void format_load_error(lib::TextSink& sink, LoadError error) {
                error.needed, error.found / lib::KiB + 1);
         break;
     case LoadErrorCode::InitrdDoesNotFit: space(sink, "initrd", error); break;
+    case LoadErrorCode::ModuleDoesNotFit: space(sink, "modules", error); break;
+    case LoadErrorCode::ModuleTextTooLong:
+        format(sink,
+               "modules: expected at most {} characters of command lines, found {}: shorten modules =", error.needed,
+               error.found);
+        break;
+    case LoadErrorCode::ModulesNotTaken:
+        format(sink, "modules: expected a Multiboot kernel, found another: remove modules = or choose another boot =");
+        break;
     case LoadErrorCode::MapMismatch:
         format(sink, "memory map: expected RAM at {:#x}, found none: report this as a bug", error.needed);
         break;

@@ -56,7 +56,7 @@ struct Module {
     u32 reserved;
 };
 
-BootStep write_information(BootInput const& input, lib::GuestMemory const& memory, MemoryRange initrd) {
+BootStep write_information(BootInput const& input, lib::GuestMemory const& memory, PlacedModules const& modules) {
     if (input.memory_map.size() > most_ranges)
         return std::unexpected(LoadError{LoadErrorCode::TooManyRanges, most_ranges, input.memory_map.size()});
     BasicMemory const basic = basic_memory(input.memory_map);
@@ -71,10 +71,15 @@ BootStep write_information(BootInput const& input, lib::GuestMemory const& memor
     info.map_address = static_cast<u32>(boot_memory_map.value);
     info.loader_name = static_cast<u32>(name.value);
     bool ok = true;
-    if (initrd.begin < initrd.end) {
-        info.module_count = 1;
-        Module const module{static_cast<u32>(initrd.begin), static_cast<u32>(initrd.end), info.loader_name + 16, 0};
-        ok = memory.write(boot_module_list, module).has_value(); // its text is empty: the area was cleared
+    info.module_count = static_cast<u32>(modules.size());
+    GuestPhys entry_at = boot_module_list, text_at = boot_module_texts;
+    for (PlacedModule const& module : modules) {
+        Module const entry{static_cast<u32>(module.range.begin), static_cast<u32>(module.range.end),
+                           static_cast<u32>(text_at.value), 0};
+        std::span<u8 const> const bytes(reinterpret_cast<u8 const*>(module.text.data()), module.text.size());
+        ok = memory.write(entry_at, entry).has_value() && memory.write(text_at, bytes).has_value() && ok;
+        entry_at += sizeof(Module);
+        text_at += module.text.size() + 1; // after each text comes a zero: the area was cleared
     }
     GuestPhys at = boot_memory_map;
     for (E820Entry const& entry : input.memory_map) {
@@ -125,11 +130,11 @@ LoadResult load_multiboot1(BootInput const& input, lib::GuestMemory const& memor
     if (!kernel) return std::unexpected(kernel.error());
     if (kernel->entry < kernel->range.begin || kernel->entry >= kernel->range.end || kernel->range.end > 4 * lib::GiB)
         return std::unexpected(LoadError{LoadErrorCode::EntryOutsideImage, 0, kernel->entry});
-    auto const initrd = load_initrd(input, memory, 4 * lib::GiB, kernel->range);
-    if (!initrd) return std::unexpected(initrd.error());
+    auto const modules = place_modules(input, memory, kernel->range);
+    if (!modules) return std::unexpected(modules.error());
     if (auto const done = write_command_line(input, memory, boot_command_line_size); !done)
         return std::unexpected(done.error());
-    if (auto const done = write_information(input, memory, *initrd); !done) return std::unexpected(done.error());
+    if (auto const done = write_information(input, memory, *modules); !done) return std::unexpected(done.error());
     auto state = make_entry_state(memory, EntryMode::Protected32);
     if (!state) return state;
     state->rip = kernel->entry;

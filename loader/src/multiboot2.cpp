@@ -153,7 +153,7 @@ void write_rsdp(BootInput const& input, lib::GuestMemory const& memory, Informat
     out.close();
 }
 
-BootStep write_information(BootInput const& input, lib::GuestMemory const& memory, MemoryRange initrd) {
+BootStep write_information(BootInput const& input, lib::GuestMemory const& memory, PlacedModules const& modules) {
     if (input.command_line.size() > most_characters)
         return std::unexpected(
             LoadError{LoadErrorCode::CommandLineTooLong, most_characters, input.command_line.size()});
@@ -166,11 +166,11 @@ BootStep write_information(BootInput const& input, lib::GuestMemory const& memor
     out.open(LoaderName);
     out.put_text(boot_loader_name);
     out.close();
-    if (initrd.begin < initrd.end) {
+    for (PlacedModule const& module : modules) {
         out.open(Module);
-        out.put(static_cast<u32>(initrd.begin));
-        out.put(static_cast<u32>(initrd.end));
-        out.put_text("");
+        out.put(static_cast<u32>(module.range.begin));
+        out.put(static_cast<u32>(module.range.end));
+        out.put_text(module.text);
         out.close();
     }
     BasicMemory const basic = basic_memory(input.memory_map);
@@ -213,9 +213,9 @@ LoadResult load_multiboot2(BootInput const& input, lib::GuestMemory const& memor
     if (!kernel) return std::unexpected(kernel.error());
     if (kernel->entry < kernel->range.begin || kernel->entry >= kernel->range.end || kernel->range.end > 4 * lib::GiB)
         return std::unexpected(LoadError{LoadErrorCode::EntryOutsideImage, 0, kernel->entry});
-    auto const initrd = load_initrd(input, memory, 4 * lib::GiB, kernel->range);
-    if (!initrd) return std::unexpected(initrd.error());
-    if (auto const done = write_information(input, memory, *initrd); !done) return std::unexpected(done.error());
+    auto const modules = place_modules(input, memory, kernel->range);
+    if (!modules) return std::unexpected(modules.error());
+    if (auto const done = write_information(input, memory, *modules); !done) return std::unexpected(done.error());
     auto state = make_entry_state(memory, EntryMode::Protected32);
     if (!state) return state;
     state->rip = kernel->entry;

@@ -38,6 +38,33 @@ std::expected<MultibootKernel, LoadError> load_by_elf(BootInput const& input, li
     return MultibootKernel{*range, *entry};
 }
 
+std::expected<PlacedModules, LoadError> place_modules(BootInput const& input, lib::GuestMemory const& memory,
+                                                      MemoryRange kernel) {
+    PlacedModules placed;
+    MemoryRange within{lib::MiB, 4 * lib::GiB};
+    auto const initrd = load_initrd(input, memory, within.end, kernel);
+    if (!initrd) return std::unexpected(initrd.error());
+    if (initrd->begin < initrd->end) {
+        (void)placed.push_back({*initrd, {}}); // there is room for all
+        within.end = initrd->begin;
+    }
+    u64 characters = 0;
+    for (BootModule const& module : input.modules)
+        characters += module.text.size() + 1;
+    if (characters > boot_module_texts_size || input.modules.size() > max_boot_modules)
+        return std::unexpected(LoadError{LoadErrorCode::ModuleTextTooLong, boot_module_texts_size, characters});
+    for (BootModule const& module : input.modules) {
+        auto const range = place_file(input, memory, module.bytes, within, kernel);
+        if (!range && range.error().code == LoadErrorCode::InitrdDoesNotFit)
+            return std::unexpected(
+                LoadError{LoadErrorCode::ModuleDoesNotFit, range.error().needed, range.error().found});
+        if (!range) return std::unexpected(range.error());
+        (void)placed.push_back({*range, module.text});
+        if (range->begin < range->end) within.end = range->begin;
+    }
+    return placed;
+}
+
 BasicMemory basic_memory(std::span<E820Entry const> map) {
     BasicMemory result{0, 0};
     for (E820Entry const& entry : map) {

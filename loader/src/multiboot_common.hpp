@@ -2,6 +2,7 @@
 // What both Multiboot versions share.
 #include "byte_reader.hpp"
 #include <array>
+#include <lib/fixed_vector.hpp>
 #include <loader/boot_area.hpp>
 #include <loader/elf.hpp>
 
@@ -29,6 +30,17 @@ struct MultibootKernel {
 std::expected<MemoryRange, LoadError> load_by_addresses(BootInput const& input, lib::GuestMemory const& memory,
                                                         MultibootAddresses const& addresses);
 std::expected<MultibootKernel, LoadError> load_by_elf(BootInput const& input, lib::GuestMemory const& memory);
+
+// One that is in memory, with its text.
+struct PlacedModule {
+    MemoryRange range;
+    std::string_view text;
+};
+using PlacedModules = lib::FixedVector<PlacedModule, max_boot_modules + 1>;
+// The initrd, whose text is empty, and the modules in their order. Each is below the one before it, all are below 4
+// GiB.
+std::expected<PlacedModules, LoadError> place_modules(BootInput const& input, lib::GuestMemory const& memory,
+                                                      MemoryRange kernel);
 
 // KiB from 0 and from 1 MiB on, up to the first hole.
 struct BasicMemory {

@@ -4,6 +4,7 @@
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
 #include <kernel/topology.hpp>
+#include <lib/fixed_vector.hpp>
 #include <lib/x86/instructions.hpp>
 #include <loader/bios.hpp>
 #include <loader/e820.hpp>
@@ -51,24 +52,29 @@ void enter(vm::Vcpu& vcpu, loader::EntryState const& entry) {
 } // namespace
 
 bool VirtualMachine::find_modules() {
-    for (auto const key : {config::Key::Kernel, config::Key::Initrd}) {
-        auto const& wanted = key == config::Key::Kernel ? description_.kernel : description_.initrd;
-        if (wanted.empty() || modules_.find(wanted) != nullptr) continue;
+    auto const is_there = [&](config::Key key, u32 line, std::string_view wanted) {
+        if (wanted.empty() || modules_.find(wanted) != nullptr) return true;
         std::array<char, 400> text{};
         lib::BufferSink sink(text);
         lib::format(sink, "{} = \"{}\": expected the name of a boot module, found only: ", config::name_of(key),
                     wanted);
         modules_.list(sink);
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
-        return fail_at(key, sink.view());
-    }
-    return true;
+        return fail_at(line, sink.view());
+    };
+    for (auto const key : {config::Key::Kernel, config::Key::Initrd})
+        if (!is_there(key, description_.line_of(key),
+                      key == config::Key::Kernel ? description_.kernel : description_.initrd))
+            return false;
+    return std::ranges::all_of(description_.all_modules(), [&](config::ModuleDescription const& module) {
+        return is_there(config::Key::Modules, module.line, module.name);
+    });
 }
 
 bool VirtualMachine::begin() {
     u64 const begin = lib::x86::rdtsc();
     ticks_zeroing_ = 0;
-    copies_ = {};
+    copies_.clear();
     is_loaded_ = false;
     u64 const free_before = kernel::memory_use().free;
     if (!find_modules() || !build()) return false;
@@ -178,8 +184,16 @@ bool VirtualMachine::load() {
     with_platform([](platform::Platform& p) { p.set_up_as_firmware(); });
     std::span<u8 const> initrd;
     if (!description_.initrd.empty()) initrd = *modules_.find(description_.initrd);
-    loader::BootInput const input{
-        *modules_.find(description_.kernel), initrd, description_.cmdline, map->entries(), *rsdp, &copies_};
+    lib::FixedVector<loader::BootModule, config::max_modules> modules;
+    for (auto const& module : description_.all_modules())
+        (void)modules.push_back({*modules_.find(module.name), module.text});
+    loader::BootInput const input{*modules_.find(description_.kernel),
+                                  initrd,
+                                  description_.cmdline,
+                                  map->entries(),
+                                  *rsdp,
+                                  &copies_,
+                                  modules.span()};
     auto const entry = loader::load_guest(description_.boot, input, memory);
     if (!entry) {
         std::array<char, 300> text{};

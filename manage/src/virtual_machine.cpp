@@ -38,8 +38,8 @@ bool VirtualMachine::fail(std::string_view what) {
     return false;
 }
 
-bool VirtualMachine::fail_at(config::Key key, std::string_view what) {
-    kernel::log_error("vm {}: {}:{}: {}", name(), all_.file, description_.line_of(key), what);
+bool VirtualMachine::fail_at(u32 line, std::string_view what) {
+    kernel::log_error("vm {}: {}:{}: {}", name(), all_.file, line, what);
     destroy();
     return false;
 }

@@ -3,7 +3,7 @@
 from . import iso
 from .project import Failure
 
-FILE_KEYS = ("kernel", "initrd")
+FILE_KEYS = ("kernel", "initrd", "modules")
 
 
 def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux", restart="never"):
@@ -27,7 +27,11 @@ def files_named(content, keys=FILE_KEYS):
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            found += [value[key] for key in keys if isinstance(value.get(key), str)]
+            for key in keys:
+                named = value.get(key)
+                texts = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+                # An item of "modules" is a name and, after a space, its command line.
+                found += [text.split(" ")[0] if key == "modules" else text for text in texts if isinstance(text, str)]
             pending += value.values()
         elif isinstance(value, list):
             pending += value

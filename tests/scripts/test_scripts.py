@@ -94,6 +94,10 @@ class DescriptionTest(unittest.TestCase):
         self.assertEqual(description.files_named(content, ("kernel",)), ["vmlinuz"])
         self.assertIn('cmdline = "say=\\"x\\\\y\\""', text)
 
+    def test_modules_are_files_with_a_command_line(self):
+        content = tomllib.loads('[vm.x]\nkernel = "xen"\nmodules = ["dom0.gz console=hvc0", "ramdisk"]\n')
+        self.assertEqual(description.files_named(content), ["dom0.gz", "ramdisk", "xen"])
+
     def test_files_beside_the_description(self):
         with tempfile.TemporaryDirectory() as folder:
             config = pathlib.Path(folder, "x.toml")

@@ -2,7 +2,7 @@
 import re
 
 import framework
-from framework import NATIVE, boot_guest, check_power_off, system_test, verdict
+from framework import NATIVE, boot, boot_guest, check_power_off, description, guest_kernel, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask
 
 # The emulators themselves do not pass these tests, but the hostile guest in QEMU; native=1 leaves out what breaks QEMU.
@@ -59,6 +59,29 @@ def behaviour_on_ryzen():
     # Not debug and step: Bochs 2.7's AMD-V exits for #DB before it sets DR6, and a single step of the guest's that ends in
     # an exit hits the host.
     run_guest("behave", "apic,shadow,pic,ioapic,timer,real,task,fpu,msr,paging,cpuid,time,uart,mmio")
+
+
+@system_test(quick=True)
+def modules_reach_multiboot_kernels():
+    """In their order, whole, each with its command line, by both versions of Multiboot."""
+    files = {"first.bin": bytes(range(256)) * 33, "second.bin": b"two", "initrd.img": b"initial"}
+    texts = ["", "first.bin root=/dev/x  quiet", "second.bin"]
+
+    def sum_of(content):
+        total = 0
+        for byte in content:
+            total = (total * 31 + byte) & 0xffffffff
+        return total
+    keys = 'modules = ["first.bin root=/dev/x  quiet", "second.bin"]\ninitrd = "initrd.img"\n'
+    for version in (1, 2):
+        vm = description.default(64, 1, "", kernel="modules.elf", initrd=None, name="modules") + f'{keys}boot = "multiboot{version}"\n'
+        with boot({"vms.toml": vm.encode(), "modules.elf": guest_kernel("modules"), **files}) as console:
+            for number, (name, text) in enumerate(zip(("initrd.img", "first.bin", "second.bin"), texts)):
+                line = f'guest: module {number} "{text}" {len(files[name])} bytes sum {sum_of(files[name]):#x}'
+                console.expect(re.escape(line) + r"\r?\n", 120)
+            console.expect(f"guest: 3 modules by Multiboot{version}", 60)
+            console.expect("guest: done 0", 60)
+            check_power_off(console)
 
 
 @system_test(backend="bochs", why="an Intel CPU without PML, TSC scaling and XSAVES")

@@ -22,6 +22,7 @@ inline constexpr u32 max_vms = 16;
 inline constexpr u32 max_vcpus = 32;
 inline constexpr u32 max_host_cpus = 256;
 inline constexpr u32 max_vm_name = 31;
+inline constexpr u32 max_modules = 8; // of one VM, beside kernel and initrd
 
 using lib::BootKind;
 enum class ConsoleKind : u8 { Com1, None };
@@ -85,14 +86,22 @@ enum class Key : u8 {
     Restart,
     Autostart,
     TscMhz,
+    Modules,
 };
-inline constexpr std::size_t key_count = 13;
+inline constexpr std::size_t key_count = 14;
 
 // Where a VM's vCPUs run; the operator can change it while they do.
 struct CpuPlacement {
     CpuSet cpus; // empty: any
     bool exclusive = false;
     CpuShare share;
+};
+
+// One of `modules`: what a Multiboot kernel gets beside itself.
+struct ModuleDescription {
+    std::string_view name; // of a boot module: the first word of `text`
+    std::string_view text; // what the kernel gets as the module's command line
+    u32 line = 0;
 };
 
 struct VmDescription : CpuPlacement {
@@ -103,6 +112,8 @@ struct VmDescription : CpuPlacement {
     std::string_view kernel; // names of boot modules
     std::string_view initrd;
     std::string_view cmdline;
+    std::array<ModuleDescription, max_modules> modules{};
+    u32 module_count = 0;
     BootKind boot = BootKind::Auto;
     ConsoleKind console = ConsoleKind::Com1;
     RestartPolicy restart = RestartPolicy::OnReboot;
@@ -111,12 +122,13 @@ struct VmDescription : CpuPlacement {
     u32 line = 0;                       // of [vm.NAME]
     std::array<u32, key_count> lines{}; // 0: not given
 
+    std::span<ModuleDescription const> all_modules() const { return {modules.data(), module_count}; }
     bool has(Key key) const { return lines[static_cast<std::size_t>(key)] != 0; }
     // Where to point a message about this key: its line, or the table's.
     u32 line_of(Key key) const { return has(key) ? lines[static_cast<std::size_t>(key)] : line; }
 };
 
-// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 7 KiB: not for
+// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 12 KiB: not for
 // the stack.
 class Description {
 public:

@@ -19,6 +19,8 @@ inline constexpr GuestPhys boot_gdt{0x11000};          // one page, whose end is
 inline constexpr GuestPhys boot_page_tables{0x12000};  // PML4, PDPT, four page directories
 inline constexpr GuestPhys boot_memory_map{0x18000};   // one page
 inline constexpr GuestPhys boot_module_list{0x19000};  // one page
+inline constexpr GuestPhys boot_module_texts{0x1a000}; // up to the command line
+inline constexpr u64 boot_module_texts_size = 0x6000;
 inline constexpr GuestPhys boot_command_line{0x20000}; // to the end
 inline constexpr u64 boot_command_line_size = 0x10000;
 inline constexpr u64 boot_identity_map_size = 4 * lib::GiB;
@@ -40,5 +42,8 @@ BootStep copy_in_later(BootInput const& input, lib::GuestMemory const& memory, u
 // Finds the highest place below `limit` for the initrd, which goes there, perhaps later. Without one: an empty range.
 std::expected<MemoryRange, LoadError> load_initrd(BootInput const& input, lib::GuestMemory const& memory, u64 limit,
                                                   MemoryRange kernel);
+// Places an initrd, or whatever else is not the kernel. An empty range for nothing.
+std::expected<MemoryRange, LoadError> place_file(BootInput const& input, lib::GuestMemory const& memory,
+                                                 std::span<u8 const> bytes, MemoryRange within, MemoryRange kernel);
 
 } // namespace loader

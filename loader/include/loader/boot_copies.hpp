@@ -1,6 +1,6 @@
 #pragma once
-// The large copies of a start, kernel and initrd, and the zeroes after an ELF segment's bytes: a loader says what goes
-// where, whoever starts the VM carries it out bit by bit, so that other work has its turn in between.
+// The large copies of a start, kernel, initrd and modules, and the zeroes after an ELF segment's bytes: a loader says
+// what goes where, whoever starts the VM carries it out bit by bit, so that other work has its turn in between.
 #include <array>
 #include <lib/guest_memory.hpp>
 
@@ -12,8 +12,9 @@ using lib::u8;
 
 class BootCopies {
 public:
-    static constexpr u64 capacity = 130; // all segments of an ELF file, and the initrd
+    static constexpr u64 capacity = 138; // all segments of an ELF file, the initrd and eight modules
 
+    void clear() { copies_.fill({}); }
     // `zeroes` follow the bytes. False: it takes no more, copy at once. `bytes` must stay as they are until all is
     // done.
     bool add(GuestPhys at, std::span<u8 const> bytes, u64 zeroes = 0);

@@ -8,13 +8,21 @@
 
 namespace loader {
 
+// What a Multiboot kernel gets beside itself, and the command line of it.
+struct BootModule {
+    std::span<lib::u8 const> bytes;
+    std::string_view text;
+};
+inline constexpr lib::u32 max_boot_modules = 8;
+
 struct BootInput {
     std::span<lib::u8 const> kernel;
     std::span<lib::u8 const> initrd; // empty: none
     std::string_view command_line;
     std::span<E820Entry const> memory_map;
     lib::GuestPhys rsdp{};        // 0: no ACPI tables
-    BootCopies* copies = nullptr; // takes a kernel's large parts and the initrd; nullptr: they are copied at once
+    BootCopies* copies = nullptr; // takes a kernel's large parts, the initrd and modules; nullptr: copied at once
+    std::span<BootModule const> modules{}; // at most max_boot_modules; Multiboot only
 };
 
 } // namespace loader

@@ -29,6 +29,9 @@ enum class LoadErrorCode : u8 {
     EntryOutsideImage, // found: the address
     BadMultiboot,      // found: the offset of the header
     MultibootFeature,  // found: the required flag or tag that is not supported
+    ModuleDoesNotFit,  // bytes; found: the largest free piece
+    ModuleTextTooLong, // characters of all modules together
+    ModulesNotTaken,   // the kernel is not loaded by Multiboot
 };
 
 struct LoadError {

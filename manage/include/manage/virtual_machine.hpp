@@ -113,7 +113,8 @@ private:
     }
     bool fail(std::string_view what);
     // The same with FILE:LINE in front.
-    bool fail_at(config::Key key, std::string_view what);
+    bool fail_at(u32 line, std::string_view what);
+    bool fail_at(config::Key key, std::string_view what) { return fail_at(description_.line_of(key), what); }
     bool find_modules();
     // Says so and fails when this machine cannot give the guest such a TSC. 0: the machine's own rate.
     bool can_have_tsc(u64 hz);

@@ -1,5 +1,5 @@
-// Command line and size of RAM from the PVH start info or the Multiboot1 information. [xen/pvh] hvm_start_info,
-// [multiboot1] 3.3
+// Command line and size of RAM from the PVH start info or the Multiboot information. [xen/pvh] hvm_start_info,
+// [multiboot1] 3.3, [multiboot2] 3.6
 #include "runtime/boot_info.hpp"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ extern guest::u32 boot_info_address;
 namespace guest {
 namespace {
 
-constexpr u32 multiboot_loaded = 0x2badb002, pvh_magic = 0x336ec578;
+constexpr u32 multiboot_loaded = 0x2badb002, multiboot2_loaded = 0x36d76289, pvh_magic = 0x336ec578;
 std::array<char, 512> command_line_copy;
 std::size_t command_line_length;
 u64 top = 32 * lib::MiB;
@@ -41,6 +41,12 @@ void parse_boot_info() {
         u32 const flags = x86::load32(info);
         if ((flags & 1) != 0) consider_ram(lib::MiB, u64{x86::load32(info + 8)} * lib::KiB);
         if ((flags & 4) != 0) copy_command_line(x86::load32(info + 16));
+    } else if (boot_magic == multiboot2_loaded) {
+        u64 const end = info + x86::load32(info);
+        for (u64 at = info + 8; at + 8 <= end && x86::load32(at) != 0; at += (u64{x86::load32(at + 4)} + 7) / 8 * 8) {
+            if (x86::load32(at) == 1) copy_command_line(at + 8);
+            if (x86::load32(at) == 4) consider_ram(lib::MiB, u64{x86::load32(at + 12)} * lib::KiB);
+        }
     } else if (info != 0 && x86::load32(info) == pvh_magic) {
         copy_command_line(x86::load64(info + 24));
         if (x86::load32(info + 4) >= 1) {

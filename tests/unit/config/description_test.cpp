@@ -106,6 +106,33 @@ TEST(DescriptionTest, KeysOfMullion) {
               "f:6: share_cores: expected once, found also in line 5: remove one");
 }
 
+TEST(Description, Modules) {
+    Parsed const parsed = with("modules = [\"dom0.gz console=hvc0\", # first\n 'ext2fs',\n \"c \\u0041  b\",]\n");
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    auto const modules = parsed.vm().all_modules();
+    ASSERT_EQ(modules.size(), 3U);
+    EXPECT_EQ(modules[0].name, "dom0.gz");
+    EXPECT_EQ(modules[0].text, "dom0.gz console=hvc0");
+    EXPECT_EQ(modules[0].line, 4U);
+    EXPECT_EQ(modules[1].name, "ext2fs");
+    EXPECT_EQ(modules[1].text, "ext2fs");
+    EXPECT_EQ(modules[1].line, 5U);
+    EXPECT_EQ(modules[2].name, "c");
+    EXPECT_EQ(modules[2].text, "c A  b");
+    EXPECT_TRUE(with("modules = []").good);
+    EXPECT_EQ(
+        with("modules = \"dom0.gz\"").message(),
+        "f:4: modules: expected a list such as [\"dom0.gz console=hvc0\"], found \"dom0.gz\": write it in brackets");
+    for (std::string const item : {"\"\"", "\" x\"", "5", "[\"a\"]"})
+        EXPECT_EQ(with("modules = [\"a\",\n " + item + "]").message(),
+                  "f:5: modules: expected \"NAME\" or \"NAME COMMAND LINE\", found " + item +
+                      ": write the module's name first");
+    EXPECT_TRUE(with("modules = ['1', '2', '3', '4', '5', '6', '7', '8']").good);
+    Parsed const many = with("modules = ['1', '2', '3', '4', '5', '6', '7', '8', '9']");
+    EXPECT_EQ(many.message(), "f:4: modules: expected at most 8, found more: remove some");
+    EXPECT_TRUE(many.vm().is_refused);
+}
+
 TEST(Description, Sizes) {
     for (auto const& [text, size] : {std::pair{"256M", 256 * lib::MiB},
                                      {"1G", lib::GiB},

@@ -100,10 +100,15 @@ struct Loading : testing::Test {
     std::vector<u8> initrd = std::vector<u8>(5000, 0x5a);
     std::string command_line = "quiet";
     GuestPhys rsdp{0};
+    std::vector<BootModule> modules;
 
     BootInput input() const {
-        return {
-            .kernel = kernel, .initrd = initrd, .command_line = command_line, .memory_map = guest.map, .rsdp = rsdp};
+        return {.kernel = kernel,
+                .initrd = initrd,
+                .command_line = command_line,
+                .memory_map = guest.map,
+                .rsdp = rsdp,
+                .modules = modules};
     }
     LoadResult load(lib::BootKind kind) { return load_guest(kind, input(), guest.memory()); }
     LoadErrorCode error(lib::BootKind kind) {
@@ -293,6 +298,105 @@ TEST_F(Loading, Multiboot1Elf) {
     EXPECT_EQ(guest.text(guest.get<u32>(info + 64)), "Mullion");
 }
 
+struct LoadingModules : Loading {
+    struct Module {
+        u64 begin, end;
+        std::string text;
+    };
+    std::vector<std::vector<u8>> contents{std::vector<u8>(5000, 0x11), {}, std::vector<u8>(4096, 0x33)};
+    LoadingModules() {
+        modules = {{contents[0], "dom0.gz console=hvc0"}, {contents[1], "empty"}, {contents[2], ""}};
+        kernel = elf32();
+    }
+    void expect_all(std::vector<Module> const& found) {
+        ASSERT_EQ(found.size(), 4U);
+        EXPECT_EQ(found[0].text, "") << "the initrd comes first";
+        EXPECT_TRUE(guest.holds(found[0].begin, initrd));
+        for (std::size_t i = 0; i < 3; ++i) {
+            EXPECT_EQ(found[i + 1].text, modules[i].text);
+            EXPECT_EQ(found[i + 1].end - found[i + 1].begin, contents[i].size());
+            EXPECT_TRUE(guest.holds(found[i + 1].begin, contents[i]));
+        }
+        expect_loaded(); // and nothing lies on the kernel
+    }
+};
+
+TEST_F(LoadingModules, ByMultiboot1) {
+    put_multiboot1(kernel, 0x200, 3);
+    auto const state = load(lib::BootKind::Auto);
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    std::vector<Module> found;
+    u64 at = guest.get<u32>(state->rbx + 24);
+    for (u32 left = guest.get<u32>(state->rbx + 20); left != 0; --left, at += 16)
+        found.push_back({guest.get<u32>(at), guest.get<u32>(at + 4), guest.text(guest.get<u32>(at + 8))});
+    kernel = elf32();
+    expect_all(found);
+    EXPECT_EQ(guest.text(guest.get<u32>(state->rbx + 64)), "Mullion");
+}
+
+TEST_F(LoadingModules, ByMultiboot2) {
+    put_multiboot2(kernel, 0x200, {});
+    auto const state = load(lib::BootKind::Auto);
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    std::vector<Module> found;
+    for (u64 at = state->rbx + 8; guest.get<u32>(at) != 0; at += lib::align_up(guest.get<u32>(at + 4), 8))
+        if (guest.get<u32>(at) == 3)
+            found.push_back({guest.get<u32>(at + 8), guest.get<u32>(at + 12), guest.text(at + 16)});
+    expect_all(found);
+}
+
+TEST_F(LoadingModules, AreCopiedLaterWithTheRest) {
+    put_multiboot1(kernel, 0x200, 0);
+    BootCopies copies;
+    BootInput later = input();
+    later.copies = &copies;
+    auto const state = load_guest(lib::BootKind::Auto, later, guest.memory());
+    ASSERT_TRUE(state);
+    u64 const list = guest.get<u32>(state->rbx + 24);
+    EXPECT_FALSE(guest.holds(guest.get<u32>(list + 16), contents[0]));
+    while (!copies.go_on(guest.memory(), 1000)) {
+    }
+    EXPECT_TRUE(guest.holds(guest.get<u32>(list + 16), contents[0]));
+    EXPECT_TRUE(guest.holds(guest.get<u32>(list + 48), contents[2]));
+}
+
+TEST_F(LoadingModules, WhatDoesNotFitIsTold) {
+    put_multiboot1(kernel, 0x200, 0);
+    contents[0].assign(20 * lib::MiB, 1);
+    contents[2].assign(20 * lib::MiB, 1);
+    modules[0].bytes = contents[0];
+    modules[2].bytes = contents[2];
+    EXPECT_EQ(error(lib::BootKind::Auto), LoadErrorCode::ModuleDoesNotFit);
+    modules.resize(1);
+    EXPECT_TRUE(load(lib::BootKind::Auto));
+    std::string const text(0x6000, 'x');
+    modules[0] = {contents[1], text};
+    EXPECT_EQ(error(lib::BootKind::Auto), LoadErrorCode::ModuleTextTooLong);
+    modules[0].text = std::string_view(text).substr(1);
+    auto const state = load(lib::BootKind::Auto);
+    ASSERT_TRUE(state);
+    EXPECT_EQ(guest.text(guest.get<u32>(state->rbx + 16)), "quiet") << "the command line is behind the texts";
+    modules.assign(max_boot_modules + 1, {});
+    EXPECT_FALSE(load(lib::BootKind::Auto));
+}
+
+TEST_F(LoadingModules, AutoPrefersAMultibootHeaderToAPvhEntry) {
+    kernel = elf64();
+    put_multiboot2(kernel, 0x200, {3, 12, static_cast<u32>(load_address) + 0x44, 0});
+    auto const state = load(lib::BootKind::Auto);
+    ASSERT_TRUE(state) << fakes::text_of(state.error());
+    EXPECT_EQ(state->rax, 0x36d76289U);
+    modules.clear();
+    EXPECT_EQ(load(lib::BootKind::Auto)->rax, 0U);
+}
+
+TEST_F(LoadingModules, OnlyMultibootKernelsTakeThem) {
+    kernel = elf64();
+    EXPECT_EQ(error(lib::BootKind::Auto), LoadErrorCode::ModulesNotTaken);
+    for (auto const kind : {lib::BootKind::Pvh, lib::BootKind::Elf, lib::BootKind::Linux})
+        EXPECT_EQ(error(kind), LoadErrorCode::ModulesNotTaken);
+}
+
 TEST_F(Loading, Multiboot1Addresses) {
     kernel.assign(0x300, 0x77);
     put_multiboot1(kernel, 0x40, 1U << 16);
@@ -408,7 +512,7 @@ TEST_F(Loading, UnknownFiles) {
 }
 
 TEST(LoadError, EveryCodeHasItsSentence) {
-    for (u8 code = 0; code <= static_cast<u8>(LoadErrorCode::MultibootFeature); ++code) {
+    for (u8 code = 0; code <= static_cast<u8>(LoadErrorCode::ModulesNotTaken); ++code) {
         std::string const text = fakes::text_of({static_cast<LoadErrorCode>(code), 300 * lib::MiB, 256 * lib::MiB});
         EXPECT_NE(text.find(": "), std::string::npos) << text;
         EXPECT_LT(text.size(), 160U) << text;

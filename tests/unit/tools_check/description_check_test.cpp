@@ -91,6 +91,18 @@ TEST_F(DescriptionCheck, FilesAreFoundBesideItInFoldersAndByName) {
     EXPECT_NE(check("[vm.a]\nmemory = \"16M\"\nkernel = \"more\"\n").find("no such file"), std::string::npos);
 }
 
+TEST_F(DescriptionCheck, ModulesAreFilesToo) {
+    std::string const text = std::string(good) + "modules = [\"dom0 quiet\",\n \"lost x\"]\n";
+    write("dom0", "x");
+    EXPECT_EQ(check(text), "vms.toml:5: modules = \"lost\": there is no such file in DIR/\n");
+    write("lost", "y");
+    EXPECT_EQ(
+        check(text, {.wants_files = true}),
+        "vms.toml:3: kernel = \"kernel.elf\": modules: expected a Multiboot kernel, found another: remove modules = or "
+        "choose another boot =\n");
+    EXPECT_NE(listed_.find("dom0\t" + folder_ + "/dom0\nlost\t"), std::string::npos) << listed_;
+}
+
 TEST_F(DescriptionCheck, AKernelThatIsNoneIsRefused) {
     write("kernel.elf", "this is a text");
     EXPECT_NE(check(good).find("vms.toml:3: kernel = \"kernel.elf\": "), std::string::npos);

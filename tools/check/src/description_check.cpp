@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <config/cpu_placement.hpp>
 #include <config/description.hpp>
+#include <lib/fixed_vector.hpp>
 #include <loader/bios.hpp>
 #include <loader/e820.hpp>
 #include <loader/guest_acpi_tables.hpp>
@@ -97,20 +98,29 @@ private:
 
     void check_vm(config::VmDescription const& vm) {
         File kernel, initrd;
-        bool const has_kernel = !vm.kernel.empty() && open(vm, config::Key::Kernel, vm.kernel, kernel);
-        bool const has_initrd = vm.initrd.empty() || open(vm, config::Key::Initrd, vm.initrd, initrd);
-        if (has_kernel && has_initrd && !vm.is_refused) load(vm, kernel, initrd);
+        std::array<File, config::max_modules> files;
+        lib::FixedVector<loader::BootModule, config::max_modules> modules;
+        bool const has_kernel =
+            !vm.kernel.empty() && open(vm.line_of(config::Key::Kernel), config::Key::Kernel, vm.kernel, kernel);
+        bool const has_initrd =
+            vm.initrd.empty() || open(vm.line_of(config::Key::Initrd), config::Key::Initrd, vm.initrd, initrd);
+        for (auto const& module : vm.all_modules()) {
+            File& file = files[modules.size()];
+            if (!open(module.line, config::Key::Modules, module.name, file)) return;
+            (void)modules.push_back({file.bytes(), module.text});
+        }
+        if (has_kernel && has_initrd && !vm.is_refused) load(vm, kernel, initrd, modules.span());
     }
 
-    bool open(config::VmDescription const& vm, config::Key key, std::string_view name, File& file) {
+    bool open(u32 line, config::Key key, std::string_view name, File& file) {
         if (!is_module_name(name)) {
-            complain(vm.line_of(key), "{} = \"{}\": expected a file's name, of letters, digits and . _ + - /",
+            complain(line, "{} = \"{}\": expected a file's name, of letters, digits and . _ + - /",
                      config::name_of(key), name);
             return false;
         }
         for (NamedFile const& given : request_.files)
-            if (given.name == name) return open_at(vm, key, name, given.path, file);
-        if (name.starts_with('/')) return open_at(vm, key, name, name, file);
+            if (given.name == name) return open_at(line, key, name, given.path, file);
+        if (name.starts_with('/')) return open_at(line, key, name, name, file);
         std::string_view const own(request_.description);
         auto const slash = own.rfind('/');
         std::string_view const beside =
@@ -122,8 +132,7 @@ private:
         lib::BufferSink sink(places);
         for (std::string_view const folder : request_.folders)
             lib::format(sink, ", {}", folder);
-        complain(vm.line_of(key), "{} = \"{}\": there is no such file in {}{}", config::name_of(key), name, beside,
-                 sink.view());
+        complain(line, "{} = \"{}\": there is no such file in {}{}", config::name_of(key), name, beside, sink.view());
         return false;
     }
 
@@ -137,16 +146,14 @@ private:
         return true;
     }
 
-    bool open_at(config::VmDescription const& vm, config::Key key, std::string_view name, std::string_view place,
-                 File& file) {
+    bool open_at(u32 line, config::Key key, std::string_view name, std::string_view place, File& file) {
         Path path;
         path.append(place);
         if (path.is_valid() && file.read(path.c_str())) {
             list(name, place);
             return true;
         }
-        complain(vm.line_of(key), "{} = \"{}\": {}: {}", config::name_of(key), name, place,
-                 std::string_view(strerror(errno)));
+        complain(line, "{} = \"{}\": {}: {}", config::name_of(key), name, place, std::string_view(strerror(errno)));
         return false;
     }
 
@@ -155,7 +162,8 @@ private:
     }
 
     // As VirtualMachine::load() does it.
-    void load(config::VmDescription const& vm, File const& kernel, File const& initrd) {
+    void load(config::VmDescription const& vm, File const& kernel, File const& initrd,
+              std::span<loader::BootModule const> modules) {
         ScratchMemory const scratch(vm.memory);
         if (!scratch.is_there()) {
             complain(vm.line_of(config::Key::Memory), "this computer has no address space to try {} MiB",
@@ -169,7 +177,8 @@ private:
             complain(vm.line_of(config::Key::Memory), "memory: no memory map can be made of this size");
             return;
         }
-        loader::BootInput const input{kernel.bytes(), initrd.bytes(), vm.cmdline, map->entries(), *rsdp, nullptr};
+        loader::BootInput const input{kernel.bytes(), initrd.bytes(), vm.cmdline, map->entries(),
+                                      *rsdp,          nullptr,        modules};
         auto const entry = loader::load_guest(vm.boot, input, memory);
         if (entry) return;
         std::array<char, 300> reason{};
