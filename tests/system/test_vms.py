@@ -3,7 +3,7 @@ import random
 import re
 import time
 
-from framework import ROOT, boot, check_power_off, guest_kernel, linux_files, system_test, usual_options, verdict
+from framework import ROOT, boot, check_power_off, guest_kernel, kind_of_emulator, linux_files, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
@@ -294,10 +294,12 @@ def a_storm_of_timers_is_bounded_and_paid_by_its_owner():
                "ticker.elf": guest_kernel("ticker")}
 
     def rounds():
-        """Of three whole intervals, the median."""
-        console.expect(r"rounds in \d+ ms", 60)
+        """Of three whole intervals, the median, without those that began before."""
+        for _ in range(4):
+            console.expect(r"rounds in \d+ ms", 60)
         return sorted(int(console.expect(r"ms, (\d+) rounds in \d+ ms", 60).group(1)) for _ in range(3))[1]
-    with boot(modules, cpus=1) as console:
+    # QEMU's own clock: its exits take many times what a CPU's take, and the storm's share of real time says nothing.
+    with boot(modules, cpus=1, deterministic=kind_of_emulator() == "qemu") as console:
         stormy = rounds()
         open_monitor(console)
         usage = row(tell(console, "vm list"), "storm")
