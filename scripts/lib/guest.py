@@ -94,10 +94,10 @@ def kernel_package(visible):
     raise Failure("apt knows no kernel to use as a guest; name one with --kernel FILE (and its --initrd)")
 
 
-def initramfs(kernel=None):
+def initramfs(kernel=None, busybox=BUSYBOX):
     """Returns the initramfs as an uncompressed cpio archive: the emulated CPU copies faster than it decompresses.
     kernel: the one whose modules for the power button come along. Without them, Linux takes no notice of the button unless it
-    has them built in."""
+    has them built in. busybox: may be another architecture's."""
     if not BUSYBOX.exists():
         raise Failure("no /bin/busybox; install busybox-static")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -106,7 +106,7 @@ def initramfs(kernel=None):
     for name in ("dev", "proc", "sys", "tmp", "root", "etc", "bin", "sbin", "var", "mullion"):
         archive.directory(name)
     archive.character_device("dev/console", 5, 1)
-    archive.file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
+    archive.file("bin/busybox", busybox.read_bytes(), 0o755)
     for applet in sorted(set(applets) - {"busybox", "resize"}):
         archive.symlink(f"bin/{applet}", "busybox")
     archive.symlink("sbin/init", "../bin/init")

@@ -1,0 +1,80 @@
+"""Guests that nobody here wrote, from Debian's packages: each must come as far as it does without Mullion.
+
+GRUB invaders is not among them: it draws in the text memory of a VGA, and a VM has none.
+"""
+import gzip
+
+from framework import PROMPT, Skip, boot, check_power_off, description, guest, system_test, usual_options, verdict
+from lib import other_guests
+
+SLOW = "VT-x in Bochs takes minutes for it"
+
+
+def packaged(name):
+    """The file; where the packages of this release have none, the test is skipped."""
+    path = other_guests.file(name)
+    if path is None:
+        raise Skip(f"apt offers no package for {name}")
+    return path
+
+
+def boot_debian_kernel(name, release, busybox=guest.BUSYBOX):
+    """To the shell of the usual initramfs."""
+    modules = {"vms.toml": description.default(256, 1, guest.COMMAND_LINE).encode(), "vmlinuz": packaged(name),
+               "initrd.img": guest.initramfs(busybox=busybox)}
+    with boot(modules, usual_options(), memory=512) as console:
+        console.expect(PROMPT)
+        found = console.command("uname -rv")
+        assert release in found, found
+        console.send("poweroff\n")
+        check_power_off(console)
+        (_, how, _), = verdict.ended_vms(bytes(console.seen))
+        assert how == "poweroff", how
+
+
+@system_test(backend="qemu", why=SLOW)
+def debian_generic_kernel():
+    boot_debian_kernel("linux", "-amd64 ")
+
+
+@system_test(backend="qemu", why=SLOW)
+def debian_real_time_kernel():
+    boot_debian_kernel("linux-rt", "PREEMPT_RT")
+
+
+@system_test(backend="qemu", why=SLOW)
+def debian_32_bit_kernel():
+    boot_debian_kernel("linux-686-pae", "-686-pae ", packaged("busybox-i386"))
+
+
+@system_test()
+def memtest86_tests_its_memory():
+    """A kernel without any operating system: real hardware's timers, APIC, page tables of its own."""
+    text = description.default(16, 1, "console=ttyS0,115200", kernel="memtest", initrd=None, name="memtest")
+    with boot({"vms.toml": text.encode(), "memtest": packaged("memtest86+")}, usual_options()) as console:
+        console.expect(r"Memtest86\+ v\d")
+        console.expect(r"#[3-9] +\[[A-Z]")  # some tests are over
+
+
+@system_test()
+def gnu_mach_wants_its_servers():
+    """Multiboot 1. Without a bootstrap module it must say so; with one it must find it and its command line."""
+    kernel = gzip.decompress(packaged("gnumach").read_bytes())
+    text = description.default(64, 1, "gnumach console=com0", kernel="gnumach", initrd=None, name="mach")
+    with boot({"vms.toml": text.encode(), "gnumach": kernel}, usual_options()) as console:
+        console.expect(r"GNU Mach \d")
+        console.expect(r"No bootstrap code loaded with the kernel")
+
+
+@system_test(backend="qemu", why=SLOW)
+def xen_builds_its_first_domain():
+    """Multiboot 2 with two modules, the first with a command line. What Linux does in the domain then differs by emulator: in QEMU
+    7.2 it dies at once, without Mullion too."""
+    kernel = gzip.decompress(packaged("xen").read_bytes())
+    text = description.default(384, 1, "xen com1=115200,8n1 console=com1 dom0_mem=200M loglvl=all", kernel="xen", initrd=None, name="xen")
+    text += 'modules = ["dom0 console=hvc0 panic=-1", "dom0-initrd"]\n'
+    modules = {"vms.toml": text.encode(), "xen": kernel, "dom0": guest.debian_kernel(), "dom0-initrd": guest.initramfs()}
+    with boot(modules, usual_options(), memory=640) as console:
+        console.expect(r"Xen version \d")
+        console.expect(r"Init\. ramdisk: *[0-9a-f]+->")
+        console.expect(r"Freed \d+kB init memory")
