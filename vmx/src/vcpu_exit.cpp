@@ -406,7 +406,9 @@ bool Vcpu::exception_exit(Exit& exit) {
     }
     if (vector == x86::exception_db) {
         // The CPU has left DR6 and DR7.GD as they were. [intel/vol3] 28.1
-        u64 const events = vmcs().read(field::EXIT_QUALIFICATION) & dr6_events;
+        // INT1 reports nothing there; Bochs' adds the step that a shadow holds back.
+        bool const is_int1 = info.get<InterruptionInfo::Type>() == InterruptionInfo::privileged_exception;
+        u64 const events = is_int1 ? 0 : vmcs().read(field::EXIT_QUALIFICATION) & dr6_events;
         x86::write_dr(6, (x86::read_dr(6) & ~u64{0xf}) | events | dr6_fixed);
         vmcs().write(field::GUEST_DR7, vmcs().read(field::GUEST_DR7) & ~dr7_general_detect);
         // A step over STI or MOV SS leaves its shadow; entry with one and TF insists on a pending step.

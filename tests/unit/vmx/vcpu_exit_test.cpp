@@ -290,7 +290,8 @@ TEST_F(VcpuExit, AlignmentChecksAreReflectedWithTheirCode) {
 TEST_F(VcpuExit, Int1IsCarriedOutAndItsTrapIsTheOnlyOne) {
     for (u64 const shadow : {0U, 1U, 2U}) {
         poke(field::GUEST_RIP, rip);
-        auto const entry = after({reason::exception_or_nmi, 0, 1, [&] {
+        cpu.dr[6] = 0xffff'0ff0;
+        auto const entry = after({reason::exception_or_nmi, 0x4000, 1, [&] {
                                       poke(field::EXIT_INTERRUPTION_INFO, event(1, 5));
                                       poke(field::GUEST_RFLAGS, 0x302);
                                       poke(field::GUEST_INTERRUPTIBILITY, shadow);
@@ -300,6 +301,7 @@ TEST_F(VcpuExit, Int1IsCarriedOutAndItsTrapIsTheOnlyOne) {
         EXPECT_EQ(entry.rip, rip + 1);
         EXPECT_EQ(field(field::GUEST_INTERRUPTIBILITY), 0U);
         EXPECT_EQ(field(field::GUEST_PENDING_DEBUG), 0U);
+        EXPECT_EQ(cpu.dr[6], 0xffff'0ff0U);
         EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
     }
 }
