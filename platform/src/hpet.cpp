@@ -1,11 +1,9 @@
 #include <algorithm>
-#include <lib/bits.hpp>
+#include <bit>
 #include <platform/hpet.hpp>
 
 namespace platform {
 namespace {
-
-using lib::bit;
 
 // Registers and bits. [intel/hpet] 2.3
 constexpr u64 CAPABILITIES = 0x00, CONFIGURATION = 0x10, INTERRUPT_STATUS = 0x20, MAIN_COUNTER = 0xf0, TIMERS = 0x100;
