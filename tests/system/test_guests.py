@@ -167,7 +167,7 @@ def behaviour_without_optional_features_of_amd_v():
 @system_test(limit=700, guest_only=("amd-v/qemu",), also=("amd-v/debug",))
 def hostility():
     command_line = ""
-    if framework.platform == "amd-v/qemu":
+    if framework.kind_of_emulator() == "qemu":
         # Left out is what this QEMU itself does not refuse, as a run without Mullion shows.
         skip = [] if NATIVE else [name for name in OBEYED_BY_QEMU if is_obeyed_natively(name)]
         command_line = f"skip={','.join(skip)}"
