@@ -47,7 +47,7 @@ def debian_32_bit_kernel():
     boot_debian_kernel("linux-686-pae", "-686-pae ", packaged("busybox-i386"))
 
 
-@system_test()
+@system_test(backend="qemu", why=SLOW)
 def memtest86_tests_its_memory():
     """A kernel without any operating system: real hardware's timers, APIC, page tables of its own."""
     text = description.default(16, 1, "console=ttyS0,115200", kernel="memtest", initrd=None, name="memtest")
