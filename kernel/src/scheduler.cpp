@@ -57,7 +57,7 @@ void Scheduler::charge_work(u32 cpu, SchedulerEntity& payer, u64 begin, u64 end)
     HomeLock home(*this, payer);
     pay(payer, end - begin, end);
     if (payer.settings_.is_exclusive) return; // in no list
-    // Its place in a list has changed; how many are there has not, so that nobody looks past it meanwhile.
+    // Its place in a list changes, but the number of entities there does not: nobody takes the list for empty.
     if (payer.state_ == State::Waiting) {
         Queue::remove(payer);
         put_in_order(home.core(), payer);
@@ -76,7 +76,7 @@ u32 Scheduler::cpu_for_work(SchedulerEntity& entity, u32 here) {
     if (core.cpus.has(here) && may_use(entity, here)) return here;
     for (u32 cpu = core.cpus.next(0); cpu < max_cpus; cpu = core.cpus.next(cpu + 1))
         if (may_use(entity, cpu)) return cpu;
-    // It sleeps, and its core was given away meanwhile.
+    // It sleeps, and its core has been given to another VM since.
     for (u32 cpu = 0; cpu < cpu_count_; cpu++)
         if (may_use(entity, cpu)) return cpu;
     return here;

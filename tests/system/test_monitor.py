@@ -63,7 +63,7 @@ def pause_and_resume(console):
     assert ask(console, "vm pause linux") == "linux is paused already"
     console.send(SWITCH)
     console.expect("console of linux, which is paused: Ctrl-A c, then vm resume")
-    time.sleep(1)  # who comes back before the monitor knows that he left finds it as he left it, without a new prompt
+    time.sleep(1)  # the monitor prints a prompt only if it has seen that it lost the line
     console.send(SWITCH)
     console.expect(MONITOR)
     began = run_seconds(console)

@@ -88,7 +88,7 @@ private:
     // ever without recognising an interrupt (CVE-2015-5307, CVE-2015-8104). #MC is the machine's.
     static constexpr u32 intercepted_exceptions =
         1U << lib::x86::exception_db | 1U << lib::x86::exception_ac | 1U << lib::x86::exception_mc;
-    // All that an instruction can raise, but for reserved numbers and vector 2, which is no exception.
+    // Every exception that an instruction can raise. Vector 2 is the NMI, and the other missing numbers are reserved.
     static constexpr u32 every_exception = 0x703f'7dfb;
     static constexpr u64 dr6_single_step = 1U << 14;
     lib::Result<void> build();

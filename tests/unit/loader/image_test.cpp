@@ -375,7 +375,8 @@ TEST_F(LoadingModules, WhatDoesNotFitIsTold) {
     modules[0].text = std::string_view(text).substr(1);
     auto const state = load(lib::BootKind::Auto);
     ASSERT_TRUE(state);
-    EXPECT_EQ(guest.text(guest.get<u32>(state->rbx + 16)), "quiet") << "the command line is behind the texts";
+    EXPECT_EQ(guest.text(guest.get<u32>(state->rbx + 16)), "quiet")
+        << "the texts of the modules leave the command line alone";
     modules.assign(max_boot_modules + 1, {});
     EXPECT_FALSE(load(lib::BootKind::Auto));
 }
