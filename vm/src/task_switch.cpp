@@ -180,14 +180,11 @@ private:
     bool is_32() const { return new_layout_.width == 4; }
     bool loads_cr3() { return is_32() && (vcpu_.cr0() & cr0::PG) != 0; }
 
-    // [intel/vol3] 4.4.1
     bool has_valid_page_directory_pointers(u32 cr3) {
         if (paging_of(vcpu_.cr0(), vcpu_.cr4()) != Paging::Pae) return true;
-        constexpr u64 reserved = 0x1e6;
-        u64 const too_high = reserved_physical_bits(vcpu_.vm().cpuid().rules().physical_bits);
         for (u32 i = 0; i < 4; i++) {
             u64 const entry = vcpu_.vm().ram().load_aligned<u64>(GuestPhys{(cr3 & ~u64{0x1f}) + u64{i} * 8});
-            if ((entry & 1) != 0 && (entry & (reserved | too_high)) != 0) return false;
+            if (!is_valid_page_directory_pointer(entry, vcpu_.vm().cpuid().rules().physical_bits)) return false;
         }
         return true;
     }

@@ -163,11 +163,10 @@ void Vcpu::load_page_directory_pointers() {
     u64 entries[4] = {};
     if (u8 const* const from = vm().ram().pointer(lib::GuestPhys{table}, sizeof(entries)))
         std::memcpy(entries, from, sizeof(entries));
-    // An entry with reserved bits would fail VM entry; the CPU would have refused it with #GP. Not present does as
-    // well.
+    // An entry with reserved bits would fail VM entry, and the CPU would have refused it with #GP. The guest may have
+    // written it after that was checked: it counts as not present.
     for (u64& entry : entries)
-        if ((entry & 1) == 0 || (entry & 0x1e6) != 0 ||
-            (entry & vm::reserved_physical_bits(vm().cpuid().rules().physical_bits)) != 0)
+        if ((entry & 1) == 0 || !vm::is_valid_page_directory_pointer(entry, vm().cpuid().rules().physical_bits))
             entry = 0;
     vmcs().write(field::GUEST_PDPTE0, entries[0]);
     vmcs().write(field::GUEST_PDPTE1, entries[1]);

@@ -83,6 +83,12 @@ constexpr bool is_valid_cr3_write(u64 value, u64 cr4_value, u64 efer_value, u8 p
     return (value & reserved_physical_bits(physical_bits)) == 0;
 }
 
+// Whether the CPU takes this entry of a page-directory-pointer table when PAE paging loads it. [intel/vol3] 4.4.1
+constexpr bool is_valid_page_directory_pointer(u64 entry, u8 physical_bits) {
+    constexpr u64 reserved = 0x1e6;
+    return (entry & 1) == 0 || (entry & (reserved | reserved_physical_bits(physical_bits))) == 0;
+}
+
 constexpr bool is_valid_cr4_write(u64 old_value, u64 value, u64 cr3_value, u64 efer_value,
                                   ControlRegisterRules const& rules) {
     if ((value & ~rules.cr4) != 0) return false;
