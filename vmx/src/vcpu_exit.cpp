@@ -59,7 +59,7 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 void Vcpu::advance(u8 length) { step_over(length); }
 
 // Moves RIP past an instruction and ends the shadow of the one before.
-[[gnu::always_inline]] inline void Vcpu::move_behind(u8 length) {
+[[gnu::always_inline]] inline void Vcpu::move_past(u8 length) {
     Loaded here = Loaded::still_loaded();
     u64 next = here.read(field::GUEST_RIP) + length;
     if (next >> 32 != 0) [[unlikely]] {
@@ -76,7 +76,7 @@ void Vcpu::advance(u8 length) { step_over(length); }
 
 // True when a single-step trap comes next.
 [[gnu::always_inline]] inline bool Vcpu::step_over(u8 length) {
-    move_behind(length);
+    move_past(length);
     u64 const flags = Loaded::still_loaded().read(field::GUEST_RFLAGS);
     if ((flags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
         return end_instruction(flags);
@@ -426,7 +426,7 @@ bool Vcpu::exception_exit(Exit& exit) {
     if (info.get<InterruptionInfo::Type>() == InterruptionInfo::privileged_exception) {
         // INT1: its #DB comes instead of the step's, and it ends a shadow. Injected as what it is it would need the
         // step that is pending in the shadow, and the CPU would deliver both. [intel/vol3] 27.7.3
-        move_behind(exit.length);
+        move_past(exit.length);
         vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{});
         info.set<InterruptionInfo::Type>(InterruptionInfo::hardware_exception);
     }

@@ -125,7 +125,7 @@ private:
     After finish(vm::Outcome outcome, vm::Exit const& exit);
     After memory_exit();
     After slow_exit(u16 reason);
-    void move_behind(u8 length);
+    void move_past(u8 length);
     bool step_over(u8 length);
     bool end_instruction(u64 flags);
     void requeue_interrupted_event();
