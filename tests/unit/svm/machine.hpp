@@ -1,5 +1,6 @@
 #pragma once
 // An AMD machine on the fake CPU, and a VM whose runs are played by the test.
+#include "support/device_memory.hpp"
 #include "support/machine_memory.hpp"
 
 #include <cstring>
@@ -30,31 +31,14 @@ inline constexpr u32 signature_zen2 = 0x0080'0f12, signature_zen4 = 0x00a1'0f11;
 // A CPU with AMD-V, VM_CR open.
 void populate(fakes::Cpu& cpu, u32 features, u32 asids);
 
-class Platform final : public vm::VirtualPlatform {
+class Platform final : public support::DeviceMemory {
 public:
     bool pic = false;
-    struct Access {
-        u64 address;
-        u8 size;
-        bool is_write;
-        u64 value;
-    };
-    std::vector<Access> accesses; // to device memory
-    u64 device_value = ~u64{0};
     std::vector<u8> ended;
 
     u64 port_in(u16, u8) override { return 0x1122'3344'5566'7788; }
     void port_out(u16, u8, u64) override {}
     void port_string(u16, u8, bool, std::span<u8>) override {}
-    u64 mmio_read(u64 address, u8 size) override {
-        accesses.push_back({address, size, false, 0});
-        return device_value;
-    }
-    void mmio_write(u64 address, u8 size, u64 value) override { accesses.push_back({address, size, true, value}); }
-    void mmio_update(u64 address, u8 size, vm::MmioChange change) override {
-        u64 value = 0;
-        if (change(mmio_read(address, size), value)) mmio_write(address, size, value);
-    }
     bool has_pic_interrupt() override { return pic; }
     u8 acknowledge_pic() override {
         pic = false;

@@ -1,5 +1,6 @@
 #pragma once
 // A vCPU whose registers are plain values, and a VM around it: what the vendor-neutral code is tested with.
+#include "support/device_memory.hpp"
 #include "support/machine_memory.hpp"
 
 #include <array>
@@ -105,29 +106,12 @@ public:
     }
 };
 
-class Platform final : public vm::VirtualPlatform {
+class Platform final : public support::DeviceMemory {
 public:
     unsigned stops = 0;
-    struct Access {
-        u64 address;
-        u8 size;
-        bool is_write;
-        u64 value;
-    };
-    std::vector<Access> accesses; // to device memory
-    u64 device_value = ~u64{0};
     u64 port_in(u16, u8) override { return 0x1234'5678'9abc'def0; }
     void port_out(u16, u8, u64) override {}
     void port_string(u16, u8, bool, std::span<u8>) override {}
-    u64 mmio_read(u64 address, u8 size) override {
-        accesses.push_back({address, size, false, 0});
-        return device_value;
-    }
-    void mmio_write(u64 address, u8 size, u64 value) override { accesses.push_back({address, size, true, value}); }
-    void mmio_update(u64 address, u8 size, vm::MmioChange change) override {
-        u64 value = 0;
-        if (change(mmio_read(address, size), value)) mmio_write(address, size, value);
-    }
     bool has_pic_interrupt() override { return false; }
     u8 acknowledge_pic() override { return 0; }
     void end_of_interrupt(u8) override {}

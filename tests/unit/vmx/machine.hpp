@@ -1,6 +1,7 @@
 #pragma once
 // An Intel machine on the fake CPU: capability MSRs as real ones have them, and a VM whose VM entries are played by the
 // test. The entry refuses what the manual refuses, as far as this code has ever a chance to get it wrong.
+#include "support/device_memory.hpp"
 #include "support/machine_memory.hpp"
 
 #include <fakes/cpu.hpp>
@@ -70,7 +71,7 @@ inline void populate(fakes::Cpu& cpu, VmxMsrs const& msrs) {
     cpu.vmx.ept_vpid_capabilities = msrs.ept_vpid;
 }
 
-class Platform final : public vm::VirtualPlatform {
+class Platform final : public support::DeviceMemory {
 public:
     struct Port {
         u16 port;
@@ -84,28 +85,11 @@ public:
     unsigned pic_acknowledged = 0;
     std::vector<u8> ended;
     std::array<u64, 4> eois{};
-    struct Access {
-        u64 address;
-        u8 size;
-        bool is_write;
-        u64 value;
-    };
-    std::vector<Access> accesses; // to device memory
-    u64 device_value = ~u64{0};
     unsigned stops = 0;
 
     u64 port_in(u16, u8) override { return in_value; }
     void port_out(u16 port, u8 size, u64 value) override { outs.push_back({port, size, value}); }
     void port_string(u16, u8, bool, std::span<u8>) override {}
-    u64 mmio_read(u64 address, u8 size) override {
-        accesses.push_back({address, size, false, 0});
-        return device_value;
-    }
-    void mmio_write(u64 address, u8 size, u64 value) override { accesses.push_back({address, size, true, value}); }
-    void mmio_update(u64 address, u8 size, vm::MmioChange change) override {
-        u64 value = 0;
-        if (change(mmio_read(address, size), value)) mmio_write(address, size, value);
-    }
     bool has_pic_interrupt() override { return pic; }
     u8 acknowledge_pic() override {
         pic = false;
