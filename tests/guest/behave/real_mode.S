@@ -1,6 +1,8 @@
 // Leaves long mode all the way down to 16-bit real mode at 0x8000 and comes back through unreal, protected and PAE mode.
 // u32 behave_descend(u32 cr3): a bit per stage that worked. Position: copied to 0x8000, GDT from the kernel (it lies
 // below 16 MiB and all its bases are 0).
+#include "behave/long_mode.inc"
+
 .set LOW, 0x8000
 .set RESULT, 0x7000  // bits of stages
 .set MAP, 0x7100     // an entry of the memory map
@@ -10,12 +12,7 @@
 .code64
 .globl behave_descend
 behave_descend:
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept_registers
     movq %rsp, saved_stack(%rip)
     sidt saved_idt(%rip)
     movq %cr4, %rax
@@ -212,19 +209,7 @@ protected32:
 8:  andl $0x7fffffff, %eax
     movl %eax, %cr0
     // and up again
-    movl saved_cr4, %eax
-    movl %eax, %cr4
-    movl $pml4, %eax
-    movl %eax, %cr3
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80000000, %eax
-    movl %eax, %cr0
-    lgdtl gdt_pointer
-    ljmp $0x08, $ascended
+    enter_long_mode saved_cr4, ascended
 real_idt:
     .word 0x3ff
     .long 0
@@ -235,23 +220,11 @@ low_end:
 
 .code64
 ascended:
-    movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %fs
-    movl %eax, %gs
+    load_long_mode_segments
     movq saved_stack(%rip), %rsp
     lidt saved_idt(%rip)
     movl RESULT, %eax
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
-    ret
+    pop_kept_registers_and_return
 
 .section .bss
 .balign 8

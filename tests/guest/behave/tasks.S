@@ -1,5 +1,7 @@
 // Hardware task switches. Leaves long mode for 32-bit code without paging, switches tasks in all ways, then with PAE
 // paging, and comes back. u32 behave_tasks(): a bit for each kind of switch that worked.
+#include "behave/long_mode.inc"
+
 .set CODE, 0x08
 .set DATA, 0x10
 .set BASED, 0x18     // code whose base is the 16-bit task's
@@ -78,12 +80,7 @@
 .code64
 .globl behave_tasks
 behave_tasks:
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept_registers
     movq %rsp, task_saved_stack(%rip)
     sidt task_saved_idt(%rip)
     movq %cr4, %rax
@@ -246,19 +243,7 @@ after_double:
     andl $0x7ffffff7, %eax // no paging, and TS as it was
     movl %eax, %cr0
     // and up again
-    movl task_saved_cr4, %eax
-    movl %eax, %cr4
-    movl $pml4, %eax
-    movl %eax, %cr3
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80000000, %eax
-    movl %eax, %cr0
-    lgdtl gdt_pointer
-    ljmp $0x08, $task_ascended
+    enter_long_mode task_saved_cr4, task_ascended
 
 jumped_entry:
     cmpl $0x1111, %eax
@@ -368,26 +353,14 @@ sixteen_end:
 
 .code64
 task_ascended:
-    movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %fs
-    movl %eax, %gs
+    load_long_mode_segments
     movq task_saved_stack(%rip), %rsp
     lidt task_saved_idt(%rip)
     andb $~BUSY, gdt + 0x45
     movl $0x40, %eax
     ltrw %ax
     movl task_result, %eax
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
-    ret
+    pop_kept_registers_and_return
 
 .section .data
 .balign 8
