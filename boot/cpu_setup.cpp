@@ -3,6 +3,7 @@
 #include <kernel/cpu.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/log.hpp>
+#include <kernel/machine_check.hpp>
 
 namespace boot {
 
@@ -17,6 +18,7 @@ void CpuSetup::find_microcode(Multiboot2 const& information) {
 
 void CpuSetup::prepare_boot_cpu() {
     kernel::lift_firmware_limits();
+    kernel::enable_machine_checks();
     auto const result = drivers::update_microcode({files_.begin(), files_.size()}, kernel::cpu_features().is_amd);
     kernel::set_microcode_revision(result.after);
     kernel::detect_cpu_features();
@@ -30,6 +32,7 @@ void CpuSetup::prepare_boot_cpu() {
 
 std::expected<void, vm::Refusal> CpuSetup::prepare_other_cpu() {
     kernel::lift_firmware_limits();
+    kernel::enable_machine_checks();
     auto const result = drivers::update_microcode({files_.begin(), files_.size()}, kernel::cpu_features().is_amd);
     // What CPUID says may depend on it, and so may what guests rely on.
     if (result.after != kernel::microcode_revision())

@@ -1,5 +1,6 @@
 #include <array>
 #include <kernel/apic.hpp>
+#include <kernel/machine_check.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/traps.hpp>
 #include <lib/format.hpp>
@@ -76,6 +77,16 @@ extern "C" void trap_dispatch(TrapFrame& frame) {
     if (vector >= first_interrupt) {
         dispatch_interrupt(vector);
         return;
+    }
+    if (vector == lib::x86::exception_mc) {
+        auto const check = MachineCheck::take();
+        if (check.kind() == MachineCheck::Kind::Elsewhere) return;
+        // Whatever struck here, it was Mullion's own work. No lock: it may have struck under any.
+        std::array<char, 600> text{};
+        lib::BufferSink sink(text);
+        lib::format(sink, "{}: ", exception_names[vector]);
+        check.print(sink);
+        panic_trap(frame, sink.view());
     }
     if (vector == lib::x86::exception_nmi) stop_if_panic_elsewhere();
     // An NMI that strikes while we handle an exit belongs to nobody here: platform errors are not ours to repair.

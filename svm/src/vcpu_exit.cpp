@@ -236,7 +236,7 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     u8 const number = code == exit_code::CR0_SEL_WRITE ? u8{0} : static_cast<u8>(code & 0xf);
     CrInfo const info{{control().exit_info_1}};
     if (capabilities_.has_decode_assists && capabilities_.has_next_rip && info.get<CrInfo::IsMove>()) {
-        Kind const kind = code == exit_code::READ_CR0 ? Kind::Read : Kind::Write;
+        Kind const kind = code < exit_code::WRITE_CR0 ? Kind::Read : Kind::Write;
         exit.control = {number, info.get<CrInfo::Operand>(), kind, 0};
         exit.length = length_from_next_rip();
         return exit.length != 0;
@@ -252,7 +252,7 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     case vm::DecodedInstruction::Kind::Lmsw: exit.control = {0, 0, Kind::Lmsw, instruction.lmsw_source}; return true;
     case vm::DecodedInstruction::Kind::ReadControl:
         exit.control = {instruction.control, instruction.operand, Kind::Read, 0};
-        return code == exit_code::READ_CR0 && instruction.control == 0;
+        return code < exit_code::WRITE_CR0 && instruction.control == number;
     case vm::DecodedInstruction::Kind::Other: break;
     }
     return false;
@@ -321,6 +321,7 @@ void Vcpu::put_off_event() {
         return After::Enter;
     case exit_code::WRITE_CR0:
     case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
+    case exit_code::READ_CR4:
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:
         if (!describe_register_access(code, exit)) return undecodable();

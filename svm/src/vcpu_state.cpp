@@ -1,5 +1,6 @@
 // A vCPU's registers: in the VMCB, or in the CPU's own while it is loaded.
 #include <kernel/cpus.hpp>
+#include <kernel/machine_check.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
@@ -87,7 +88,16 @@ void Vcpu::set_cr3(u64 value) {
 }
 
 void Vcpu::set_cr4(u64 value) {
-    changing(clean::control_registers).save.cr4 = value;
+    // MCE stays on: without it a machine check resets the machine, intercepted or not. While the guest's own is off,
+    // its reads are answered here. [amd/vol2] 9.3, 15.12
+    hidden_cr4_ = kernel::machine_check_cr4() & ~value;
+    bool const reads = hidden_cr4_ != 0;
+    constexpr u16 cr4_bit = 1U << 4;
+    if (((control().intercepts.cr_reads & cr4_bit) != 0) != reads) {
+        u16& intercepted = changing(clean::intercepts).control.intercepts.cr_reads;
+        intercepted = static_cast<u16>(reads ? intercepted | cr4_bit : intercepted & ~cr4_bit);
+    }
+    changing(clean::control_registers).save.cr4 = value | hidden_cr4_;
     flush_translations();
 }
 

@@ -1,6 +1,10 @@
 // The exit router: what becomes of an instruction that left the guest. One switch without a default, so a reason that
 // nobody thought of does not compile.
 #include <array>
+#include <kernel/cpu.hpp>
+#include <kernel/log.hpp>
+#include <kernel/machine_check.hpp>
+#include <kernel/panic.hpp>
 #include <lib/format.hpp>
 #include <vm/guest_access.hpp>
 #include <vm/task_switch.hpp>
@@ -212,6 +216,20 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return crash(vcpu, "triple fault in a task switch");
 }
 
+// The machine reports damage while a guest runs. What is not lost as a whole costs this VM only.
+[[gnu::noinline]] Outcome machine_check(Vcpu& vcpu) {
+    using Kind = kernel::MachineCheck::Kind;
+    auto const check = kernel::MachineCheck::take();
+    std::array<char, 600> text{};
+    lib::BufferSink sink(text);
+    lib::format(sink, "machine check on CPU {} while a guest ran: ", kernel::this_cpu().index);
+    check.print(sink);
+    if (check.kind() == Kind::Fatal) kernel::panic(sink.view());
+    kernel::log_error("{}", sink.view());
+    if (check.kind() == Kind::Elsewhere) return Outcome::Retry;
+    return crash(vcpu, "the machine reports damaged data (machine check; the log has its banks)");
+}
+
 } // namespace
 
 Outcome route(Vcpu& vcpu, Exit const& exit) {
@@ -236,7 +254,7 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::EndOfInterrupt: return end_of_interrupt(vcpu, exit);
     case ExitReason::TripleFault: return crash(vcpu, "triple fault");
     case ExitReason::TaskSwitch: return task_switch(vcpu, exit);
-    case ExitReason::MachineCheck: return crash(vcpu, "machine check");
+    case ExitReason::MachineCheck: return machine_check(vcpu);
     case ExitReason::InvalidState: return crash(vcpu, "registers that no CPU would run");
     // The backend deals with these itself and does not ask.
     case ExitReason::ExternalInterrupt:

@@ -436,6 +436,13 @@ bool Vcpu::exception_exit(Exit& exit) {
 }
 
 [[gnu::noinline]] Vcpu::After Vcpu::entry_failed(ExitReasonField reason) {
+    if (reason.get<ExitReasonField::Basic>() == reason::machine_check_entry) {
+        // What was to be injected still is: only an exit clears it. [intel/vol3] 27.8
+        has_event_ = vmcs().read(field::ENTRY_INTERRUPTION_INFO).get<InterruptionInfo::Valid>();
+        Exit exit{};
+        exit.reason = ExitReason::MachineCheck;
+        return finish(vm::route(*this, exit), exit);
+    }
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));

@@ -2,6 +2,7 @@
 #include <bit>
 #include <cstring>
 #include <kernel/cpus.hpp>
+#include <kernel/machine_check.hpp>
 #include <kernel/panic.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/guest_walk.hpp>
@@ -181,10 +182,16 @@ void Vcpu::set_cr3(u64 value) {
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
 
+u64 Vcpu::cr4() {
+    u64 const guests = vm().cpuid().rules().cr4 & ~x86::Cr4::MCE::mask;
+    return (vmcs().read(field::GUEST_CR4) & guests) | (vmcs().read(field::CR4_SHADOW) & x86::Cr4::MCE::mask);
+}
+
+// MCE is the machine's: the guest has its own bit in the shadow only.
 void Vcpu::set_cr4(u64 value) {
-    vmcs().write(field::CR4_MASK, ~vm().cpuid().rules().cr4);
+    vmcs().write(field::CR4_MASK, ~vm().cpuid().rules().cr4 | x86::Cr4::MCE::mask);
     vmcs().write(field::CR4_SHADOW, value);
-    vmcs().write(field::GUEST_CR4, value | x86::Cr4::VMXE::mask);
+    vmcs().write(field::GUEST_CR4, value | x86::Cr4::VMXE::mask | kernel::machine_check_cr4());
     requests_.fetch_or(vm::request::flush_tlb, std::memory_order_relaxed);
 }
 

@@ -9,8 +9,8 @@ namespace svm::exit_code {
 
 using lib::u32;
 
-inline constexpr u32 READ_CR0 = 0x00, WRITE_CR0 = 0x10, WRITE_CR4 = 0x14, WRITE_CR8 = 0x18, READ_DR0 = 0x20,
-                     WRITE_DR7 = 0x3f, EXCEPTION_DE = 0x40, EXCEPTION_DB = 0x41, EXCEPTION_BP = 0x43,
+inline constexpr u32 READ_CR0 = 0x00, READ_CR4 = 0x04, WRITE_CR0 = 0x10, WRITE_CR4 = 0x14, WRITE_CR8 = 0x18,
+                     READ_DR0 = 0x20, WRITE_DR7 = 0x3f, EXCEPTION_DE = 0x40, EXCEPTION_DB = 0x41, EXCEPTION_BP = 0x43,
                      EXCEPTION_OF = 0x44, EXCEPTION_AC = 0x51, EXCEPTION_MC = 0x52, EXCEPTION_LAST = 0x5f, INTR = 0x60,
                      NMI = 0x61, SMI = 0x62, INIT = 0x63, VINTR = 0x64, CR0_SEL_WRITE = 0x65, RDPMC = 0x6f,
                      PUSHF = 0x70, POPF = 0x71, CPUID = 0x72, RSM = 0x73, IRET = 0x74, INTN = 0x75, INVD = 0x76,

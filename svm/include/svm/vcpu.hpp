@@ -31,7 +31,7 @@ public:
     void store_gprs() override { vmcb_->save.rsp = gpr(vm::Gpr::Rsp); }
     u64 cr0() override { return save().cr0 | cr0_caching_; }
     u64 cr3() override { return save().cr3; }
-    u64 cr4() override { return save().cr4; }
+    u64 cr4() override { return save().cr4 & ~hidden_cr4_; }
     u64 efer() override { return save().efer & ~vm::efer::SVME; }
     void set_cr0(u64 value) override;
     void set_cr3(u64 value) override;
@@ -205,6 +205,7 @@ private:
     u64 dr6_before_step_ = 0;
     u64 step_rip_ = 0;
     u64 nmi_iret_rip_ = 0;
+    u64 hidden_cr4_ = 0;  // MCE, if the CPU has it on and the guest has not
     u64 cr0_caching_ = 0; // CD and NW as the guest sees them; the CPU's are clear
     // Exits whose instruction could not be found, at this RIP and after so many handled exits.
     u32 undecodable_in_a_row_ = 0;

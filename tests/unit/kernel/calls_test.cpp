@@ -20,27 +20,20 @@ public:
     void write(std::string_view part) override { text += part; }
     std::string text;
 };
-class StderrSink final : public lib::TextSink {
-public:
-    void write(std::string_view text) override { std::fwrite(text.data(), 1, text.size(), stderr); }
-};
 
-class Calls : public KernelCpu {
+class Calls : public PanicTest {
 protected:
     void SetUp() override {
         cpu.tsc_step = 0;
         kernel::start_clock(hz, 0);
-        use_x2apic();
-        ASSERT_TRUE(kernel::LocalApic::enable(true));
+        PanicTest::SetUp();
         second_cpu();
         kernel::set_log_sink(&log);
         kernel::set_log_level(kernel::LogLevel::Info);
-        kernel::set_panic_sink(&to_stderr);
-        kernel::set_panic_end([] { std::_Exit(3); });
     }
     void TearDown() override {
         kernel::set_log_sink(nullptr);
-        kernel::set_panic_sink(nullptr);
+        PanicTest::TearDown();
     }
     auto kicks() const {
         return std::ranges::count(cpu.msr_writes,
@@ -57,7 +50,6 @@ protected:
     void count() { ran_on.push_back(kernel::this_cpu().index); }
 
     StringSink log;
-    StderrSink to_stderr;
     std::vector<lib::u32> ran_on;
 };
 using CallsDeathTest = Calls;
@@ -86,13 +78,11 @@ TEST_F(Calls, AMachineThatStoodStillIsNoLateCpu) {
 }
 
 TEST_F(CallsDeathTest, ACpuThatNeverAnswersIsNamedInThePanic) {
-    ::testing::GTEST_FLAG(death_test_style) = "fast";
     cpu.on_pause = [this] { cpu.tsc += hz / 10; };
     EXPECT_DEATH(call(), "PANIC on CPU 0: CPU 1 .APIC id 0x31. has not answered for 60 s");
 }
 
 TEST_F(CallsDeathTest, CallsToAllNameTheOneThatIsMissing) {
-    ::testing::GTEST_FLAG(death_test_style) = "fast";
     cpu.on_pause = [this] { cpu.tsc += hz / 10; };
     EXPECT_DEATH(kernel::wait_for_other_cpus(), "CPU 1 .APIC id 0x31. has not answered for 60 s");
 }

@@ -1,8 +1,12 @@
 #pragma once
 // A test on the fake CPU as the kernel's CPU 0.
+#include <cstdio>
 #include <fakes/cpu.hpp>
 #include <gtest/gtest.h>
+#include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/panic.hpp>
+#include <lib/format.hpp>
 #include <lib/x86/registers.hpp>
 
 namespace kernel {
@@ -45,4 +49,24 @@ protected:
             cpu.populate_msr(lib::x86::IA32_X2APIC_BASE + i, 0);
         cpu.populate_msr(lib::x86::IA32_TSC_DEADLINE, 0);
     }
+};
+
+// For tests in which Mullion panics: what it says goes to stderr, where EXPECT_DEATH looks.
+class PanicTest : public KernelCpu {
+protected:
+    void SetUp() override {
+        use_x2apic(); // other tests leave a second CPU, which a panic interrupts
+        ASSERT_TRUE(kernel::LocalApic::enable(true));
+        kernel::set_panic_sink(&sink_);
+        kernel::set_panic_end([] { std::_Exit(3); });
+        ::testing::GTEST_FLAG(death_test_style) = "fast";
+    }
+    void TearDown() override { kernel::set_panic_sink(nullptr); }
+
+private:
+    class StderrSink final : public lib::TextSink {
+    public:
+        void write(std::string_view text) override { std::fwrite(text.data(), 1, text.size(), stderr); }
+    };
+    StderrSink sink_;
 };

@@ -1,9 +1,7 @@
 // Locks out of order, broken invariants and traps end in a readable panic.
 #include "kernel/kernel_cpu.hpp"
 
-#include <cstdio>
 #include <cstring>
-#include <kernel/apic.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
@@ -26,23 +24,6 @@ using kernel::LockRank;
 using lib::u32;
 using lib::u64;
 
-class StderrSink final : public lib::TextSink {
-public:
-    void write(std::string_view text) override { std::fwrite(text.data(), 1, text.size(), stderr); }
-};
-StderrSink stderr_sink;
-
-class PanicTest : public KernelCpu {
-protected:
-    void SetUp() override {
-        use_x2apic(); // other tests leave a second CPU, which a panic interrupts
-        ASSERT_TRUE(kernel::LocalApic::enable(true));
-        kernel::set_panic_sink(&stderr_sink);
-        kernel::set_panic_end([] { std::_Exit(3); });
-        ::testing::GTEST_FLAG(death_test_style) = "fast";
-    }
-    void TearDown() override { kernel::set_panic_sink(nullptr); }
-};
 using LockDeathTest = PanicTest;
 using PanicDeathTest = PanicTest;
 

@@ -1,5 +1,6 @@
 #include "svm/machine.hpp"
 
+#include <kernel/machine_check.hpp>
 #include <set>
 #include <svm/state_check.hpp>
 
@@ -50,6 +51,27 @@ TEST_F(VcpuTest, LengthOfAPlainInstructionIsSeenInPlace) {
     EXPECT_EQ(next.save.rip, rip + 2);
     EXPECT_EQ(vcpu().gpr(Gpr::Rbx), 0x6c6c'754dU); // "Mull"
     EXPECT_EQ(next.save.rax, 0x4000'0010U) << "RAX goes back by the VMCB";
+}
+
+TEST_F(VcpuTest, MachineChecksStayOnWhateverTheGuestSays) {
+    constexpr u64 mce = 0x40;
+    constexpr u16 reads_of_cr4 = 1U << 4;
+    cpu.set_cpuid(1, {0, 0, 0, 1U << 7});
+    kernel::enable_machine_checks();
+    vcpu().set_cr4(0x20);
+    write_code(rip, {0x0f, 0x20, 0xe3}); // MOV RBX, CR4
+    auto const without = after({exit_code::READ_CR4});
+    EXPECT_EQ(without.save.cr4, 0x20U | mce);
+    EXPECT_EQ(vcpu().gpr(Gpr::Rbx), 0x20U);
+    EXPECT_EQ(without.save.rip, rip + 3);
+    EXPECT_NE(without.control.intercepts.cr_reads & reads_of_cr4, 0);
+    vcpu().set_cr4(0x20 | mce);
+    EXPECT_EQ(vcpu().cr4(), 0x20U | mce);
+    auto const with = after({exit_code::INTR});
+    EXPECT_EQ(with.save.cr4, 0x20U | mce);
+    EXPECT_EQ(with.control.intercepts.cr_reads & reads_of_cr4, 0) << "no exit for what needs none";
+    cpu.set_cpuid(1, {0, 0, 0, 0});
+    kernel::enable_machine_checks(); // what other tests expect: a CPU without
 }
 
 TEST_F(VcpuTest, PrefixesAreForTheDecoder) {

@@ -1,5 +1,7 @@
 // Outcomes that do not depend on a vendor; tests/unit/vmx goes through the rest with a VMCS around it.
 #include "vm/fake_vcpu.hpp"
+#include <kernel/page_table.hpp>
+#include <kernel/panic.hpp>
 
 namespace {
 
@@ -28,6 +30,7 @@ protected:
 };
 
 TEST_F(Router, EveryReasonHasAnOutcomeAndIsCounted) {
+    cpu.populate_msr(0x17a, 1); // MCG_STATUS.RIPV: a machine check would not be the end
     for (unsigned i = 0; i < vm::exit_reason_count; i++) {
         auto const reason = static_cast<ExitReason>(i);
         route(reason);
@@ -42,6 +45,36 @@ TEST_F(Router, WhatABackendKeepsToItselfStopsTheVm) {
     EXPECT_EQ(route(ExitReason::PreemptionTimer), Outcome::StopVm);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
     EXPECT_NE(vm->end_text().find("without a handler"), std::string_view::npos);
+}
+
+TEST_F(Router, AMachineCheckThatCanBeContainedStopsThatVmOnly) {
+    cpu.populate_read_only_msr(0x179, 1);
+    cpu.populate_msr(0x17a, 5);                       // RIPV, MCIP
+    cpu.populate_msr(0x401, u64{0xb4} << 56 | 0x134); // VAL, UC, EN, ADDRV
+    cpu.populate_msr(0x402, 0x1234'5000);
+    EXPECT_EQ(route(ExitReason::MachineCheck), Outcome::StopVm);
+    EXPECT_NE(vm->end_text().find("machine check"), std::string_view::npos);
+    EXPECT_EQ(cpu.peek_msr(0x401), 0U);
+    EXPECT_EQ(cpu.peek_msr(0x17a), 0U);
+}
+
+TEST_F(Router, AMachineCheckOfAnotherCpuStopsNobody) {
+    cpu.populate_read_only_msr(0x179, 1);
+    cpu.populate_msr(0x17a, 5);
+    cpu.populate_msr(0x401, 0);
+    EXPECT_EQ(route(ExitReason::MachineCheck), Outcome::Retry);
+    EXPECT_EQ(platform.stops, 0U);
+    EXPECT_EQ(cpu.peek_msr(0x17a), 0U);
+}
+
+TEST_F(Router, AMachineCheckThatLosesStateIsTheMachinesEnd) {
+    ::testing::GTEST_FLAG(death_test_style) = "fast";
+    kernel::set_panic_end([] { std::_Exit(3); });
+    kernel::set_kernel_page_table(*kernel::PageTable::create({true, true})); // for the backtrace
+    cpu.populate_read_only_msr(0x179, 1);
+    cpu.populate_msr(0x17a, 5);
+    cpu.populate_msr(0x401, u64{0xb6} << 56); // PCC
+    EXPECT_EXIT(route(ExitReason::MachineCheck), testing::ExitedWithCode(3), "");
 }
 
 TEST_F(Router, SimpleOutcomes) {

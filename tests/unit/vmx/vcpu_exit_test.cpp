@@ -1,5 +1,7 @@
 #include "vmx/machine.hpp"
 
+#include <kernel/machine_check.hpp>
+
 namespace machine {
 namespace {
 
@@ -191,6 +193,28 @@ TEST_F(VcpuExit, MovToCr4RefusesVmx) {
     EXPECT_EQ(after({reason::control_register, 4 | 1 << 8, 3}).rip, rip + 3);
     EXPECT_EQ(vcpu().cr4(), 0x20U);
     EXPECT_EQ(field(field::GUEST_CR4), 0x2020U);
+}
+
+TEST_F(VcpuExit, MachineChecksStayOnWhateverTheGuestSays) {
+    constexpr u64 mce = 0x40;
+    cpu.set_cpuid(1, {0, 0, 0, 1U << 7});
+    kernel::enable_machine_checks();
+    for (u64 const guests : {u64{0x20}, u64{0x20} | mce, u64{0x20}}) {
+        set(Gpr::Rcx, guests);
+        after({reason::control_register, 4 | 1 << 8, 3});
+        EXPECT_EQ(vcpu().cr4(), guests);
+        EXPECT_EQ(field(field::GUEST_CR4), 0x2020U | mce);
+        EXPECT_EQ(field(field::CR4_SHADOW) & mce, guests & mce);
+        EXPECT_EQ(field(field::CR4_MASK) & mce, mce);
+    }
+    cpu.set_cpuid(1, {0, 0, 0, 0});
+    kernel::enable_machine_checks(); // what other tests expect: a CPU without
+}
+
+TEST_F(VcpuExit, AMachineCheckInTheEntryIsNoBadState) {
+    cpu.populate_msr(0x17a, 5); // MCG_STATUS: RIPV, MCIP; no bank has anything
+    EXPECT_EQ(after({u32{reason::machine_check_entry} | 1U << 31}).rip, rip) << vm->end_text();
+    EXPECT_EQ(cpu.peek_msr(0x17a), 0U);
 }
 
 TEST_F(VcpuExit, ControlRegistersMoveToTheStackPointerToo) {

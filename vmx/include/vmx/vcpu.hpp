@@ -44,7 +44,7 @@ public:
     u64 cr0() override;
     u64 cr3() override { return vmcs().read(field::GUEST_CR3); }
     // The bits that guests may not have are never set in the guest's view, VMXE among them.
-    u64 cr4() override { return vmcs().read(field::GUEST_CR4) & vm().cpuid().rules().cr4; }
+    u64 cr4() override;
     u64 efer() override { return vmcs().read(field::GUEST_EFER); }
     void set_cr0(u64 value) override;
     void set_cr3(u64 value) override;
