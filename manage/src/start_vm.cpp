@@ -167,8 +167,8 @@ bool VirtualMachine::build() {
     piece_count_ = static_cast<u32>(blocks.size());
     for (u32 i = 0; i < piece_count_; i++)
         pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
-    platform_.emplace(platform::PlatformConfig{*this, wall_clock_seconds(), description_.vcpus,
-                                               vm_->ram().size_below_hole(), vm_->ram().size_above_hole()});
+    platform_.emplace(*this, platform::MachineFacts{wall_clock_seconds(), description_.vcpus,
+                                                    vm_->ram().size_below_hole(), vm_->ram().size_above_hole()});
     return true;
 }
 

@@ -279,7 +279,7 @@ void VirtualMachine::post_eoi_vectors() {
         vm_->vcpu(i).post(vm::request::eoi_bitmap);
 }
 
-void VirtualMachine::set_intr_line(bool level) {
+void VirtualMachine::set_lint0(bool level) {
     if (level) vm_->vcpu(0).post(vm::request::interrupt);
 }
 
@@ -347,14 +347,14 @@ void VirtualMachine::resume() {
 void VirtualMachine::on_console_input() {
     if (!is_running()) return;
     with_platform([](platform::Platform& p) {
-        p.on({0, 0, static_cast<u16>(platform::DeviceId::Com1), platform::EventKind::ConsoleInput, 0});
+        p.on({0, 0, platform::Devices::number_of<platform::SerialPort>(), platform::EventKind::ConsoleInput, 0});
     });
 }
 
 void VirtualMachine::on_console_space() {
     if (!is_running()) return;
     with_platform([](platform::Platform& p) {
-        p.on({0, 0, static_cast<u16>(platform::DeviceId::Com1), platform::EventKind::ConsoleSpace, 0});
+        p.on({0, 0, platform::Devices::number_of<platform::SerialPort>(), platform::EventKind::ConsoleSpace, 0});
     });
 }
 

@@ -74,7 +74,7 @@ void AcpiPm::update() {
     bool const asserted = (state_.pm1_sts & state_.pm1_en & (TMR_STS | PWRBTN_STS | RTC_STS)) != 0;
     if (asserted != (state_.line != 0)) {
         state_.line = asserted;
-        host_.set_irq_line(sci_gsi, asserted);
+        wires_.set_irq_line(sci_gsi, asserted);
     }
     if ((state_.pm1_en & TMR_EN) != 0 && (state_.pm1_sts & TMR_STS) == 0)
         timer_.arm(PmClock::moment((state_.seen_carries + 1) << timer_carry_shift));

@@ -11,12 +11,12 @@ constexpr u64 wrapped(Space space, u64 address) { return space == Space::Pio ? a
 
 } // namespace
 
-lib::Result<void> Bus::attach(Device& device, u16 number, Region const& region, u8 width) {
+lib::Result<void> Bus::attach(Device& device, Region const& region) {
     if (used_ == slots_.size()) return lib::fail(lib::Errc::NoMemory);
     if (region.size == 0 || region.base + region.size < region.base) return lib::fail(lib::Errc::OutOfRange);
     if (region.space == Space::Pio && region.base + region.size > port_count) return lib::fail(lib::Errc::OutOfRange);
     u8 const index = static_cast<u8>(used_++);
-    slots_[index] = Slot{&device, region, number, width};
+    slots_[index] = Slot{&device, region};
     if (region.space == Space::Mmio)
         memory_.indices[memory_.count++] = index;
     else if (region.base + region.size > direct_ports)
@@ -29,8 +29,8 @@ lib::Result<void> Bus::attach(Device& device, u16 number, Region const& region, 
 
 void Bus::io_string(u64 port, u8 size, Op op, std::span<u8> bytes) {
     Slot const* const slot = find(Space::Pio, port);
-    if (slot != nullptr && size <= slot->width && size <= slot->region.size - (port - slot->region.base))
-        return slot->device->io_string(IoRequest{port - slot->region.base, 0, slot->number, size, op, 0}, bytes);
+    if (slot != nullptr && size <= slot->region.width && size <= slot->region.size - (port - slot->region.base))
+        return slot->device->io_string(IoRequest{port - slot->region.base, 0, slot->region.number, size, op, 0}, bytes);
     for (u8* at = bytes.data(); at != bytes.data() + bytes.size(); at += size) {
         IoReply const reply = io(Space::Pio, port, size, op, op == Op::Write ? lib::load_sized(at, size) : 0);
         if (op == Op::Read) lib::store_sized(at, size, reply.data);
@@ -40,7 +40,7 @@ void Bus::io_string(u64 port, u8 size, Op op, std::span<u8> bytes) {
 IoReply Bus::split(Slot const& slot, u64 address, u8 size, Op op, u64 data) {
     if (size > 8) return floating_bus;
     bool const fits = size <= slot.region.size - (address - slot.region.base);
-    u8 const step = fits ? slot.width : u8{1};
+    u8 const step = fits ? slot.region.width : u8{1};
     u64 result = 0;
     for (u32 done = 0; done < size; done += step) {
         // A piece fits its region and width, or is one byte: this never nests further.

@@ -24,7 +24,9 @@ constexpr u32 route_of(u32 config) { return (config & ROUTE) >> route_shift; }
 
 } // namespace
 
-Hpet::Hpet(Host& host, u16 device) : host_(host), timers_{{{host, device, 0}, {host, device, 1}, {host, device, 2}}} {
+Hpet::Hpet(Plug const& plug)
+    : host_(plug.host), wires_(plug.wires),
+      timers_{{{plug.host, plug.device, 0}, {plug.host, plug.device, 1}, {plug.host, plug.device, 2}}} {
     reset();
 }
 
@@ -98,7 +100,7 @@ void Hpet::drive() {
     state_.lines = wanted;
     for (; changed != 0; changed &= changed - 1) {
         u32 const line = static_cast<u32>(std::countr_zero(changed));
-        host_.set_irq_line(line, (wanted >> line & 1) != 0);
+        wires_.set_irq_line(line, (wanted >> line & 1) != 0);
     }
 }
 

@@ -177,7 +177,7 @@ void PicPair::update() {
     bool const level = master_.has_output();
     if (level == intr_) return;
     intr_ = level;
-    host_.set_intr_line(level);
+    wires_.set_intr_line(level);
 }
 
 void PicPair::set_line(u32 irq, bool level) {
@@ -201,7 +201,7 @@ u8 PicPair::acknowledge() {
     // INTR drops with every INTA, so a second pending request is a new edge for whoever waits for edges.
     if (intr_) {
         intr_ = false;
-        host_.set_intr_line(false);
+        wires_.set_intr_line(false);
     }
     update();
     return vector;

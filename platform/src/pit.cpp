@@ -79,7 +79,7 @@ void Pit::write_control(u8 value) {
 void Pit::drive(bool level) {
     if (level == line_) return;
     line_ = level;
-    host_.set_irq_line(gsi, level);
+    wires_.set_irq_line(gsi, level);
 }
 
 // Whatever came since the last look is one pulse: a late timer coalesces, it never causes a burst.

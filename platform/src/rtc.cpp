@@ -25,34 +25,35 @@ constexpr u8 encode_bcd(u32 value) { return static_cast<u8>(value / 10 % 10 << 4
 
 } // namespace
 
-Rtc::Rtc(Host& host, u16 device, RtcConfig const& config)
-    : host_(host), update_timer_(host, device, Update), periodic_timer_(host, device, Periodic) {
-    fill_cmos(config);
+Rtc::Rtc(Plug const& plug)
+    : host_(plug.host), wires_(plug.wires), update_timer_(plug.host, plug.device, Update),
+      periodic_timer_(plug.host, plug.device, Periodic) {
+    fill_cmos(plug.facts);
     cmos(REGISTER_A) = 0x26; // 32.768 kHz, 1024 Hz periodic rate, as PC firmware leaves it
     cmos(REGISTER_B) = hours_24;
-    state_.base_second = state_.seen_second = config.wall_clock_seconds;
-    state_.base_moment = host.now().value;
+    state_.base_second = state_.seen_second = plug.facts.wall_clock_at_start_seconds;
+    state_.base_moment = host_.now().value;
     state_.is_running = 1;
     state_.seen_period = period_now();
 }
 
 // What a PC BIOS leaves for operating systems that still look here.
-void Rtc::fill_cmos(RtcConfig const& config) {
+void Rtc::fill_cmos(MachineFacts const& facts) {
     auto const set16 = [this](u8 index, u64 value) {
         u64 const limited = std::min<u64>(value, 0xffff);
         cmos(index) = static_cast<u8>(limited);
         cmos(static_cast<u8>(index + 1)) = static_cast<u8>(limited >> 8);
     };
-    auto const above = [&config](u64 start) { return config.ram_below_4g > start ? config.ram_below_4g - start : 0; };
+    auto const above = [&facts](u64 start) { return facts.ram_below_4g > start ? facts.ram_below_4g - start : 0; };
     cmos(0x14) = 0x02; // equipment: a maths coprocessor
     set16(0x15, 640);
     set16(0x17, above(lib::MiB) / lib::KiB);
     set16(0x30, above(lib::MiB) / lib::KiB);
     set16(0x34, above(16 * lib::MiB) / (64 * lib::KiB));
-    u64 const high = config.ram_above_4g / (64 * lib::KiB);
+    u64 const high = facts.ram_above_4g / (64 * lib::KiB);
     set16(0x5b, high & 0xffff);
     cmos(0x5d) = static_cast<u8>(high >> 16);
-    cmos(0x5f) = static_cast<u8>(std::clamp(config.vcpu_count, 1U, 256U) - 1);
+    cmos(0x5f) = static_cast<u8>(std::clamp(facts.vcpu_count, 1U, 256U) - 1);
     u32 sum = 0;
     for (u8 i = 0x10; i < 0x2e; i++)
         sum += cmos(i);
@@ -307,7 +308,7 @@ void Rtc::update_interrupt() {
     if (is_new_alarm && alarm_) alarm_();
     if (asserted == (state_.line != 0)) return;
     state_.line = asserted;
-    host_.set_irq_line(irq, asserted);
+    wires_.set_irq_line(irq, asserted);
 }
 
 // While the line is up nothing new can be seen before register C is read, and no timer runs; except for the alarm,

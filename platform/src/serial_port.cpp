@@ -16,7 +16,7 @@ void SerialPort::pulse_for_empty_transmitter() {
 void SerialPort::io_string(IoRequest const& request, std::span<u8> bytes) {
     bool const is_text = request.op == Op::Write && request.offset == Uart16550::RBR_THR;
     if (is_text && uart_.is_transmitter_open()) {
-        u32 const taken = std::min(console_.console_write(bytes), static_cast<u32>(bytes.size()));
+        u32 const taken = std::min(host_.console_write(bytes), static_cast<u32>(bytes.size()));
         if (taken != 0) {
             if (uart_.has_thr_interrupt_enabled()) pulse_for_empty_transmitter();
             uart_.passed_through();
@@ -51,7 +51,7 @@ void SerialPort::write(u32 reg, u8 value) {
 void SerialPort::send() {
     std::span<u8 const> const waiting = uart_.to_send();
     if (waiting.empty()) return;
-    u32 const taken = console_.console_write(waiting);
+    u32 const taken = host_.console_write(waiting);
     uart_.sent(std::min(taken, static_cast<u32>(waiting.size())));
 }
 
@@ -59,7 +59,7 @@ void SerialPort::fill() {
     std::array<u8, Uart16550::receive_depth> bytes{};
     u32 const room = uart_.receive_room();
     if (room == 0) return;
-    u32 const count = std::min(console_.console_read({bytes.data(), room}), room);
+    u32 const count = std::min(host_.console_read({bytes.data(), room}), room);
     uart_.receive({bytes.data(), count});
     has_host_input_ = count == room;
 }

@@ -54,10 +54,10 @@ struct World {
     std::map<std::pair<u16, u32>, Rate> rates;
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(platform::PlatformConfig{host, 1'700'000'000, 4, lib::GiB, lib::GiB});
+        std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB});
 
     World() {
-        host.console_device = static_cast<u16>(platform::DeviceId::Com1);
+        host.console_device = platform::Devices::number_of<platform::SerialPort>();
         host.console_room = 64;
         host.deliver_to([this](platform::Event const& event) { platform->on(event); });
     }
@@ -93,7 +93,7 @@ struct World {
         host.clock += nanoseconds;
     }
     void round_trip() {
-        std::vector<u8> saved(platform::Platform::saved_size()), again(saved.size());
+        std::vector<u8> saved(platform->saved_size()), again(saved.size());
         require(platform->save(saved).has_value());
         require(platform->restore(saved).has_value());
         require(platform->save(again).has_value());
@@ -140,7 +140,7 @@ void act(World& world, Input& input) {
     case 14: {
         platform::Event event{};
         event.generation = input.take<u8>();
-        event.device = input.take<u8>() % 8;
+        event.device = input.take<u8>() % 12;
         event.id = input.take<u8>() % 4;
         event.kind = static_cast<platform::EventKind>(input.take<u8>() % 3);
         return world.platform->on(event);

@@ -74,9 +74,8 @@ public:
     Nanos now() override { return is_paused_ ? paused_at_ : kernel::now(); }
     void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) override;
     void cancel_timer(u16 device, u32 id) override;
-    void set_irq_line(u32, bool) override {} // the platform routes lines itself
     void send_msi(platform::Msi message) override;
-    void set_intr_line(bool level) override;
+    void set_lint0(bool level) override;
     u32 console_write(std::span<u8 const> bytes) override;
     u32 console_read(std::span<u8> bytes) override;
     void request(platform::VmRequest what) override;

@@ -1,6 +1,7 @@
 #pragma once
 // The whole contract between the virtual platform and whoever hosts it: plain values, a narrow Host, bounds-checked
-// guest memory. The same structs can be a function argument today and a ring entry between processes tomorrow.
+// guest memory; and between a device and the board that it sits on. The same structs can be a function argument today
+// and a ring entry between processes tomorrow.
 //
 // Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
 // vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
@@ -51,12 +52,14 @@ struct Event {
 };
 static_assert(sizeof(Event) == 16 && std::is_trivially_copyable_v<Event>);
 
-// Where a device wants to be called. posted: writes are queued and the vCPU runs on (doorbells).
+// Where a device wants to be called. `number` is what it finds in IoRequest::region, `width` its widest access (1, 2, 4
+// or 8 bytes).
 struct Region {
+    u16 number;
+    Space space;
+    u8 width;
     u64 base;
     u64 size;
-    Space space;
-    bool posted;
 };
 
 struct Msi {
@@ -73,15 +76,40 @@ public:
     // Replaces an earlier timer of the same device and id. Expiry arrives as Event::Timer, never from inside this call.
     virtual void arm_timer(u16 device, u32 id, u64 generation, Nanos deadline) = 0;
     virtual void cancel_timer(u16 device, u32 id) = 0;
-    virtual void set_irq_line(u32 gsi, bool level) = 0; // true: asserted (polarity is not modelled)
     virtual void send_msi(Msi message) = 0;
-    virtual void set_intr_line(bool level) = 0; // the 8259 pair's INTR output, wired to LINT0 of the first vCPU
+    virtual void set_lint0(bool level) = 0;                   // of the first vCPU
     virtual u32 console_write(std::span<u8 const> bytes) = 0; // how many were taken; fewer: wait for ConsoleSpace
     virtual u32 console_read(std::span<u8> bytes) = 0;        // how many there were
     virtual void request(VmRequest what) = 0;
 
 protected:
     ~Host() = default;
+};
+
+// The lines between the devices of one platform.
+class Wires {
+public:
+    virtual void set_irq_line(u32 gsi, bool level) = 0; // true: asserted (polarity is not modelled)
+    virtual void set_intr_line(bool level) = 0;         // the 8259 pair's INTR output
+
+protected:
+    ~Wires() = default;
+};
+
+// What does not change while a VM runs, for devices that tell the guest of it.
+struct MachineFacts {
+    u64 wall_clock_at_start_seconds; // UTC since 1970, at Host::now() of construction
+    u32 vcpu_count;
+    u64 ram_below_4g;
+    u64 ram_above_4g;
+};
+
+// What every device is built with: the world outside, the lines inside, and the number under which events reach it.
+struct Plug {
+    Host& host;
+    Wires& wires;
+    MachineFacts const& facts; // for the constructor only
+    u16 device;
 };
 
 class Device {

@@ -24,8 +24,13 @@ public:
         u8 line, reserved;
     };
     enum RegionNumber : u16 { Pm1Event, Pm1Control, PmTimer };
+    static constexpr Region regions[] = {{Pm1Event, Space::Pio, 4, pm1a_evt, 4},
+                                         {Pm1Control, Space::Pio, 2, pm1a_cnt, 2},
+                                         {PmTimer, Space::Pio, 4, pm_tmr, 4}};
 
-    AcpiPm(Host& host, u16 device) : host_(host), timer_(host, device, 0) { reset(); }
+    explicit AcpiPm(Plug const& plug) : host_(plug.host), wires_(plug.wires), timer_(plug.host, plug.device, 0) {
+        reset();
+    }
 
     IoReply io(IoRequest const& request) override;
     void on(Event const& event) override;
@@ -45,6 +50,7 @@ private:
     void update();
 
     Host& host_;
+    Wires& wires_;
     Timer timer_;
     State state_{};
 };

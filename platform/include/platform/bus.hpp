@@ -22,29 +22,25 @@ public:
     Bus(Bus const&) = delete;
     Bus& operator=(Bus const&) = delete;
 
-    // `number` is what the device finds in IoRequest::region; `width` is its widest access (1, 2, 4 or 8 bytes). A
-    // region attached later covers earlier ones.
-    lib::Result<void> attach(Device& device, u16 number, Region const& region, u8 width);
+    // A region attached later covers earlier ones.
+    lib::Result<void> attach(Device& device, Region const& region);
 
     IoReply io(Space space, u64 address, u8 size, Op op, u64 data) {
         Slot const* const slot = find(space, address);
         if (slot == nullptr) return floating_bus;
         u64 const offset = address - slot->region.base;
-        if (size > slot->width || size > slot->region.size - offset) [[unlikely]]
+        if (size > slot->region.width || size > slot->region.size - offset) [[unlikely]]
             return split(*slot, address, size, op, data);
-        return slot->device->io(IoRequest{offset, data, slot->number, size, op, 0});
+        return slot->device->io(IoRequest{offset, data, slot->region.number, size, op, 0});
     }
     // The accesses of an INS or OUTS: bytes.size() / size of them at one port.
     void io_string(u64 port, u8 size, Op op, std::span<u8> bytes);
     u32 region_count() const { return used_ - 1; }
-    Region const& region(u32 index) const { return slots_[index + 1].region; }
 
 private:
     struct Slot {
         Device* device;
         Region region;
-        u16 number;
-        u8 width;
     };
     struct SlotList {
         std::array<u8, max_regions> indices;

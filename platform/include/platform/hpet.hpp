@@ -21,6 +21,7 @@ public:
     // The line of comparator 0 or 1 while it replaces the PIT's or the RTC's interrupt; the first after those of the
     // I/O APIC.
     static constexpr u32 legacy_lines = 24;
+    static constexpr Region regions[] = {{0, Space::Mmio, 8, base, window_size}};
     static constexpr u16 state_version = 1;
     struct TimerState {
         u64 comparator;
@@ -40,7 +41,7 @@ public:
         u32 reserved;
     };
 
-    Hpet(Host& host, u16 device);
+    explicit Hpet(Plug const& plug);
     // `changed`: comparators 0 and 1 took over the PIT's and the RTC's interrupts, or gave them back.
     void listen(lib::Delegate<void()> changed) { legacy_changed_ = changed; }
 
@@ -74,6 +75,7 @@ private:
     void arm();
 
     Host& host_;
+    Wires& wires_;
     lib::Delegate<void()> legacy_changed_;
     std::array<Timer, timer_count> timers_;
     State state_{};

@@ -15,8 +15,9 @@ public:
         u8 output, is_output_full, from_aux, pending_command, control, output_port, reserved[2];
     };
     enum RegionNumber : u16 { Data, Command };
+    static constexpr Region regions[] = {{Data, Space::Pio, 1, 0x60, 1}, {Command, Space::Pio, 1, 0x64, 1}};
 
-    explicit I8042(Host& host) : host_(host) { reset(); }
+    explicit I8042(Plug const& plug) : host_(plug.host) { reset(); }
 
     IoReply io(IoRequest const& request) override;
     void on(Event const&) override {}

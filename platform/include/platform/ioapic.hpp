@@ -29,6 +29,7 @@ public:
     static constexpr u32 pin_count = 24;
     static constexpr u64 default_base = lib::layout::ioapic_base;
     static constexpr u64 window_size = 0x1000;
+    static constexpr Region regions[] = {{0, Space::Mmio, 4, default_base, window_size}};
     static constexpr u16 state_version = 1;
     struct State {
         std::array<u64, pin_count> redirection;
@@ -36,7 +37,7 @@ public:
         u8 select, id, reserved[2];
     };
 
-    explicit Ioapic(Host& host, u16 device = 0) : host_(host), held_back_(host, device, 0) { reset(); }
+    explicit Ioapic(Plug const& plug) : host_(plug.host), held_back_(plug.host, plug.device, 0) { reset(); }
     // `changed`: a redirection entry was rewritten.
     void listen(lib::Delegate<void()> changed) { changed_ = changed; }
 

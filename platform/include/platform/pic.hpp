@@ -52,8 +52,10 @@ public:
         u8 intr, reserved[3];
     };
     enum RegionNumber : u16 { Master, Slave, Elcr };
+    static constexpr Region regions[] = {
+        {Master, Space::Pio, 1, 0x20, 2}, {Slave, Space::Pio, 1, 0xa0, 2}, {Elcr, Space::Pio, 1, 0x4d0, 2}};
 
-    explicit PicPair(Host& host) : host_(host) { reset(); }
+    explicit PicPair(Plug const& plug) : wires_(plug.wires) { reset(); }
     // `masks_changed`: somebody wrote a mask. `irr_read`: the requests are about to be shown to the guest, also those
     // of masked inputs.
     void listen(lib::Delegate<void()> masks_changed, lib::Delegate<void()> irr_read) {
@@ -78,7 +80,7 @@ private:
     void update();
     u8 read(Pic8259A& chip, u32 a0);
 
-    Host& host_;
+    Wires& wires_;
     lib::Delegate<void()> masks_changed_;
     lib::Delegate<void()> irr_read_;
     Pic8259A master_;

@@ -23,8 +23,11 @@ public:
         u8 line, is_visible, port61, reserved[5];
     };
     enum RegionNumber : u16 { Counters, SystemControl };
+    static constexpr Region regions[] = {{Counters, Space::Pio, 1, 0x40, 4}, {SystemControl, Space::Pio, 1, 0x61, 1}};
 
-    Pit(Host& host, u16 device) : host_(host), timer_(host, device, 0) { reset(); }
+    explicit Pit(Plug const& plug) : host_(plug.host), wires_(plug.wires), timer_(plug.host, plug.device, 0) {
+        reset();
+    }
 
     IoReply io(IoRequest const& request) override;
     void on(Event const& event) override;
@@ -49,6 +52,7 @@ private:
     void drive(bool level);
 
     Host& host_;
+    Wires& wires_;
     Timer timer_;
     std::array<PitChannel, 3> channels_;
     u64 edges_done_ = 0;

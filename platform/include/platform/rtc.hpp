@@ -12,17 +12,11 @@
 
 namespace platform {
 
-struct RtcConfig {
-    u64 wall_clock_seconds; // since 1970, UTC, at Host::now() of construction
-    u64 ram_below_4g;
-    u64 ram_above_4g;
-    u32 vcpu_count;
-};
-
 class Rtc final : public Device {
 public:
     static constexpr u16 state_version = 2;
     static constexpr u32 irq = 8;
+    static constexpr Region regions[] = {{0, Space::Pio, 1, 0x70, 4}};
     struct State {
         std::array<u8, 256> cmos; // the time registers are current only while the clock stands
         u64 base_second;          // what the clock showed at base_moment
@@ -34,7 +28,7 @@ public:
         u8 reserved[2];
     };
 
-    Rtc(Host& host, u16 device, RtcConfig const& config);
+    explicit Rtc(Plug const& plug);
     // `alarm`: the alarm began to interrupt.
     void listen(lib::Delegate<void()> alarm) { alarm_ = alarm; }
     bool level() const { return state_.line != 0; }
@@ -66,13 +60,14 @@ private:
     void collect_flags();
     void update_interrupt();
     void arm();
-    void fill_cmos(RtcConfig const& config);
+    void fill_cmos(MachineFacts const& facts);
     u8 encode(u32 value) const;
     u32 decode(u8 value) const;
     u8 encode_hour(u32 hour) const;
     u32 decode_hour(u8 value) const;
 
     Host& host_;
+    Wires& wires_;
     lib::Delegate<void()> alarm_;
     Timer update_timer_;
     Timer periodic_timer_;

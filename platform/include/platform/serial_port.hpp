@@ -14,20 +14,21 @@ class SerialPort final : public Device {
 public:
     static constexpr u16 state_version = 1;
     static constexpr u64 port_count = 8;
+    static constexpr u32 irq = 4; // it is COM1
+    static constexpr Region regions[] = {{0, Space::Pio, 1, 0x3f8, port_count}};
     struct State {
         Uart16550::State uart;
         u8 has_host_input, line, reserved[2];
     };
 
-    // `console` takes the bytes: the outermost host, so that a byte takes no way round.
-    SerialPort(Host& host, Host& console, u32 gsi) : host_(host), console_(console), gsi_(gsi) {}
+    explicit SerialPort(Plug const& plug) : host_(plug.host), wires_(plug.wires) {}
 
     IoReply io(IoRequest const& request) override {
         // The path of a guest that writes text: straight to the console, while nothing waits before this byte.
         bool const is_data = request.op == Op::Write && request.offset == Uart16550::RBR_THR;
         if (is_data && uart_.is_transmitter_open()) [[likely]] {
             u8 const value = static_cast<u8>(request.data);
-            if (console_.console_write({&value, 1}) != 0) [[likely]] {
+            if (host_.console_write({&value, 1}) != 0) [[likely]] {
                 if (uart_.has_thr_interrupt_enabled()) pulse_for_empty_transmitter();
                 uart_.passed_through();
                 return {};
@@ -58,13 +59,12 @@ private:
     void update_line() {
         if (bool const level = uart_.has_interrupt(); level != line_) {
             line_ = level;
-            host_.set_irq_line(gsi_, level);
+            wires_.set_irq_line(irq, level);
         }
     }
 
     Host& host_;
-    Host& console_;
-    u32 gsi_;
+    Wires& wires_;
     Uart16550 uart_;
     bool has_host_input_ = true; // the host may hold bytes for us
     bool line_ = false;

@@ -18,8 +18,12 @@ public:
     enum RegionNumber : u16 { ResetControl, Port92, PostCode, Delay };
     static constexpr u64 reset_control_port = lib::layout::reset_control_port;
     static constexpr u8 reset_control_value = lib::layout::reset_control_value;
+    static constexpr Region regions[] = {{ResetControl, Space::Pio, 1, reset_control_port, 1},
+                                         {Port92, Space::Pio, 1, 0x92, 1},
+                                         {PostCode, Space::Pio, 1, 0x80, 1},
+                                         {Delay, Space::Pio, 1, 0xed, 1}};
 
-    explicit SystemPorts(Host& host) : host_(host) { reset(); }
+    explicit SystemPorts(Plug const& plug) : host_(plug.host) { reset(); }
 
     IoReply io(IoRequest const& request) override;
     void on(Event const&) override {}

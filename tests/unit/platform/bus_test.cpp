@@ -40,10 +40,10 @@ struct BusTest : testing::Test {
     platform::Bus bus;
     Recorder narrow{0x10}, wide{0x40}, memory{0x80}, high{0xa0};
     void SetUp() override {
-        ASSERT_TRUE(bus.attach(narrow, 3, {0x100, 4, Space::Pio, false}, 1));
-        ASSERT_TRUE(bus.attach(wide, 4, {0x104, 8, Space::Pio, false}, 4));
-        ASSERT_TRUE(bus.attach(memory, 5, {0xfec0'0000, 0x20, Space::Mmio, false}, 4));
-        ASSERT_TRUE(bus.attach(high, 6, {0xc000, 16, Space::Pio, false}, 2));
+        ASSERT_TRUE(bus.attach(narrow, {3, Space::Pio, 1, 0x100, 4}));
+        ASSERT_TRUE(bus.attach(wide, {4, Space::Pio, 4, 0x104, 8}));
+        ASSERT_TRUE(bus.attach(memory, {5, Space::Mmio, 4, 0xfec0'0000, 0x20}));
+        ASSERT_TRUE(bus.attach(high, {6, Space::Pio, 2, 0xc000, 16}));
     }
 };
 
@@ -92,23 +92,23 @@ TEST_F(BusTest, FindsPortsAboveTheTable) {
 
 TEST_F(BusTest, LaterRegionsCoverEarlierOnes) {
     Recorder over{0xe0};
-    ASSERT_TRUE(bus.attach(over, 0, {0x105, 1, Space::Pio, false}, 1));
+    ASSERT_TRUE(bus.attach(over, {0, Space::Pio, 1, 0x105, 1}));
     EXPECT_EQ(low(bus.io(Space::Pio, 0x105, 1, Op::Read, 0), 1), 0xe0U);
     EXPECT_EQ(low(bus.io(Space::Pio, 0x104, 1, Op::Read, 0), 1), 0x40U);
 }
 
 TEST_F(BusTest, RefusesImpossibleRegions) {
-    EXPECT_FALSE(bus.attach(narrow, 0, {0x100, 0, Space::Pio, false}, 1));
-    EXPECT_FALSE(bus.attach(narrow, 0, {0xfff8, 0x10, Space::Pio, false}, 1));
-    EXPECT_FALSE(bus.attach(narrow, 0, {~u64{0} - 3, 8, Space::Mmio, false}, 1));
+    EXPECT_FALSE(bus.attach(narrow, {0, Space::Pio, 1, 0x100, 0}));
+    EXPECT_FALSE(bus.attach(narrow, {0, Space::Pio, 1, 0xfff8, 0x10}));
+    EXPECT_FALSE(bus.attach(narrow, {0, Space::Mmio, 1, ~u64{0} - 3, 8}));
     while (bus.region_count() < platform::Bus::max_regions)
-        ASSERT_TRUE(bus.attach(narrow, 0, {0x2000, 1, Space::Pio, false}, 1));
-    EXPECT_EQ(bus.attach(narrow, 0, {0x2000, 1, Space::Pio, false}, 1).error(), lib::Errc::NoMemory);
+        ASSERT_TRUE(bus.attach(narrow, {0, Space::Pio, 1, 0x2000, 1}));
+    EXPECT_EQ(bus.attach(narrow, {0, Space::Pio, 1, 0x2000, 1}).error(), lib::Errc::NoMemory);
 }
 
 TEST_F(BusTest, PortsWrapAtTheTop) {
     Recorder last{0x70};
-    ASSERT_TRUE(bus.attach(last, 0, {0xfffe, 2, Space::Pio, false}, 1));
+    ASSERT_TRUE(bus.attach(last, {0, Space::Pio, 1, 0xfffe, 2}));
     EXPECT_EQ(low(bus.io(Space::Pio, 0xffff, 4, Op::Read, 0), 4), 0xffffff71U);
 }
 

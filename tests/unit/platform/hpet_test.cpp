@@ -21,7 +21,7 @@ constexpr u64 route(u32 gsi) { return gsi << 9; }
 
 struct HpetTest : testing::Test {
     fakes::FakeHost host;
-    std::unique_ptr<Hpet> hpet = std::make_unique<Hpet>(host, u8{0});
+    std::unique_ptr<Hpet> hpet = std::make_unique<Hpet>(host.plug());
     HpetTest() {
         host.deliver_to([this](platform::Event const& event) { hpet->on(event); });
     }

@@ -10,7 +10,7 @@ using platform::u8;
 
 struct I8042Test : ::testing::Test {
     fakes::FakeHost host;
-    I8042 device{host};
+    I8042 device{host.plug()};
     u8 read(u16 region) { return static_cast<u8>(device.io({0, 0, region, 1, platform::Op::Read, 0}).data); }
     void write(u16 region, u8 value) { (void)device.io({0, value, region, 1, platform::Op::Write, 0}); }
 };

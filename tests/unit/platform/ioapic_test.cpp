@@ -12,7 +12,7 @@ using platform::Op;
 
 struct IoapicTest : testing::Test {
     fakes::FakeHost host;
-    platform::Ioapic ioapic{host};
+    platform::Ioapic ioapic{host.plug()};
 
     void store(u64 offset, u32 value) { ioapic.io({offset, value, 0, 4, Op::Write, 0}); }
     u32 load(u64 offset) { return static_cast<u32>(ioapic.io({offset, 0, 0, 4, Op::Read, 0}).data); }

@@ -13,7 +13,7 @@ using platform::PicPair;
 
 struct PicTest : testing::Test {
     fakes::FakeHost host;
-    PicPair pics{host};
+    PicPair pics{host.plug()};
 
     void out(u16 region, u32 a0, u8 value) { pics.io({a0, value, region, 1, Op::Write, 0}); }
     u8 in(u16 region, u32 a0) { return static_cast<u8>(pics.io({a0, 0, region, 1, Op::Read, 0}).data); }

@@ -15,7 +15,7 @@ using platform::PitClock;
 
 struct PitTest : testing::Test {
     fakes::FakeHost host;
-    Pit pit{host, 0};
+    Pit pit{host.plug()};
     PitTest() {
         host.deliver_to([this](platform::Event const& event) { pit.on(event); });
         to_tick(1000);

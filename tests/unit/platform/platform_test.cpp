@@ -18,9 +18,9 @@ constexpr u64 start_of_2026 = 1'767'225'600;
 struct PlatformTest : testing::Test {
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(platform::PlatformConfig{host, start_of_2026, 2, 512 * lib::MiB, 0});
+        std::make_unique<platform::Platform>(host, platform::MachineFacts{start_of_2026, 2, 512 * lib::MiB, 0});
     PlatformTest() {
-        host.console_device = static_cast<u16>(platform::DeviceId::Com1);
+        host.console_device = platform::Devices::number_of<platform::SerialPort>();
         host.deliver_to([this](platform::Event const& event) { platform->on(event); });
     }
     u32 in(u16 port, u8 size = 1) {

@@ -20,7 +20,8 @@ struct RtcTest : testing::Test {
     std::unique_ptr<Rtc> rtc;
     RtcTest() { start(end_of_1999); }
     void start(u64 wall_clock) {
-        rtc = std::make_unique<Rtc>(host, 0, platform::RtcConfig{wall_clock, 2 * lib::GiB, 6 * lib::GiB, 4});
+        host.facts = {wall_clock, 4, 2 * lib::GiB, 6 * lib::GiB};
+        rtc = std::make_unique<Rtc>(host.plug());
         host.deliver_to([this](platform::Event const& event) { rtc->on(event); });
     }
     u8 get(u8 index) {

@@ -18,7 +18,7 @@ enum Register : u32 { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR, FCR = IIR };
 
 struct SerialPortTest : testing::Test {
     fakes::FakeHost host;
-    SerialPort port{host, host, 4};
+    SerialPort port{host.plug()};
     SerialPortTest() {
         host.deliver_to([this](platform::Event const& event) { port.on(event); });
     }
@@ -266,7 +266,7 @@ TEST_F(SerialPortTest, HundredKilobytesIn) {
 // The state that a string leaves, and what came out, is that of as many single accesses.
 void expect_like_singles(std::size_t room, u8 mcr, u8 lcr, u8 ier, u32 reg, Op op) {
     fakes::FakeHost hosts[2];
-    SerialPort at_once{hosts[0], hosts[0], 4}, singly{hosts[1], hosts[1], 4};
+    SerialPort at_once{hosts[0].plug()}, singly{hosts[1].plug()};
     std::array<u8, 40> bytes[2];
     for (std::size_t i = 0; i < bytes[0].size(); i++)
         bytes[0][i] = bytes[1][i] = static_cast<u8>('a' + i);

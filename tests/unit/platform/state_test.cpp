@@ -27,7 +27,7 @@ template <typename D> struct Subject;
 
 template <> struct Subject<platform::PicPair> {
     platform::PicPair device;
-    explicit Subject(fakes::FakeHost& host) : device(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void prepare() {
         write(device, platform::PicPair::Master, 1, 0x00);
         device.set_line(3, true);
@@ -39,7 +39,7 @@ template <> struct Subject<platform::PicPair> {
 };
 template <> struct Subject<platform::Ioapic> {
     platform::Ioapic device;
-    explicit Subject(fakes::FakeHost& host) : device(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void set(u32 index, u32 value) {
         write(device, 0, 0, index, 4);
         write(device, 0, 0x10, value, 4);
@@ -56,7 +56,7 @@ template <> struct Subject<platform::Ioapic> {
 };
 template <> struct Subject<platform::Pit> {
     platform::Pit device;
-    explicit Subject(fakes::FakeHost& host) : device(host, 0) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void program(u8 control, u8 low, u8 high) {
         write(device, 0, 3, control);
         write(device, 0, control >> 6, low);
@@ -73,7 +73,7 @@ template <> struct Subject<platform::Pit> {
 };
 template <> struct Subject<platform::Rtc> {
     platform::Rtc device;
-    explicit Subject(fakes::FakeHost& host) : device(host, 0, {1'700'000'000, lib::GiB, 0, 1}) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void set(u8 index, u8 value) {
         write(device, 0, 0, index);
         write(device, 0, 1, value);
@@ -87,7 +87,7 @@ template <> struct Subject<platform::Rtc> {
 };
 template <> struct Subject<platform::Hpet> {
     platform::Hpet device;
-    explicit Subject(fakes::FakeHost& host) : device(host, 0) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void prepare() {
         write(device, 0, 0x120, 0x2804, 8);
         write(device, 0, 0x128, 1000, 8);
@@ -100,7 +100,7 @@ template <> struct Subject<platform::Hpet> {
 };
 template <> struct Subject<platform::AcpiPm> {
     platform::AcpiPm device;
-    explicit Subject(fakes::FakeHost& host) : device(host, 0) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void prepare() {
         write(device, platform::AcpiPm::Pm1Event, 2, 0x101, 2);
         device.power_button();
@@ -110,7 +110,7 @@ template <> struct Subject<platform::AcpiPm> {
 template <> struct Subject<platform::SerialPort> {
     platform::SerialPort device;
     fakes::FakeHost& host_;
-    explicit Subject(fakes::FakeHost& host) : device(host, host, 4), host_(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()), host_(host) {}
     void prepare() {
         host_.console_room = 0;
         write(device, 0, 1, 3);
@@ -124,13 +124,13 @@ template <> struct Subject<platform::SerialPort> {
 };
 template <> struct Subject<platform::I8042> {
     platform::I8042 device;
-    explicit Subject(fakes::FakeHost& host) : device(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void prepare() { write(device, platform::I8042::Command, 0, 0xaa); }
     void modify() { write(device, platform::I8042::Command, 0, 0x60); }
 };
 template <> struct Subject<platform::SystemPorts> {
     platform::SystemPorts device;
-    explicit Subject(fakes::FakeHost& host) : device(host) {}
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
     void prepare() { write(device, platform::SystemPorts::PostCode, 0, 1); }
     void modify() { write(device, platform::SystemPorts::PostCode, 0, 2); }
 };
@@ -173,10 +173,10 @@ struct PlatformStateTest : testing::Test {
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform = make(host);
     static std::unique_ptr<platform::Platform> make(fakes::FakeHost& host) {
-        return std::make_unique<platform::Platform>(platform::PlatformConfig{host, 1'700'000'000, 2, lib::GiB, 0});
+        return std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 2, lib::GiB, 0});
     }
     static std::vector<u8> save(platform::Platform const& platform) {
-        std::vector<u8> bytes(platform::Platform::saved_size(), 0xcc);
+        std::vector<u8> bytes(platform.saved_size(), 0xcc);
         EXPECT_TRUE(platform.save(bytes));
         return bytes;
     }
@@ -208,7 +208,7 @@ TEST_F(PlatformStateTest, AMachineMovesAndItsTimerTicksOn) {
 }
 
 TEST_F(PlatformStateTest, SavesEveryByte) {
-    std::vector<u8> other(platform::Platform::saved_size(), 0x33);
+    std::vector<u8> other(platform->saved_size(), 0x33);
     ASSERT_TRUE(platform->save(other));
     EXPECT_EQ(save(*platform), other);
 }

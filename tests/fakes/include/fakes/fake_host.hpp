@@ -14,8 +14,13 @@
 
 namespace fakes {
 
-class FakeHost final : public platform::Host {
+// Both the world outside of a platform and, for a device that is tested alone, the lines inside.
+class FakeHost final : public platform::Host, public platform::Wires {
 public:
+    // For a device that is tested alone.
+    platform::Plug plug() { return {*this, *this, facts, 0}; }
+    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0};
+
     using DeliverEvent = std::function<void(platform::Event const&)>;
     struct LineChange {
         lib::u32 gsi;
@@ -72,7 +77,8 @@ public:
         line_changes.push_back({gsi, level});
     }
     void send_msi(platform::Msi message) override { messages.push_back(message); }
-    void set_intr_line(bool level) override {
+    void set_intr_line(bool level) override { set_lint0(level); }
+    void set_lint0(bool level) override {
         intr = level;
         intr_changes++;
     }

@@ -1,0 +1,48 @@
+#pragma once
+// Every device of the platform: the one list that a new device is added to. From it follow their numbers, their order
+// of construction and reset, which regions are attached, and the saved state.
+#include <platform/acpi_pm.hpp>
+#include <platform/hpet.hpp>
+#include <platform/i8042.hpp>
+#include <platform/ioapic.hpp>
+#include <platform/pic.hpp>
+#include <platform/pit.hpp>
+#include <platform/rtc.hpp>
+#include <platform/serial_port.hpp>
+#include <platform/system_ports.hpp>
+#include <tuple>
+#include <utility>
+
+namespace platform {
+
+template <typename D>
+concept ListedDevice = std::derived_from<D, Device> && Saveable<D> && std::constructible_from<D, Plug const&> &&
+                       requires { std::span<Region const>(D::regions); };
+
+template <ListedDevice... D> class DeviceList {
+public:
+    static constexpr u16 count = sizeof...(D);
+    // The number under which events reach a device.
+    template <typename Wanted> static constexpr u16 number_of() {
+        u16 number = 0;
+        static_cast<void>(((std::is_same_v<D, Wanted> || (number++, false)) || ...));
+        return number;
+    }
+
+    DeviceList(Host& host, Wires& wires, MachineFacts const& facts)
+        : devices_(Plug{host, wires, facts, number_of<D>()}...) {}
+
+    template <typename Wanted> Wanted& get() { return std::get<Wanted>(devices_); }
+    template <typename Wanted> Wanted const& get() const { return std::get<Wanted>(devices_); }
+    // Calls `visit` with each, in the order of the list.
+    template <typename Visit> void for_each(Visit visit) { (visit(std::get<D>(devices_)), ...); }
+    template <typename Visit> void for_each(Visit visit) const { (visit(std::get<D>(devices_)), ...); }
+
+private:
+    std::tuple<D...> devices_;
+};
+
+// Interrupt controllers first, so that lines which fall in a reset are seen by controllers with nothing enabled.
+using Devices = DeviceList<PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts>;
+
+} // namespace platform
