@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <array>
 #include <lib/memory.hpp>
 #include <loader/bios.hpp>
 #include <loader/guest_acpi_tables.hpp>
@@ -179,31 +181,29 @@ constexpr u64 code_offset = 0x1000; // BIOS_AT, from F000:0
 constexpr u32 segment = 0xf000;
 static_assert(bios_area.value == u64{segment} << 4);
 
-lib::Result<void> write_vector(lib::GuestMemory const& memory, u32 number, u8 const* handler) {
-    u64 const offset = code_offset + static_cast<u64>(handler - bios_begin);
-    return memory.write(GuestPhys{number * 4}, static_cast<u32>(offset) | segment << 16);
+constexpr u32 vector_of(u8 const* handler) {
+    return static_cast<u32>(code_offset + static_cast<u64>(handler - bios_begin)) | segment << 16;
 }
 
+// All at once: guest memory is looked up for each write.
 lib::Result<void> write_vectors(lib::GuestMemory const& memory) {
-    for (u32 number = 0; number < 256; number++) {
-        bool const is_exception = number < 8;
-        bool const is_first = number >= 8 && number < 16, is_second = number >= 0x70 && number < 0x78;
-        TRY(write_vector(memory, number,
-                         is_exception ? bios_ignore
-                         : is_first   ? bios_first_8259
-                         : is_second  ? bios_second_8259
-                                      : bios_refuse));
-    }
-    struct Handler {
-        u32 number;
-        u8 const* at;
+    std::array<u32, 256> vectors;
+    vectors.fill(vector_of(bios_refuse));
+    auto const set = [&](u32 first, u32 count, u8 const* handler) {
+        std::fill_n(vectors.begin() + first, count, vector_of(handler));
     };
-    for (Handler const& each :
-         {Handler{0x08, bios_timer}, Handler{0x10, bios_video}, Handler{0x11, bios_equipment},
-          Handler{0x12, bios_base_memory}, Handler{0x15, bios_system}, Handler{0x16, bios_keyboard},
-          Handler{0x1a, bios_time}, Handler{0x1b, bios_ignore}, Handler{0x1c, bios_ignore}})
-        TRY(write_vector(memory, each.number, each.at));
-    return {};
+    set(0, 8, bios_ignore); // exceptions
+    set(0x08, 8, bios_first_8259);
+    set(0x70, 8, bios_second_8259);
+    set(0x08, 1, bios_timer);
+    set(0x10, 1, bios_video);
+    set(0x11, 1, bios_equipment);
+    set(0x12, 1, bios_base_memory);
+    set(0x15, 1, bios_system);
+    set(0x16, 1, bios_keyboard);
+    set(0x1a, 1, bios_time);
+    set(0x1b, 2, bios_ignore);
+    return memory.write(GuestPhys{0}, {reinterpret_cast<u8 const*>(vectors.data()), sizeof(vectors)});
 }
 
 // What old code reads from 40:0 on.
