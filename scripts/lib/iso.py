@@ -92,6 +92,14 @@ def build(output, commands, files):
             shutil.copyfile(image, partial)
 
 
+def build_data(output, files):
+    """Writes an image with files only, that nothing boots from."""
+    with scratch_folder("image") as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", output, folder], check=True, capture_output=True)
+
+
 def rescue(output, tree):
     modules = [name for name in MODULES.split() if pathlib.Path(f"/usr/lib/grub/i386-pc/{name}.mod").exists()]
     command = ["grub-mkrescue", "--output", str(output), f"--install-modules={' '.join(modules)}", "--fonts=", "--locales=", "--themes=",
