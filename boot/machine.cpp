@@ -10,6 +10,8 @@
 #include <kernel/apic.hpp>
 #include <kernel/console.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/heap.hpp>
+#include <kernel/interrupts.hpp>
 #include <kernel/log.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
@@ -87,6 +89,7 @@ constinit bool has_serial = false;
 constinit LogSink log_sink;
 constinit PanicSink panic_sink;
 constinit drivers::AcpiInfo acpi{};
+constinit drivers::IoApics io_apics;
 constinit std::array<u8, sizeof(drivers::Power)> power_storage{};
 constinit drivers::Power* power = nullptr;
 constinit config::FailureAction on_failure = config::FailureAction::Halt;
@@ -181,25 +184,45 @@ void calibrate(config::Options const& options, u64 tsc_at_entry) {
                      found->disagrees_with_cpuid() ? "; CPUID claims another rate and is not believed" : "");
 }
 
-// The serial port's interrupt drains and fills the console.
-void route_serial_interrupt() {
-    auto const input = port.interrupt_input(acpi);
-    if (has_serial && !input) kernel::log_warning("console: the serial line has no interrupt, so it takes no input");
+void find_ioapics() {
     for (auto const& entry : acpi.ioapics) {
         auto const mapped = kernel::map_device(entry.address, lib::page_size);
-        if (!mapped) continue;
-        drivers::IoApic ioapic(mapped->value, entry.gsi_base);
-        if (!ioapic.start() || !has_serial || !input || !ioapic.owns(input->gsi)) continue;
-        auto const routed = ioapic.route(input->gsi, {.vector = kernel::vectors::serial,
-                                                      .apic_id = kernel::local_apic().id(),
-                                                      .is_active_low = input->shape.is_active_low,
-                                                      .is_level = input->shape.is_level});
-        if (!routed) continue;
-        kernel::set_interrupt_handler(kernel::vectors::serial,
-                                      kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port));
-        port.serial().enable_interrupts(true, true);
-        kernel::console().set_interrupt_driven();
+        lib::Result<void> added = lib::fail(lib::Errc::NoMemory);
+        if (mapped) added = io_apics.add(mapped->value, entry.gsi_base);
+        if (!added)
+            kernel::log_warning("interrupts: the I/O APIC at {:#x} for GSIs from {} is left out: {}", entry.address,
+                                entry.gsi_base, name_of(added.error()));
     }
+}
+
+// An interrupt together with the input that it arrives at. Lives as long as the machine.
+struct LineInterrupt {
+    LineInterrupt(std::string_view name, kernel::InterruptHandler handler, drivers::AcpiOverride const& where)
+        : input(io_apics, where.gsi, {where.shape.is_active_low, where.shape.is_level}), interrupt(name, handler) {}
+    lib::Result<void> connect(u32 cpu) {
+        TRY(input.claim());
+        return interrupt.connect(input, cpu);
+    }
+    drivers::IoApicInput input;
+    kernel::Interrupt interrupt;
+};
+
+// The serial port's interrupt drains and fills the console.
+void connect_serial_interrupt() {
+    if (!has_serial) return;
+    auto const where = port.interrupt_input(acpi);
+    if (!where) return kernel::log_warning("console: the serial line has no interrupt, so it takes no input");
+    kernel::Own<LineInterrupt> line(new (std::nothrow) LineInterrupt(
+        "serial", kernel::InterruptHandler::to<&SerialConsolePort::interrupt>(port), *where));
+    lib::Result<void> connected = lib::fail(lib::Errc::NoMemory);
+    if (line) connected = line->connect(kernel::this_cpu().index);
+    if (!connected)
+        return kernel::log_warning("console: the serial line's interrupt, GSI {}, cannot be had, so the line takes no "
+                                   "input: {}",
+                                   where->gsi, name_of(connected.error()));
+    line.release();
+    port.serial().enable_interrupts(true, true);
+    kernel::console().set_interrupt_driven();
 }
 
 void ignore_interrupt() {}
@@ -262,7 +285,9 @@ void start_machine(Multiboot2 const& information, config::Options const& options
     kernel::set_interrupt_handler(kernel::vectors::timer, kernel::InterruptHandler::to_function<kernel::run_timers>());
     kernel::set_interrupt_handler(kernel::vectors::kick, kernel::InterruptHandler::to_function<ignore_interrupt>());
     kernel::set_interrupt_handler(kernel::vectors::notify, kernel::InterruptHandler::to_function<ignore_interrupt>());
-    route_serial_interrupt();
+    kernel::start_interrupts();
+    find_ioapics();
+    connect_serial_interrupt();
     auto const wall = drivers::read_wall_clock(acpi.fadt.century_register);
     if (!wall) kernel::log_warning("time: the machine's RTC does not answer; guests start in 1970");
     manage::set_wall_clock(wall.value_or(0) - kernel::now().value / lib::nanos_per_second);

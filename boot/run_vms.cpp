@@ -3,6 +3,7 @@
 #include <boot/machine.hpp>
 #include <boot/run_vms.hpp>
 #include <kernel/cpus.hpp>
+#include <kernel/interrupts.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/topology.hpp>
@@ -73,7 +74,8 @@ private:
     void work() {
         monitor_.run_pending();
         supervisor_.manage();
-        monitor_.run_pending(); // its prompt stands below what was logged
+        kernel::confine_interrupts(kernel::scheduler().shared_cpus(), 0); // CPUs that a VM now has for itself
+        monitor_.run_pending();                                           // its prompt stands below what was logged
     }
     void alarm() {
         alarm_at_ = never; // it may be set for the same moment again

@@ -1,5 +1,7 @@
 #include <array>
 #include <kernel/apic.hpp>
+#include <kernel/cpu.hpp>
+#include <kernel/interrupts.hpp>
 #include <kernel/machine_check.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/traps.hpp>
@@ -64,10 +66,23 @@ bool apply_fixup(TrapFrame& frame) {
 
 } // namespace
 
-void set_interrupt_handler(u8 vector, InterruptHandler handler) { handlers[vector] = handler; }
+void set_interrupt_handler(u8 vector, InterruptHandler handler) {
+    ASSERT(!is_device_vector(vector));
+    handlers[vector] = handler;
+}
 
 void dispatch_interrupt(u8 vector) {
-    if (handlers[vector]) handlers[vector]();
+    if (handlers[vector]) {
+        handlers[vector]();
+    } else if (is_device_vector(vector)) {
+        DeviceVectors& here = this_cpu().device_vectors;
+        Interrupt* const owner = here.owners[vector - vectors::first_device].load(std::memory_order_acquire);
+        if (owner != nullptr)
+            owner->handle();
+        else
+            here.unexpected.store(here.unexpected.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
+    // After the handler: a level-triggered input that the device still held at the end would be sent again.
     if (vector != vectors::spurious) local_apic().end_of_interrupt();
 }
 
@@ -88,12 +103,8 @@ extern "C" void trap_dispatch(TrapFrame& frame) {
         check.print(sink);
         panic_trap(frame, sink.view());
     }
+    // Any other NMI belongs to nobody here: platform errors are not ours to repair.
     if (vector == lib::x86::exception_nmi) stop_if_panic_elsewhere();
-    // An NMI that strikes while we handle an exit belongs to nobody here: platform errors are not ours to repair.
-    if (vector == lib::x86::exception_nmi && handlers[vector]) {
-        handlers[vector]();
-        return;
-    }
     if (vector == lib::x86::exception_gp && apply_fixup(frame)) return;
     panic_trap(frame, exception_names[vector]);
 }

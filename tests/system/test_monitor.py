@@ -170,6 +170,32 @@ def poweroff_waits_for_guests_but_not_for_ever():
 
 
 @system_test()
+def the_serial_interrupt_moves():
+    """To another CPU and back, while a guest of one CPU keeps one of the two busy: what is typed arrives by that interrupt."""
+    modules = {"vms.toml": description.default(256, 1, guest.COMMAND_LINE).encode(), **linux_files()}
+    with boot(modules, usual_options(), cpus=2) as console:
+        console.expect(PROMPT, 500)
+        console.send("while :; do :; done & echo bu''sy\n")
+        console.expect("busy")
+        console.send(SWITCH)
+        console.expect(MONITOR)
+        assert row(ask(console, "irq list"), "serial")[1] == "0"
+        for cpu in ("1", "0", "1"):
+            assert ask(console, f"irq move serial {cpu}") == f"serial: CPU {cpu}"
+            seen = [row(ask(console, "irq list"), "serial") for _ in range(8)]  # one interrupt may serve several lines
+            assert {each[1] for each in seen} == {cpu} and int(seen[0][3]) < int(seen[-1][3]), seen
+        assert ask(console, "irq move serial 2") == "irq move: expected a CPU from 0 to 1, found 2"
+        # A CPU that a VM has for itself is kept free of it.
+        ask(console, "vm set linux cpus=1 exclusive=true")
+        console.expect("interrupt serial: moved to CPU 0, because a VM has CPU 1 for itself")
+        assert row(ask(console, "irq list"), "serial")[1] == "0"
+        console.send("vm kill linux\r")
+        console.expect("when you leave the monitor")
+        console.send(SWITCH)
+        check_power_off(console, status=1)
+
+
+@system_test()
 def a_bug_is_reported():
     """The report of an exception in Mullion itself: registers, the way there by name, and an end that is not taken for success."""
     with boot_linux() as console:

@@ -2,7 +2,11 @@
 // An IOAPIC of the machine. [intel/82093aa] 3.0
 // Its registers are reached through an index and a window, so the caller keeps to one CPU at a time (a lock, interrupts
 // off). Not supported: remappable format of interrupt remapping, directed end of interrupt, logical destinations.
+#include <array>
+#include <kernel/interrupts.hpp>
+#include <kernel/spinlock.hpp>
 #include <lib/bits.hpp>
+#include <lib/fixed_vector.hpp>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
 
@@ -27,6 +31,7 @@ struct Redirection : lib::Reg<Redirection, u64> {
 
 class IoApic {
 public:
+    constexpr IoApic() = default;
     // `base`: virtual address of the uncached mapping of its page.
     constexpr IoApic(u64 base, u32 gsi_base) : base_(base), gsi_base_(gsi_base) {}
 
@@ -55,9 +60,65 @@ private:
     u32 read(u8 index) const;
     void write(u8 index, u32 value) const;
     void write_entry(u32 input, Redirection value) const;
-    u64 base_;
-    u32 gsi_base_;
+    u64 base_ = 0;
+    u32 gsi_base_ = 0;
     u32 input_count_ = 0;
+};
+
+// All I/O APICs of the machine, by the GSIs that they own. Any CPU may call.
+class IoApics {
+public:
+    static constexpr u32 most = 16;
+    // Masks its inputs and keeps it. NotFound: nothing sound answers. Busy: another one owns some of its GSIs.
+    // OutOfRange: there are too many.
+    lib::Result<void> add(u64 base, u32 gsi_base);
+    u32 count();
+    // One GSI has one user. NotFound: no I/O APIC owns it. Busy: it has a user.
+    lib::Result<void> claim(u32 gsi);
+    void release(u32 gsi); // and masks it
+    // Of a GSI that is claimed.
+    lib::Result<void> route(u32 gsi, IoApic::Route const& route);
+    void set_masked(u32 gsi, bool masked);
+    Redirection entry(u32 gsi);
+
+private:
+    struct One {
+        IoApic hardware;
+        std::array<u64, 4> claimed{}; // a bit per input
+    };
+    using Ones = lib::FixedVector<One, most>;
+    static One* owner_of(Ones& ones, u32 gsi);
+    kernel::Guarded<Ones, kernel::LockRank::Interrupts> ones_;
+};
+
+// An input as the source of an interrupt. It owns its GSI.
+class IoApicInput final : public kernel::InterruptSource {
+public:
+    struct Shape {
+        bool is_active_low = false;
+        bool is_level = false;
+    };
+    IoApicInput(IoApics& ioapics, u32 gsi, Shape shape) : ioapics_(ioapics), gsi_(gsi), shape_(shape) {}
+    ~IoApicInput() {
+        if (is_claimed_) ioapics_.release(gsi_);
+    }
+    IoApicInput(IoApicInput const&) = delete;
+    IoApicInput& operator=(IoApicInput const&) = delete;
+    // Before anything else. IoApics::claim()'s errors.
+    lib::Result<void> claim();
+
+    // kernel::InterruptSource
+    lib::Result<void> set_target(kernel::InterruptTarget target) override;
+    void set_masked(bool masked) override { ioapics_.set_masked(gsi_, masked); }
+    bool is_underway() override;
+    // [intel/82093aa] 3.2.4: an edge at a masked input is ignored.
+    bool keeps_while_masked() const override { return shape_.is_level; }
+
+private:
+    IoApics& ioapics_;
+    u32 gsi_;
+    Shape shape_;
+    bool is_claimed_ = false;
 };
 
 } // namespace drivers

@@ -5,6 +5,7 @@
 #include <kernel/calls.hpp>
 #include <kernel/cpu_set.hpp>
 #include <kernel/descriptors.hpp>
+#include <kernel/interrupts.hpp>
 #include <kernel/time.hpp>
 #include <lib/types.hpp>
 
@@ -35,6 +36,7 @@ struct alignas(64) Cpu {
     DescriptorTables tables;
     lib::u64 stack_top = 0;
     CallQueue calls;
+    DeviceVectors device_vectors;
     std::atomic<Runnable*> loaded{nullptr}; // whose state this CPU's registers hold; the run loop's
     std::atomic<lib::u64> idle_nanos{0};    // in HLT, without what began at `idle_since`
     std::atomic<lib::u64> idle_since{0};    // 0: not in HLT

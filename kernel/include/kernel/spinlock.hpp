@@ -16,6 +16,7 @@ enum class LockRank : lib::u8 {
     Scheduler,
     Timers,
     Calls,
+    Interrupts,
     Memory,
     ConsoleInput,
     Log,

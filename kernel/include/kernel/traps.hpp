@@ -19,14 +19,18 @@ using InterruptHandler = lib::Delegate<void()>;
 
 // Vectors of ours. Higher number, higher priority.
 namespace vectors {
-inline constexpr u8 first_device = 0x30;
-inline constexpr u8 serial = 0x34;
+inline constexpr u8 drain = 0x2f;        // below every device: when it is handled, no interrupt of a device waits
+inline constexpr u8 first_device = 0x30; // to last_device: kernel/interrupts.hpp
+inline constexpr u8 last_device = 0xdf;
 inline constexpr u8 timer = 0xe0;
 inline constexpr u8 kick = 0xe1;   // leave the guest and look at the requests
 inline constexpr u8 notify = 0xe2; // posted-interrupt notification
 inline constexpr u8 spurious = 0xff;
 } // namespace vectors
 
+constexpr bool is_device_vector(u8 vector) { return vector >= vectors::first_device && vector <= vectors::last_device; }
+
+// For the fixed vectors, which are the same on every CPU.
 void set_interrupt_handler(u8 vector, InterruptHandler handler);
 // Runs the handler of an interrupt that a VM exit acknowledged, and sends the EOI. Interrupts are off.
 void dispatch_interrupt(u8 vector);

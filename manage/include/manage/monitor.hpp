@@ -109,6 +109,8 @@ private:
     void memory(Words const&);
     void log(Words const& arguments);
     void cpu(Words const&) { print_cpus(); }
+    void irq_list(Words const&); // monitor_devices.cpp, with what else is about the machine's devices
+    void irq_move(Words const& arguments);
     void show_version(Words const&);
     void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
     void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }

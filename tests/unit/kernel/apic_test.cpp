@@ -155,14 +155,16 @@ TEST_F(X2Apic, DispatchesAndAcknowledges) {
     ASSERT_TRUE(LocalApic::enable(kernel::cpu_features().x2apic));
     static unsigned calls;
     calls = 0;
-    kernel::set_interrupt_handler(0x41, kernel::InterruptHandler::to_function<+[] { calls++; }>());
+    u32 const unexpected = kernel::this_cpu().device_vectors.unexpected;
+    kernel::set_interrupt_handler(0xe8, kernel::InterruptHandler::to_function<+[] { calls++; }>());
     cpu.msr_writes.clear();
-    kernel::dispatch_interrupt(0x41);
+    kernel::dispatch_interrupt(0xe8);
     kernel::dispatch_interrupt(0x42);                      // nobody's: acknowledged all the same
     kernel::dispatch_interrupt(kernel::vectors::spurious); // never acknowledged
     EXPECT_EQ(calls, 1U);
     EXPECT_EQ(cpu.msr_writes, (std::vector<MsrWrite>{{0x80b, 0}, {0x80b, 0}}));
-    kernel::set_interrupt_handler(0x41, {});
+    EXPECT_EQ(kernel::this_cpu().device_vectors.unexpected, unexpected + 1);
+    kernel::set_interrupt_handler(0xe8, {});
 }
 
 TEST_F(X2Apic, KicksOthersOnly) {

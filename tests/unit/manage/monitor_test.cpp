@@ -360,6 +360,15 @@ TEST_F(MonitorTest, ShowsTheEndOfTheLog) {
     EXPECT_EQ(ask("mem").substr(0, 18), "managed by Mullion") << "the prompt came back";
 }
 
+TEST_F(MonitorTest, MovesInterruptsThatExist) {
+    EXPECT_EQ(ask("irq list"), "interrupt         CPU  vector      handled\n");
+    std::string const last = std::to_string(kernel::cpu_count() - 1);
+    EXPECT_EQ(ask("irq move serial 99"), "irq move: expected a CPU from 0 to " + last + ", found 99\n");
+    EXPECT_EQ(ask("irq move serial 0x"), "irq move: expected a CPU from 0 to " + last + ", found 0x\n");
+    EXPECT_EQ(ask("irq move serial 0"), "there is no interrupt serial; try irq list\n");
+    EXPECT_EQ(ask("irq move serial"), "irq move: expected: irq move INTERRUPT CPU\n");
+}
+
 TEST_F(MonitorTest, CompletesCommandsAndNames) {
     ask("");
     EXPECT_EQ(type("vm k\td\t"), "vm kill db ");

@@ -269,15 +269,15 @@ TEST_F(VcpuExit, ApicAccessesReachTheApic) {
 TEST_F(VcpuExit, ExternalInterruptsReachTheirHandlerAndAreAcknowledged) {
     static unsigned calls;
     calls = 0;
-    kernel::set_interrupt_handler(0x40, kernel::InterruptHandler::to_function<+[] { calls++; }>());
+    kernel::set_interrupt_handler(0xe8, kernel::InterruptHandler::to_function<+[] { calls++; }>());
     cpu.msr_writes.clear();
     EXPECT_EQ(
-        after({reason::external_interrupt, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(0x40, 0)); }}).rip,
+        after({reason::external_interrupt, 0, 0, [&] { poke(field::EXIT_INTERRUPTION_INFO, event(0xe8, 0)); }}).rip,
         rip);
     EXPECT_EQ(calls, 1U);
     EXPECT_EQ(std::ranges::count(cpu.msr_writes, fakes::MsrWrite{0x80b, 0}),
               2); // this one and the kick that ended run()
-    kernel::set_interrupt_handler(0x40, {});
+    kernel::set_interrupt_handler(0xe8, {});
 }
 
 TEST_F(VcpuExit, DebugExceptionsAreReflectedWithTheirStatus) {
