@@ -1,0 +1,85 @@
+// A hostile guest on AMD-V: see exit_player.hpp.
+#include "exit_player.hpp"
+#include "svm/machine.hpp"
+
+namespace {
+
+using namespace fuzz;
+namespace exit_code = svm::exit_code;
+
+// Exits that a guest can cause, or that come while it runs. Those of the machine's interrupts, NMIs and machine checks
+// are left out: what they say is not the guest's doing.
+constexpr u32 codes[] = {
+    exit_code::READ_CR0,  exit_code::READ_CR4,      exit_code::WRITE_CR0,    exit_code::WRITE_CR4,
+    exit_code::WRITE_CR8, exit_code::EXCEPTION_DB,  exit_code::EXCEPTION_BP, exit_code::EXCEPTION_AC,
+    exit_code::VINTR,     exit_code::CR0_SEL_WRITE, exit_code::RDPMC,        exit_code::CPUID,
+    exit_code::RSM,       exit_code::IRET,          exit_code::INVD,         exit_code::PAUSE,
+    exit_code::HLT,       exit_code::IOIO,          exit_code::MSR,          exit_code::SHUTDOWN,
+    exit_code::VMRUN,     exit_code::VMMCALL,       exit_code::STGI,         exit_code::ICEBP,
+    exit_code::WBINVD,    exit_code::MONITOR,       exit_code::XSETBV,       exit_code::NPF,
+    exit_code::INIT,      exit_code::VMLOAD};
+constexpr u8 events[] = {0, 2, 3, 4}; // types [amd/vol2] 15.20
+
+// With what a CPU has by its first input byte: QEMU's, a Zen 2's and a Zen 4's.
+constexpr u32 cpus[] = {machine::features_tcg, machine::features_zen2 & ~(1U << 13), machine::features_zen2,
+                        machine::features_zen4};
+
+template <u32 features> class Guest final : public ExitPlayer<machine::SvmMachine> {
+public:
+    Guest() : ExitPlayer<machine::SvmMachine>(features) { is_tcg = features == machine::features_tcg; }
+
+protected:
+    void play_exit(Input& input) override {
+        u32 const code = codes[input.take<u8>() % std::size(codes)];
+        u8 const changes = input.take<u8>();
+        machine::Exit exit{code, number(input), number(input)};
+        if (code == exit_code::IOIO) exit.info_1 = io_info(exit.info_1);
+        if (code == exit_code::MSR) exit.info_1 &= 1;
+        if (code == exit_code::NPF) exit.info_2 &= 0xff'ffff'ffff;
+        u64 const rip = number(input);
+        u32 const flags = input.take<u32>();
+        u64 const interrupted = interrupted_event(code, input);
+        u8 const length = 1 + input.take<u8>() % 15;
+        exit.before = [=, this](svm::Vmcb& block) {
+            if ((changes & 1) != 0) block.save.rip = vcpu().is_64_bit() ? rip : rip & 0xffff'ffff;
+            if ((changes & 2) != 0) block.save.rflags = (flags & 0x0024'7fd5) | 2;
+            if ((changes & 4) != 0) block.control.interrupt_state.template set<svm::InterruptState::Shadow>(true);
+            if ((changes & 0x30) == 0x30) block.control.exit_int_info.raw = interrupted;
+            if ((features & 8) != 0) block.control.next_rip = block.save.rip + length;
+        };
+        run_once(exit);
+    }
+
+private:
+    // One size, one width of addresses. [amd/vol2] figure 15-2
+    static u64 io_info(u64 any) {
+        constexpr u64 sizes[] = {0x10, 0x20, 0x40}, addresses[] = {0x80, 0x100, 0x200};
+        return (any & 0xffff'1c0d) | sizes[(any >> 4 & 7) % 3] | addresses[(any >> 7 & 7) % 3];
+    }
+    static u64 interrupted_event(u32 code, Input& input) {
+        u8 const type = events[input.take<u8>() % std::size(events)];
+        u8 vector = input.take<u8>();
+        u64 has_code = 0;
+        if (type == 2) vector = 2;
+        if (type == 3) {
+            vector &= 31;
+            has_code = 0x6002'7d00U >> vector & 1;
+        }
+        bool const may_strike = code == exit_code::NPF || code == exit_code::EXCEPTION_DB ||
+                                code == exit_code::EXCEPTION_AC || code == exit_code::SHUTDOWN;
+        return may_strike ? machine::event(vector, type) | has_code << 11 : 0;
+    }
+};
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size);
+extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
+    if (size == 0) return 0;
+    switch (data[0] & 3) {
+    case 0: return play<Guest<cpus[0]>>(data + 1, size - 1);
+    case 1: return play<Guest<cpus[1]>>(data + 1, size - 1);
+    case 2: return play<Guest<cpus[2]>>(data + 1, size - 1);
+    default: return play<Guest<cpus[3]>>(data + 1, size - 1);
+    }
+}
