@@ -4,6 +4,7 @@
 #include <boot/machine.hpp>
 #include <boot/memory_setup.hpp>
 #include <boot/multiboot2.hpp>
+#include <boot/pci.hpp>
 #include <boot/run_vms.hpp>
 #include <boot/screen.hpp>
 #include <config/command_line.hpp>
@@ -108,6 +109,7 @@ extern "C" void boot_main(lib::u32 information_at) {
         kernel::refuse_to_start("there is too little memory below 4 GiB for page tables",
                                 "check the loader's memory map");
     report_memory(*summary);
+    start_pci(*information, options);
 
     auto backend = choose_backend(options);
     if (auto const enabled = backend->enable_on_this_cpu(); !enabled)

@@ -91,6 +91,11 @@ bool set_clock(std::string_view value, Options& options) {
     return choose(value, choices, options.clock);
 }
 
+bool set_pci(std::string_view value, Options& options) {
+    static constexpr Choice<bool> choices[] = {{"on", true}, {"off", false}};
+    return choose(value, choices, options.pci);
+}
+
 bool set_vmx_disable(std::string_view value, Options& options) {
     options.vmx_disable = value;
     return true;
@@ -121,6 +126,7 @@ constexpr Option option_table[] = {
     {"clock", "auto|hpet|pmtimer|pit", "reference for the TSC frequency (default auto)", set_clock},
     {"vmx-disable", "WORDS", "features of VT-x to do without, comma-separated (for tests)", set_vmx_disable},
     {"svm-disable", "WORDS", "features of AMD-V to do without, comma-separated (for tests)", set_svm_disable},
+    {"pci", "on|off", "off: leave the machine's PCI functions as firmware left them (default on)", set_pci},
     {"cpus", "1..512", "use at most so many CPUs (default all)", set_cpus},
 };
 

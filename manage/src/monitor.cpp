@@ -188,6 +188,13 @@ std::size_t Monitor::print_some(std::size_t most) {
         terminal_.write(text);
         return text.size();
     }
+    if (mode_ == Mode::Pci) {
+        kernel::PciFunction const* const function = kernel::machine_pci()->function(static_cast<u32>(position_));
+        if (function == nullptr) return 0;
+        print_pci(*function);
+        position_++;
+        return 1;
+    }
     // It may be another one by now, if the VM has crashed again.
     auto const dump = vms_.vm_status(dump_vm_).crash_dump;
     auto const text = dump.substr(std::min(position_, dump.size()), most);

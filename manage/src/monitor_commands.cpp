@@ -59,6 +59,8 @@ std::span<Monitor::Command const> Monitor::commands() {
          &Monitor::irq_list},
         {"irq move", "INTERRUPT CPU", "handle one on another CPU, which no VM has for itself", 2, 2,
          &Monitor::irq_move},
+        {"pci list", "", "the machine's PCI functions: what they are, who owns them, their addresses", 0, 0,
+         &Monitor::pci_list},
         {"version", "", "what this is and what it uses", 0, 0, &Monitor::show_version},
         {"poweroff", "[now]", "stop every VM, then the machine", 0, 1, &Monitor::power_off},
         {"reboot", "[now]", "stop every VM, then start the machine again", 0, 1, &Monitor::reboot},

@@ -2,7 +2,7 @@
 import re
 import time
 
-from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, linux_files, system_test, usual_options, verdict
+from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, kind_of_emulator, linux_files, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -48,6 +48,23 @@ def look_around(console):
     assert said and f"Mullion starts: version {number} ({said.group(1)})".encode() in console.seen
 
 
+def list_pci(console):
+    """The functions of Bochs' i440FX, by ports, and of QEMU's q35, by ECAM."""
+    is_bochs = kind_of_emulator() == "bochs"
+    found = ask(console, "pci list")
+    for line in (["00:00.0  8086:1237  host bridge; Mullion's", "00:01.1  8086:7010  IDE controller; nobody's"] if is_bochs else
+                 ["00:00.0  8086:29c0  host bridge; Mullion's", "00:1f.2  8086:2922  SATA controller; nobody's"]):
+        assert line in found, found
+    bar = r"BAR 4  0x[0-9a-f]+, 16 ports" if is_bochs else r"BAR 5  0x[0-9a-f]+, 4 KiB"
+    assert re.search(bar, found), found
+    said = re.search(rb"pci: (\d+) functions on (\d+) bus(?:es)?, reached by (ports|ECAM)", console.seen)
+    assert said and int(said.group(1)) == len(re.findall(r"^[0-9a-f]{2}:", found, re.M)), found
+    assert said.group(3) == (b"ports" if is_bochs else b"ECAM")
+    # What firmware left running, and nobody uses, may not write to memory any more.
+    stopped = re.findall(rb"pci: ([0-9a-f:.]+) \([^)]*\): bus mastering turned off", console.seen)
+    assert sorted({each.decode() for each in stopped}) == sorted(re.findall(r"^([0-9a-f:.]+) .*stopped", found, re.M)), found
+
+
 def make_mistakes(console):
     assert ask(console, "vn list") == "unknown command vn; try help (did you mean vm?)"
     assert ask(console, "vm strat linux").endswith("(did you mean vm start?)")
@@ -81,6 +98,7 @@ def whole_tour():
         console.expect(MONITOR)
         assert "vm start NAME" in ask(console, "help")
         look_around(console)
+        list_pci(console)
         make_mistakes(console)
 
         console.send(SWITCH)

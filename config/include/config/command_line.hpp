@@ -28,6 +28,7 @@ struct Options {
     LogLevel log_level = LogLevel::Info;
     FailureAction on_failure = FailureAction::Halt;
     ClockSource clock = ClockSource::Automatic;
+    bool pci = true;              // find the machine's PCI functions, and stop those that nobody owns
     u32 cpus = 0;                 // use at most so many; 0: all
     std::string_view vmx_disable; // features of VT-x to do without, as if the CPU lacked them
     std::string_view svm_disable; // the same for AMD-V

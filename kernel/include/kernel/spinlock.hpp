@@ -17,6 +17,7 @@ enum class LockRank : lib::u8 {
     Timers,
     Calls,
     Interrupts,
+    Pci,
     Memory,
     ConsoleInput,
     Log,

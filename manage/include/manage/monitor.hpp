@@ -7,6 +7,7 @@
 #include <kernel/console.hpp>
 #include <kernel/line_editor.hpp>
 #include <kernel/log.hpp>
+#include <kernel/pci.hpp>
 #include <kernel/time.hpp>
 #include <lib/fixed_vector.hpp>
 #include <manage/vm_control.hpp>
@@ -58,7 +59,7 @@ private:
     private:
         kernel::Console& console_;
     };
-    enum class Mode : u8 { Line, Log, Dump, Top };
+    enum class Mode : u8 { Line, Log, Dump, Pci, Top };
     // Counters at the last look, for what has happened since.
     struct Sample {
         Nanos at{};
@@ -78,7 +79,7 @@ private:
     void offer_vms(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
     // A text that may be longer than the line takes at once: true while it comes out.
-    bool is_printing() const { return mode_ == Mode::Log || mode_ == Mode::Dump; }
+    bool is_printing() const { return mode_ == Mode::Log || mode_ == Mode::Dump || mode_ == Mode::Pci; }
     void continue_printing();
     std::size_t print_some(std::size_t most);
     void start_top();
@@ -111,6 +112,8 @@ private:
     void cpu(Words const&) { print_cpus(); }
     void irq_list(Words const&); // monitor_devices.cpp, with what else is about the machine's devices
     void irq_move(Words const& arguments);
+    void pci_list(Words const&);
+    void print_pci(kernel::PciFunction const& function);
     void show_version(Words const&);
     void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
     void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }
@@ -127,7 +130,8 @@ private:
     kernel::Timer refresh_timer_;
     bool is_open_ = false;
     Mode mode_ = Mode::Line;
-    std::size_t position_ = 0, end_ = 0; // what of the log, or of the dump of dump_vm_, is yet to be printed
+    // What of the log, of the dump of dump_vm_, or of the list of PCI functions is yet to be printed.
+    std::size_t position_ = 0, end_ = 0;
     u32 dump_vm_ = 0;
     std::array<Sample, max_vms> vm_samples_{};
     std::array<Sample, max_cpus> cpu_samples_{};

@@ -2,6 +2,7 @@
 
 #include "kernel/kernel_cpu.hpp"
 #include <algorithm>
+#include <fakes/pci.hpp>
 #include <gtest/gtest.h>
 #include <kernel/cpus.hpp>
 #include <string>
@@ -367,6 +368,67 @@ TEST_F(MonitorTest, MovesInterruptsThatExist) {
     EXPECT_EQ(ask("irq move serial 0x"), "irq move: expected a CPU from 0 to " + last + ", found 0x\n");
     EXPECT_EQ(ask("irq move serial 0"), "there is no interrupt serial; try irq list\n");
     EXPECT_EQ(ask("irq move serial"), "irq move: expected: irq move INTERRUPT CPU\n");
+}
+
+TEST_F(MonitorTest, ListsPciFunctions) {
+    kernel::set_machine_pci(nullptr);
+    EXPECT_EQ(ask("pci list"), "nobody has looked: Mullion was started with pci=off\n");
+    fakes::PciMachine machine(cpu);
+    machine.add_ports();
+    fakes::PciFunction disk(0x0010'1b36, 0x01'0802);
+    disk.set16(0x04, 0x0007);
+    disk.add_bar(0x10, 0xfebf'0004, 0xffff'c000);
+    disk.add_bar(0x14, 0x38, 0xffff'ffff);
+    disk.add_bar(0x18, 0xc001, 0xffe0);
+    disk.add_bar(0x30, 0, 0xfffc'0001);
+    disk.add_capability(0x40, 0x11);
+    disk.set16(0x42, 64);
+    machine.add({0, 3, 0}, disk);
+    fakes::PciFunction bridge(0x0001'1b36, 0x06'0400, 1);
+    bridge.set8(0x19, 1);
+    bridge.set8(0x1a, 3);
+    machine.add({0, 1, 0}, bridge);
+    auto const config = std::make_unique<kernel::PciConfig>(kernel::PciConfig::Map{});
+    config->find_ports();
+    kernel::Pci pci(*config);
+    kernel::set_machine_pci(&pci);
+    EXPECT_EQ(ask("pci list"), "this machine has no PCI functions\n");
+    ASSERT_TRUE(pci.find_functions());
+    pci.stop_unowned();
+    EXPECT_EQ(ask("pci list"), "00:01.0  1b36:0001  PCI bridge to buses 01-03; Mullion's\n"
+                               "00:03.0  1b36:0010  NVMe controller; nobody's, stopped, 65 MSI-X\n"
+                               "         BAR 0  0x38febf0000, 16 KiB, 64-bit\n"
+                               "         BAR 2  0xc000, 32 ports\n"
+                               "         ROM    no address, 256 KiB\n");
+    kernel::set_machine_pci(nullptr);
+}
+
+TEST_F(MonitorTest, ALongListOfPciFunctionsComesOutAsTheLineTakesIt) {
+    fakes::PciMachine machine(cpu);
+    machine.add_ports();
+    fakes::PciFunction const nic(0x100e'8086, 0x02'0000);
+    for (u8 bus = 0; bus < 20; bus++)
+        for (u8 device = 0; device < 32; device++)
+            machine.add({bus, device, 0}, nic).set16(2, bus);
+    auto const config = std::make_unique<kernel::PciConfig>(kernel::PciConfig::Map{});
+    config->find_ports();
+    kernel::Pci pci(*config);
+    ASSERT_TRUE(pci.find_functions());
+    kernel::set_machine_pci(&pci);
+    ask("mem"); // the monitor is open
+    line.room = 1'000;
+    type("pci list\r");
+    std::string all = line.out;
+    EXPECT_EQ(all.find("13:1f.0"), std::string::npos);
+    for (int i = 0; i < 100 && !all.ends_with("mullion> \x1b[K"); i++) {
+        line.room = 10'000;
+        type("");
+        all += line.out;
+    }
+    EXPECT_NE(all.find("13:1f.0  8086:0013  Ethernet controller; nobody's\r\n"), std::string::npos)
+        << all.substr(all.size() - std::min<std::size_t>(all.size(), 400));
+    EXPECT_EQ(std::ranges::count(all, ';'), 640);
+    kernel::set_machine_pci(nullptr);
 }
 
 TEST_F(MonitorTest, CompletesCommandsAndNames) {
