@@ -70,7 +70,7 @@ public:
             in_segment = is_expand_down ? size : u64{segment_.limit} - offset + 1;
             linear = (offset + segment_.base) & 0xffff'ffff;
         }
-        auto const physical = translate(vcpu_, linear, {is_write_, vcpu_.privilege_level() == 3, true});
+        auto const physical = translate(vcpu_, linear, {.is_write = is_write_, .is_user = vcpu_.privilege_level() == 3});
         if (!physical) {
             exception = physical.error();
             return false;

@@ -5,117 +5,211 @@
 namespace vm {
 namespace {
 
-constexpr u64 present = 1, writable = 2, user = 4, large = 0x80;
-constexpr u64 frame_64 = 0x000f'ffff'ffff'f000;
-constexpr u32 error_present = 1, error_write = 2, error_user = 4;
-constexpr unsigned shift_2m = 21, shift_1g = 30;
+constexpr u64 present = 1, writable = 2, user = 4, accessed = 0x20, dirty = 0x40, large = 0x80;
+constexpr u64 all_rights = present | writable | user;
+constexpr u64 frame_64 = 0x000f'ffff'ffff'f000, no_execute = lib::bit(63);
+constexpr u32 error_present = 1, error_write = 2, error_user = 4, error_reserved = 8, error_fetch = 0x10;
+constexpr u64 rflags_ac = lib::bit(18);
+constexpr unsigned shift_2m = 21, shift_1g = 30, shift_512g = 39;
 
-// Where a linear address leads, and what all levels grant: without `present` some level ended the walk.
-struct Leaf {
-    u64 physical;
-    u64 rights;
+// The entries from the root to the page of a linear address.
+struct Way {
+    std::array<u8*, CodeWindow::levels> slots;
+    std::array<u64, CodeWindow::levels> entries;
+    unsigned count = 0;
+    u64 physical = 0;
+    u64 rights = all_rights; // what all levels grant; without `present` one of them ended the walk
+    bool forbids_execution = false;
+    bool has_reserved_bit = false;
 };
-constexpr Leaf no_leaf{0, 0};
 
-// Entries where there is no RAM read as 0, which is not present.
-template <unsigned Levels> [[gnu::always_inline]] inline Leaf walk_long(GuestRam const& ram, u64 table, u64 linear) {
-    constexpr unsigned top = 12 + 9 * (Levels - 1);
-    u64 rights = present | writable | user;
-#pragma unroll
+// What a CPU holds against an entry: the bits of 8-byte entries that must be 0, and whether pages of 1 GiB exist.
+struct EntryRules {
+    u64 reserved = 0;
+    u64 reserved_of_large_32 = 0;
+    bool has_pages_1g = true;
+};
+
+// The bits of an 8-byte entry that must be 0. [intel/vol3] 4.4.2, 4.5.4
+u64 reserved_bits_of(EntryRules const& rules, unsigned shift, bool is_leaf) {
+    if (shift == shift_512g || (shift == shift_1g && !rules.has_pages_1g)) return rules.reserved | large;
+    if (!is_leaf || shift == 12) return rules.reserved;
+    return rules.reserved | (((u64{1} << shift) - 1) & ~u64{0x1fff}); // the address of a large page, but for PAT
+}
+
+// 4-level paging, or PAE, whose root has four entries without rights. Entries where there is no RAM read as 0, which is
+// not present. [intel/vol3] table 4-8
+[[gnu::always_inline]] inline void follow_64(GuestRam const& ram, u64 table, u64 linear, unsigned top,
+                                             EntryRules const& rules, Way& way) {
     for (unsigned shift = top;; shift -= 9) {
-        u64 const entry = ram.load_aligned<u64>(GuestPhys{table + (linear >> shift & 511) * 8});
-        if ((entry & present) == 0) [[unlikely]]
-            return no_leaf;
-        // PDPTEs of PAE paging carry no rights. [intel/vol3] table 4-8
-        bool const has_rights = Levels == 4 || shift != shift_1g;
-        if (has_rights) rights &= entry;
-        bool const can_be_large = shift == shift_2m || (shift == shift_1g && Levels == 4);
-        if (shift == 12 || (can_be_large && (entry & large) != 0)) {
-            u64 const offset = (u64{1} << shift) - 1;
-            return {(entry & frame_64 & ~offset) | (linear & offset), rights};
+        u8* const at = ram.pointer(GuestPhys{table + (linear >> shift & 511) * 8}, 8);
+        u64 const entry = at == nullptr ? 0 : __atomic_load_n(reinterpret_cast<u64 const*>(at), __ATOMIC_RELAXED);
+        if ((entry & present) == 0) [[unlikely]] {
+            way.rights = 0;
+            return;
         }
+        bool const is_pae_root = top == shift_1g && shift == shift_1g;
+        bool const can_be_large = shift == shift_2m || (shift == shift_1g && !is_pae_root && rules.has_pages_1g);
+        bool const is_leaf = shift == 12 || (can_be_large && (entry & large) != 0);
+        if (!is_pae_root) { // it is checked when CR3 is loaded
+            way.slots[way.count] = at;
+            way.entries[way.count++] = entry;
+            way.rights &= entry;
+            way.forbids_execution |= (entry & no_execute) != 0;
+            if ((entry & reserved_bits_of(rules, shift, is_leaf)) != 0) way.has_reserved_bit = true;
+        }
+        if (way.has_reserved_bit) [[unlikely]]
+            return;
         table = entry & frame_64;
+        if (!is_leaf) continue;
+        u64 const offset = (u64{1} << shift) - 1;
+        way.physical = (table & ~offset) | (linear & offset);
+        return;
     }
 }
 
-Leaf walk_32(GuestRam const& ram, u64 cr3, u64 linear, bool has_large_pages) {
-    u64 const directory = ram.load_aligned<u32>(GuestPhys{(cr3 & 0xffff'f000) + (linear >> 22) * 4});
-    if ((directory & present) == 0) return no_leaf;
-    if ((directory & large) != 0 && has_large_pages) {
-        u64 const high = (directory >> 13 & 0xff) << 32; // PSE-36
-        return {high | (directory & 0xffc0'0000) | (linear & 0x3f'ffff), directory};
+void follow_32(GuestRam const& ram, u64 table, u64 linear, bool has_large_pages, EntryRules const& rules, Way& way) {
+    for (unsigned shift = 22;; shift -= 10) {
+        u8* const at = ram.pointer(GuestPhys{table + (linear >> shift & 0x3ff) * 4}, 4);
+        u64 const entry = at == nullptr ? 0 : __atomic_load_n(reinterpret_cast<u32 const*>(at), __ATOMIC_RELAXED);
+        if ((entry & present) == 0) {
+            way.rights = 0;
+            return;
+        }
+        way.slots[way.count] = at;
+        way.entries[way.count++] = entry;
+        way.rights &= entry;
+        if (shift != 12 && has_large_pages && (entry & large) != 0) {
+            way.has_reserved_bit = (entry & rules.reserved_of_large_32) != 0;
+            u64 const high = (entry >> 13 & 0xff) << 32; // PSE-36
+            way.physical = high | (entry & 0xffc0'0000) | (linear & 0x3f'ffff);
+            return;
+        }
+        table = entry & 0xffff'f000;
+        if (shift != 12) continue;
+        way.physical = table | (linear & 0xfff);
+        return;
     }
-    u64 const page = ram.load_aligned<u32>(GuestPhys{(directory & 0xffff'f000) + (linear >> 12 & 0x3ff) * 4});
-    return {(page & 0xffff'f000) | (linear & 0xfff), directory & page};
 }
 
-[[gnu::noinline]] Leaf walk_protected(GuestRam const& ram, Paging paging, u64 cr3, u64 linear) {
+// `linear` is canonical with 4-level paging.
+[[gnu::always_inline]] inline Way follow(GuestRam const& ram, Paging paging, u64 cr3, u64 linear,
+                                         EntryRules const& rules) {
+    Way way;
+    if (paging == Paging::Long) [[likely]] {
+        follow_64(ram, cr3 & frame_64, linear, shift_512g, rules, way);
+        return way;
+    }
     linear &= 0xffff'ffff;
-    if (paging == Paging::Off) return {linear, present | writable | user};
-    // The index of PAE's top level has two bits: the address has no more.
-    if (paging == Paging::Pae) return walk_long<3>(ram, cr3 & 0xffff'ffe0, linear);
-    return walk_32(ram, cr3, linear, paging == Paging::Bits32Large);
+    if (paging == Paging::Off)
+        way.physical = linear;
+    else if (paging == Paging::Pae)
+        follow_64(ram, cr3 & 0xffff'ffe0, linear, shift_1g, rules, way); // the root's index has two bits
+    else
+        follow_32(ram, cr3 & 0xffff'f000, linear, paging == Paging::Bits32Large, rules, way);
+    return way;
 }
 
-[[gnu::always_inline]] inline Leaf walk(GuestRam const& ram, Paging paging, u64 cr3, u64 linear) {
-    if (paging == Paging::Long) [[likely]]
-        return is_canonical(linear) ? walk_long<4>(ram, cr3 & frame_64, linear) : no_leaf;
-    return walk_protected(ram, paging, cr3, linear);
-}
-
-// Walks to the code at `linear` and remembers the way.
-[[gnu::noinline]] u8 const* walk_to_code(Vcpu& vcpu, u64 cr3, u64 linear) {
-    if (!is_canonical(linear)) return nullptr;
+// Where the code at `linear` is; nullptr: not in RAM. Remembers the way with 4-level paging.
+[[gnu::noinline]] u8 const* walk_to_code(Vcpu& vcpu, Paging paging, u64 cr3, u64 linear) {
+    if (paging == Paging::Long && !is_canonical(linear)) return nullptr;
     GuestRam const& ram = vcpu.vm().ram();
-    std::array<u64 const*, CodeWindow::levels> slots{};
-    std::array<u64, CodeWindow::levels> entries{};
-    u64 table = cr3 & frame_64;
-    for (unsigned count = 0; count < CodeWindow::levels; count++) {
-        unsigned const shift = 12 + 9 * (CodeWindow::levels - 1 - count);
-        u8 const* const at = ram.pointer(GuestPhys{table + (linear >> shift & 511) * 8}, 8);
-        if (at == nullptr) return nullptr;
-        slots[count] = reinterpret_cast<u64 const*>(at);
-        u64 const entry = __atomic_load_n(slots[count], __ATOMIC_RELAXED);
-        entries[count] = entry;
-        if ((entry & present) == 0) return nullptr;
-        table = entry & frame_64;
-        if (shift == 12 || ((entry & large) != 0 && count > 0)) {
-            u64 const offset = (u64{1} << shift) - 1;
-            u64 const page = ((table & ~offset) | (linear & offset)) & ~(lib::page_size - 1);
-            u8 const* const code = ram.pointer(GuestPhys{page}, lib::page_size);
-            if (code == nullptr) return nullptr;
-            vcpu.code_window().remember(cr3, linear, code, slots, entries, count + 1);
-            return code + (linear & (lib::page_size - 1));
-        }
+    Way const way = follow(ram, paging, cr3, linear, {});
+    if ((way.rights & present) == 0 || way.has_reserved_bit) return nullptr;
+    u64 const offset = way.physical & (lib::page_size - 1);
+    u8 const* const page = ram.pointer(GuestPhys{way.physical - offset}, lib::page_size);
+    if (page == nullptr) return nullptr;
+    if (paging == Paging::Long) {
+        std::array<u64 const*, CodeWindow::levels> slots{};
+        for (unsigned i = 0; i < way.count; i++)
+            slots[i] = reinterpret_cast<u64 const*>(way.slots[i]);
+        vcpu.code_window().remember(cr3, linear, page, slots, way.entries, way.count);
     }
-    return nullptr;
+    return page + offset;
 }
 
 // In long mode, the code at `linear`, which is good to the end of its page.
 [[gnu::always_inline]] inline u8 const* find_code(Vcpu& vcpu, u64 cr3, u64 linear) {
     u8 const* const known = vcpu.code_window().find(cr3, linear);
-    return known != nullptr ? known : walk_to_code(vcpu, cr3, linear);
-}
-
-u8 const* find_protected_code(Vcpu& vcpu, CodeState const& state) {
-    Leaf const leaf = walk_protected(vcpu.vm().ram(), state.paging, state.cr3, state.linear);
-    return (leaf.rights & present) != 0 ? vcpu.vm().ram().pointer(GuestPhys{leaf.physical}, 1) : nullptr;
+    return known != nullptr ? known : walk_to_code(vcpu, Paging::Long, cr3, linear);
 }
 
 // The next page of an instruction that crosses into it, or one that begins in the last bytes of its page.
-[[gnu::noinline]] u32 fetch_bytewise(GuestRam const& ram, CodeState const& state, std::array<u8, 16>& bytes) {
+[[gnu::noinline]] u32 fetch_bytewise(Vcpu& vcpu, CodeState const& state, std::array<u8, 16>& bytes) {
     u32 fetched = 0;
     u8 const* from = nullptr;
     for (; fetched < longest_instruction; fetched++, from++) {
         u64 const linear = state.linear + fetched;
         if (from == nullptr || linear % lib::page_size == 0) {
-            Leaf const leaf = walk(ram, state.paging, state.cr3, linear);
-            from = (leaf.rights & present) != 0 ? ram.pointer(GuestPhys{leaf.physical}, 1) : nullptr;
+            from = walk_to_code(vcpu, state.paging, state.cr3, linear);
             if (from == nullptr) break;
         }
         bytes[fetched] = *from;
     }
     return fetched;
+}
+
+EntryRules entry_rules_of(Vcpu& vcpu, Paging paging, u64 efer_value) {
+    CpuidPolicy const& cpuid = vcpu.vm().cpuid();
+    u8 const bits = cpuid.rules().physical_bits;
+    EntryRules rules;
+    rules.has_pages_1g = cpuid.has_pages_1g();
+    rules.reserved = reserved_physical_bits(bits) & frame_64;
+    if (paging == Paging::Pae) rules.reserved |= 0x7ff0'0000'0000'0000;
+    if ((efer_value & efer::NXE) == 0) rules.reserved |= no_execute;
+    u8 const bits_32 = bits < 40 ? bits : u8{40};
+    rules.reserved_of_large_32 = lib::bit(21) | (((u64{0xff} << (bits_32 - 32)) & 0xff) << 13);
+    return rules;
+}
+
+// Whether the access is refused. [intel/vol3] 4.6.1
+bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u64 cr4_value) {
+    if (paging == Paging::Off) return false;
+    bool const is_user_page = (way.rights & user) != 0;
+    if (access.is_user && !is_user_page) return true;
+    bool const is_user_page_for_supervisor = !access.is_user && is_user_page;
+    if (access.is_fetch) return way.forbids_execution || (is_user_page_for_supervisor && (cr4_value & cr4::SMEP) != 0);
+    if (is_user_page_for_supervisor && (cr4_value & cr4::SMAP) != 0 &&
+        (access.is_implicit || (vcpu.rflags() & rflags_ac) == 0))
+        return true;
+    bool const obeys = access.is_user || (vcpu.cr0() & cr0::WP) != 0;
+    return access.is_write && obeys && (way.rights & writable) == 0;
+}
+
+// The usual access in 64-bit mode, without judgement: with NX, all entries in RAM, present and marked already, all of
+// them allowing it, pages of 4 KiB or 2 MiB. Every CPU has 36 address bits or more. False: the long way has to judge.
+[[gnu::always_inline]] inline bool find_marked(GuestRam const& ram, u64 cr3, u64 linear, WalkAccess access,
+                                               bool has_smap, u64& physical) {
+    u64 const wanted = present | accessed | (access.is_user ? user : u64{0}) | (access.is_write ? writable : u64{0});
+    u64 table = cr3 & frame_64;
+    u64 rights = all_rights | accessed;
+    for (unsigned shift = shift_512g;; shift -= 9) {
+        u64 const entry = ram.load_aligned<u64>(GuestPhys{table + (linear >> shift & 511) * 8});
+        rights &= entry;
+        table = entry & frame_64;
+        bool const is_large = shift != 12 && (entry & large) != 0;
+        if (shift != 12 && !is_large) continue;
+        u64 const offset = (u64{1} << shift) - 1;
+        if (is_large && (shift != shift_2m || (table & offset & ~u64{0x1000}) != 0)) return false;
+        if ((rights & wanted) != wanted || (access.is_write && (entry & dirty) == 0)) return false;
+        if (!access.is_user && has_smap && (rights & user) != 0) return false;
+        physical = (table & ~offset) | (linear & offset);
+        return physical >> 36 == 0;
+    }
+}
+
+// Sets the accessed bits, and the dirty one of the leaf. False: another CPU changed an entry meanwhile.
+template <typename Entry> bool mark(Way const& way, bool is_write) {
+    for (unsigned i = 0; i < way.count; i++) {
+        u64 const bits = is_write && i == way.count - 1 ? accessed | dirty : accessed;
+        if ((way.entries[i] & bits) == bits) continue;
+        auto expected = static_cast<Entry>(way.entries[i]);
+        if (!__atomic_compare_exchange_n(reinterpret_cast<Entry*>(way.slots[i]), &expected,
+                                         static_cast<Entry>(expected | bits), false, __ATOMIC_RELAXED,
+                                         __ATOMIC_RELAXED))
+            return false;
+    }
+    return true;
 }
 
 } // namespace
@@ -127,21 +221,34 @@ Paging paging_of(u64 cr0_value, u64 cr4_value) {
 }
 
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access) {
-    bool const is_long = (vcpu.efer() & efer::LMA) != 0;
+    u64 const efer_value = vcpu.efer();
+    u64 const cr4_value = vcpu.cr4();
+    bool const is_long = (efer_value & efer::LMA) != 0;
     if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
-    u64 const cr0_value = vcpu.cr0();
-    Paging const paging = is_long ? Paging::Long : paging_of(cr0_value, vcpu.cr4());
-    Leaf const leaf = walk(vcpu.vm().ram(), paging, vcpu.cr3(), linear);
-    bool const is_present = (leaf.rights & present) != 0;
-    bool const obeys_write = access.is_user || (cr0_value & cr0::WP) != 0;
-    bool const is_refused = access.is_checked && ((access.is_user && (leaf.rights & user) == 0) ||
-                                                  (access.is_write && (leaf.rights & writable) == 0 && obeys_write));
-    if (!is_present || is_refused) {
-        u32 const code =
-            (is_present ? error_present : 0) | (access.is_write ? error_write : 0) | (access.is_user ? error_user : 0);
-        return std::unexpected(Exception{14, true, code, is_long ? linear : linear & 0xffff'ffff});
+    if (u64 physical = 0;
+        is_long && (efer_value & efer::NXE) != 0 && !access.is_fetch &&
+        find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & cr4::SMAP) != 0, physical)) [[likely]]
+        return GuestPhys{physical};
+    Paging const paging = is_long ? Paging::Long : paging_of(vcpu.cr0(), cr4_value);
+    EntryRules const rules = entry_rules_of(vcpu, paging, efer_value);
+    // Another vCPU may change the tables at this moment. Each look is a walk that a CPU could make; only its marks may
+    // be late.
+    for (unsigned looks = 0;; looks++) {
+        constexpr unsigned most_looks = 8;
+        Way const way = follow(vcpu.vm().ram(), paging, vcpu.cr3(), linear, rules);
+        bool const is_present = (way.rights & present) != 0;
+        if (!is_present || way.has_reserved_bit || is_refused(vcpu, paging, way, access, cr4_value)) {
+            bool const says_fetch = (paging >= Paging::Pae && (efer_value & efer::NXE) != 0) ||
+                                    (paging != Paging::Off && (cr4_value & cr4::SMEP) != 0);
+            u32 const code = (is_present ? error_present : 0) | (access.is_write ? error_write : 0) |
+                             (access.is_user ? error_user : 0) | (way.has_reserved_bit ? error_reserved : 0) |
+                             (access.is_fetch && says_fetch ? error_fetch : 0);
+            return std::unexpected(Exception{14, true, code, is_long ? linear : linear & 0xffff'ffff});
+        }
+        bool const is_32 = paging == Paging::Bits32 || paging == Paging::Bits32Large;
+        if ((is_32 ? mark<u32>(way, access.is_write) : mark<u64>(way, access.is_write)) || looks == most_looks)
+            return GuestPhys{way.physical};
     }
-    return GuestPhys{leaf.physical};
 }
 
 u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
@@ -152,9 +259,9 @@ u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
 
 u32 fetch_code(Vcpu& vcpu, CodeState const& state, std::array<u8, 16>& bytes) {
     if (state.linear % lib::page_size > lib::page_size - bytes.size()) [[unlikely]]
-        return fetch_bytewise(vcpu.vm().ram(), state, bytes);
-    u8 const* const from =
-        state.paging == Paging::Long ? find_code(vcpu, state.cr3, state.linear) : find_protected_code(vcpu, state);
+        return fetch_bytewise(vcpu, state, bytes);
+    u8 const* const from = state.paging == Paging::Long ? find_code(vcpu, state.cr3, state.linear)
+                                                        : walk_to_code(vcpu, state.paging, state.cr3, state.linear);
     if (from == nullptr) [[unlikely]]
         return 0;
     lib::store(bytes.data(), lib::load<u64>(from));

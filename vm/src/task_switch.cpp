@@ -95,7 +95,7 @@ private:
     u32 in_first_ = 0;
 };
 
-constexpr WalkAccess system_read{false, false, true}, system_write{true, false, true};
+constexpr WalkAccess system_read{.is_implicit = true}, system_write{.is_write = true, .is_implicit = true};
 constexpr u32 descriptor_size = 8, descriptor_type = 5; // the byte of type, S, DPL and P
 
 class TaskSwitcher {
@@ -366,7 +366,8 @@ private:
         u64 const top = (rsp - width) & mask, last = top + width - 1;
         bool const is_expand_down = (flags_ & flag_vm) == 0 && (ss.attributes & expand_down) != 0;
         if (is_expand_down ? top <= ss.limit || last > mask : last > ss.limit) return fault(vector_ss, 0);
-        auto const at = Range::find(vcpu_, (ss.base + top) & linear_mask, width, {true, privilege_ == 3, true});
+        auto const at = Range::find(vcpu_, (ss.base + top) & linear_mask, width,
+                                    {.is_write = true, .is_user = privilege_ == 3});
         if (!at) return std::unexpected(at.error());
         at->store(0, width, request_.error_code);
         rsp = (rsp & ~mask) | top;

@@ -126,6 +126,8 @@ protected:
         if (kernel::cpu_count() == 0) kernel::register_cpu(kernel::this_cpu());
         cpu.set_cpuid(0, {7, 0x756e'6547, 0x6c65'746e, 0x4965'6e69});
         cpu.set_cpuid(0x8000'0000, {0x8000'0008, 0, 0, 0});
+        constexpr u32 nx = 1U << 20, pages_1g = 1U << 26, long_mode = 1U << 29;
+        cpu.set_cpuid(0x8000'0001, {0, 0, 0, nx | pages_1g | long_mode});
         cpu.set_cpuid(0x8000'0008, {0x3027, 0, 0, 0});
         auto made = vm::Vm::create({.name = "test", .memory = 4 * lib::MiB, .vcpu_count = vcpus}, backend, platform);
         EXPECT_TRUE(made);

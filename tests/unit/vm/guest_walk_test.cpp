@@ -10,8 +10,11 @@ using fake::u8;
 using vm::WalkAccess;
 
 constexpr u64 P = 1, W = 2, U = 4, PS = 0x80, NX = u64{1} << 63;
-constexpr WalkAccess read{false, false, true}, write{true, false, true}, user_read{false, true, true},
-    user_write{true, true, true}, unchecked{true, true, false};
+constexpr WalkAccess read{}, write{.is_write = true}, user_read{.is_user = true},
+    user_write{.is_write = true, .is_user = true}, fetch{.is_fetch = true},
+    user_fetch{.is_user = true, .is_fetch = true}, implicit{.is_implicit = true};
+constexpr u64 NXE = 0x800, SMEP = u64{1} << 20, SMAP = u64{1} << 21, AC = u64{1} << 18;
+constexpr u64 A = 0x20, D = 0x40;
 constexpr u64 root = 0x1000, second = 0x2000, third = 0x3000, fourth = 0x4000;
 
 class Walk : public fake::VmTest {
@@ -38,8 +41,21 @@ protected:
         vcpu().set_efer(efer);
     }
     void legacy(bool large_pages) { mode(0x8001'0001, large_pages ? 0x10 : 0, 0); }
-    void pae() { mode(0x8001'0001, 0x20, 0); }
-    void four_levels() { mode(0x8001'0001, 0x20, 0x500); }
+    void pae() { mode(0x8001'0001, 0x20, NXE); }
+    void four_levels(u64 cr4 = 0) { mode(0x8001'0001, 0x20 | cr4, 0x500 | NXE); }
+    // One page at linear 0.
+    void map(u64 rights, u64 cr4 = 0) {
+        four_levels(cr4);
+        put<u64>(root, second | P | W | U);
+        put<u64>(second, third | P | W | U);
+        put<u64>(third, fourth | P | W | U);
+        put<u64>(fourth, 0x5000 | rights);
+    }
+    u64 entry(u64 at) {
+        u64 value = 0;
+        std::memcpy(&value, vm->ram().pointer(vm::GuestPhys{at}, 8), 8);
+        return value;
+    }
 };
 
 TEST_F(Walk, WithoutPagingLinearIsPhysical) {
@@ -87,8 +103,8 @@ TEST_F(Walk, FourLevels) {
     put<u64>(root + 8 * (linear >> 39 & 511), second | P | W | U);
     put<u64>(second + 8 * (linear >> 30 & 511), third | P | W | U);
     put<u64>(third + 8 * (linear >> 21 & 511), fourth | P | W | U);
-    put<u64>(fourth + 8 * (linear >> 12 & 511), 0x000f'0000'0009'9000 | P | W | U | NX);
-    EXPECT_EQ(at(linear), 0x000f'0000'0009'9456U);
+    put<u64>(fourth + 8 * (linear >> 12 & 511), 0x0070'0009'9000 | P | W | U | NX);
+    EXPECT_EQ(at(linear), 0x0070'0009'9456U);
     put<u64>(third + 8 * (linear >> 21 & 511),
              0x4020'0000 | 1U << 12 | P | W | PS); // PAT of a large page is not its address
     EXPECT_EQ(at(linear), 0x4020'0000 + (linear & 0x1f'ffff));
@@ -113,7 +129,6 @@ TEST_F(Walk, RightsAreWhatAllLevelsGrant) {
         put<u64>(tables[level], (level < 3 ? tables[level + 1] : 0x5000) | P | W);
         EXPECT_EQ(at(0, write), 0x5000U);
         EXPECT_EQ(fault(0, user_read), 5U);
-        EXPECT_EQ(at(0, unchecked), 0x5000U);
     }
 }
 
@@ -124,7 +139,7 @@ TEST_F(Walk, TablesOutsideOfRamAreNotPresent) {
         EXPECT_EQ(fault(0x1000), 0U) << std::hex << table;
         vcpu().set_cr3(root);
         put<u64>(root, table | P | W | U);
-        EXPECT_EQ(fault(0x1000), 0U) << std::hex << table;
+        EXPECT_EQ(fault(0x1000), table > u64{1} << 39 ? 9U : 0U) << std::hex << table;
         put<u64>(root, 0);
     }
 }
@@ -145,6 +160,129 @@ TEST_F(Walk, NonCanonicalAddressesAreGeneralProtection) {
         EXPECT_EQ(found.error().vector, 13);
         EXPECT_EQ(found.error().error_code, 0U);
     }
+}
+
+TEST_F(Walk, ReservedBitsAreAFaultOfTheirOwn) {
+    for (u64 const bad : {u64{1} << 39, u64{1} << 51}) { // the CPU has 39 address bits
+        map(P | W | bad);
+        EXPECT_EQ(fault(0, write), 11U) << std::hex << bad;
+        put<u64>(fourth, 0x5000 | P);
+        put<u64>(third, fourth | P | U | bad);
+        EXPECT_EQ(fault(0, user_read), 13U) << std::hex << bad;
+    }
+    map(P);
+    put<u64>(root, second | P | PS);
+    EXPECT_EQ(fault(0), 9U) << "bit 7 of the top level";
+    map(P);
+    put<u64>(third, 0x2000 | P | W | PS);
+    EXPECT_EQ(fault(0), 9U) << "an address within a large page";
+    map(P | NX);
+    EXPECT_EQ(at(0), 0x5000U);
+    vcpu().set_efer(0x500);
+    EXPECT_EQ(fault(0), 9U) << "NX is reserved without EFER.NXE";
+    map(P);
+    put<u64>(second, 0x4000'0000 | P | PS);
+    EXPECT_EQ(at(0), 0x4000'0000U);
+}
+
+TEST_F(Walk, ReservedBitsOfTheOtherModes) {
+    pae();
+    put<u64>(root, second | P);
+    put<u64>(second, third | P | W | U);
+    put<u64>(third, 0x5000 | P | u64{1} << 52);
+    EXPECT_EQ(fault(0), 9U);
+    put<u64>(third, 0x5000 | P);
+    EXPECT_EQ(at(0), 0x5000U);
+    legacy(true);
+    put<u32>(root, 0x0040'0000 | 1U << 21 | P | PS);
+    EXPECT_EQ(fault(0), 9U);
+    put<u32>(root, 0x0040'0000 | 0x80U << 13 | P | PS); // bit 39 of the address
+    EXPECT_EQ(fault(0), 9U);
+}
+
+TEST_F(Walk, FetchesObeyNxAndSmep) {
+    map(P | W | NX);
+    EXPECT_EQ(fault(0, fetch), 0x11U);
+    map(P | W | U);
+    EXPECT_EQ(at(0, fetch), 0x5000U);
+    map(P | W | U, SMEP);
+    EXPECT_EQ(fault(0, fetch), 0x11U);
+    EXPECT_EQ(at(0, user_fetch), 0x5000U);
+    map(0, SMEP);
+    EXPECT_EQ(fault(0, user_fetch), 0x14U);
+    vcpu().set_efer(0x500);
+    map(P);
+    vcpu().set_efer(0x500);
+    EXPECT_EQ(fault(0, user_fetch), 5U) << "without NXE and SMEP the code does not say that it was a fetch";
+}
+
+TEST_F(Walk, SmapKeepsTheKernelOutOfUserPages) {
+    map(P | W | U, SMAP);
+    EXPECT_EQ(fault(0, read), 1U);
+    EXPECT_EQ(fault(0, write), 3U);
+    EXPECT_EQ(at(0, user_read), 0x5000U);
+    EXPECT_EQ(at(0, fetch), 0x5000U) << "that is SMEP's";
+    vcpu().set_rflags(AC | 2);
+    EXPECT_EQ(at(0, write), 0x5000U);
+    EXPECT_EQ(fault(0, implicit), 1U) << "AC is for explicit accesses";
+    map(P | W, SMAP);
+    EXPECT_EQ(at(0, implicit), 0x5000U);
+}
+
+TEST_F(Walk, WalksMarkWhatTheyUse) {
+    map(P | W);
+    EXPECT_EQ(at(0, read), 0x5000U);
+    for (u64 const table : {root, second, third, fourth})
+        EXPECT_EQ(entry(table) & (A | D), A) << std::hex << table;
+    EXPECT_EQ(at(0, write), 0x5000U);
+    EXPECT_EQ(entry(third) & (A | D), A);
+    EXPECT_EQ(entry(fourth) & (A | D), A | D);
+    map(P);
+    EXPECT_EQ(fault(0, write), 3U);
+    EXPECT_EQ(entry(fourth) & (A | D), 0U) << "a fault marks nothing";
+    EXPECT_EQ(entry(root) & A, 0U);
+}
+
+// There is a short way for entries that have their marks.
+TEST_F(Walk, MarkedEntriesAreJudgedAsUnmarkedOnes) {
+    constexpr u64 choices[] = {P | W | U, P | W, P | U, P, P | W | U | NX, 0};
+    for (u64 const cr4 : {u64{0}, SMAP})
+        for (u64 const upper : choices)
+            for (u64 const leaf : choices)
+                for (u64 const target : {u64{0x5000}, u64{0x20'0000} | PS, u64{0x20'4000} | PS, u64{1} << 39})
+                    for (WalkAccess const& access : {read, write, user_read, user_write, fetch, implicit}) {
+                        bool const is_large = (target & PS) != 0;
+                        auto const walk_with = [&](u64 marks) {
+                            map(leaf, cr4);
+                            put<u64>(root, second | P | W | U | marks);
+                            put<u64>(second, third | upper | marks);
+                            put<u64>(third, (is_large ? target | leaf | D * (marks != 0) : fourth | P | W | U) | marks);
+                            put<u64>(fourth, target | leaf | marks | D * (marks != 0));
+                            return vm::translate(vcpu(), 0x123, access);
+                        };
+                        auto const slow = walk_with(0), fast = walk_with(A);
+                        ASSERT_EQ(slow.has_value(), fast.has_value())
+                            << std::hex << upper << " " << leaf << " " << target;
+                        if (slow) ASSERT_EQ(slow->value, fast->value);
+                        if (!slow) ASSERT_EQ(slow.error().error_code, fast.error().error_code);
+                    }
+}
+
+TEST_F(Walk, MarksOfTheOtherModes) {
+    legacy(false);
+    put<u32>(root, second | P | W);
+    put<u32>(second, 0x5000 | P | W);
+    put<u32>(second + 4, 0x1234'5678);
+    EXPECT_EQ(at(0, write), 0x5000U);
+    EXPECT_EQ(entry(root) & 0xffff'ffff, second | P | W | A);
+    EXPECT_EQ(entry(second), 0x1234'5678'0000'0000U | 0x5000 | P | W | A | D) << "and not the next entry";
+    pae();
+    put<u64>(root, second | P);
+    put<u64>(second, third | P | W);
+    put<u64>(third, 0x5000 | P | W);
+    EXPECT_EQ(at(0, read), 0x5000U);
+    EXPECT_EQ(entry(root), second | P) << "reserved there";
+    EXPECT_EQ(entry(third), 0x5000 | P | W | A);
 }
 
 TEST_F(Walk, FetchesCodeOverPagesAndStopsWhereThereIsNone) {

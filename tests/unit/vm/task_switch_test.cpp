@@ -470,6 +470,7 @@ protected:
     void page(u64 linear, u32 rights) {
         put<u32>(0x8000 + (linear >> 12) * 4, static_cast<u32>(linear & ~u64{0xfff}) | rights);
     }
+    u32 entry(u64 linear) { return vm->ram().load_aligned<u32>(vm::GuestPhys{0x8000 + (linear >> 12) * 4}); }
     void expect_page_fault(TaskSwitchResult result, u32 code, u64 at) {
         EXPECT_EQ(result, TaskSwitchResult::Raised);
         expect_raised(14, code);
@@ -500,6 +501,19 @@ TEST_F(PagedTaskSwitch, PageFaultsOfBothTssComeBeforeAnythingChanges) {
     EXPECT_EQ(rights(sel_new), type_available);
     page(gdt, absent);
     expect_page_fault(iret(), 0, gdt + sel_new);
+}
+
+TEST_F(PagedTaskSwitch, AlignmentCheckDoesNotLiftSmapForATss) {
+    constexpr u32 user = 4, accessed = 0x20, dirty = 0x40;
+    page(new_tss, writable | user);
+    vcpu().set_cr4(vm::cr4::SMAP);
+    vcpu().set_rflags(vcpu().rflags() | 1U << 18);
+    expect_page_fault(jump(), 1, new_tss);
+    expect_old_task();
+    vcpu().set_cr4(0);
+    EXPECT_EQ(jump(), TaskSwitchResult::Done);
+    EXPECT_EQ(entry(new_tss) & (accessed | dirty), accessed);
+    EXPECT_EQ(entry(old_tss) & (accessed | dirty), accessed | dirty);
 }
 
 TEST_F(PagedTaskSwitch, TssMayCrossIntoAnotherPage) {

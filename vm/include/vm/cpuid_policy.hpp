@@ -93,6 +93,7 @@ public:
     bool has_tsc_deadline() const { return (rows_[slots_[1].row].ecx & (1U << 24)) != 0; }
     bool has_tsc_aux() const { return tsc_aux_; }
     bool has_xsaves() const { return (xsave_features_ & 8) != 0; }
+    bool has_pages_1g() const { return (lookup(0x8000'0001, 0, {}).edx & (1U << 26)) != 0; }
     u32 max_basic_leaf() const { return max_basic_; }
     u32 max_extended_leaf() const { return max_extended_; }
 
