@@ -128,14 +128,24 @@ vm::Segment Vcpu::segment(vm::SegmentName name) {
     return {segment.selector, unpack_attributes(segment.attributes), segment.limit, segment.base};
 }
 
+vm::Vector Vcpu::vector(unsigned number) {
+    fetch_xcr0();
+    return fpu_.vector_in_cpu(xcr0_, number);
+}
+
+void Vcpu::set_vector(unsigned number, vm::Vector const& value) {
+    fetch_xcr0();
+    fpu_.set_vector_in_cpu(xcr0_, number, value);
+}
+
 vm::CodeState Vcpu::code_state() {
     SaveArea const& area = save();
     constexpr u16 d_bit = 1U << 10;
     if (is_64_bit()) [[likely]]
-        return {area.rip, area.cr3, vm::CodeMode::Bits64, vm::Paging::Long};
+        return {area.rip, area.cr3, vm::CpuMode::Bits64, vm::Paging::Long};
     bool const is_long = (area.efer & vm::efer::LMA) != 0;
     return {(area.rip + area.cs.base) & 0xffff'ffff, area.cr3,
-            (area.cs.attributes & d_bit) != 0 ? vm::CodeMode::Bits32 : vm::CodeMode::Bits16,
+            (area.cs.attributes & d_bit) != 0 ? vm::CpuMode::Bits32 : vm::CpuMode::Bits16,
             is_long ? vm::Paging::Long : vm::paging_of(area.cr0, area.cr4)};
 }
 

@@ -12,12 +12,12 @@ void require(bool condition) {
     if (!condition) std::abort();
 }
 
-bool is_size(unsigned size) { return size == 1 || size == 2 || size == 4 || size == 8; }
+bool is_size(unsigned size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
 
 void check_memory(vm::MemoryOperand const& memory) {
     require(memory.base < 16 || memory.base == vm::no_register);
     require(memory.index < 16 || memory.index == vm::no_register);
-    require(memory.shift < 4 && memory.address_size >= 2 && is_size(memory.address_size));
+    require(memory.shift < 4 && memory.address_size >= 2 && memory.address_size <= 8 && is_size(memory.address_size));
     require(memory.segment <= vm::SegmentRegister::None);
 }
 
@@ -29,7 +29,7 @@ void check_decoded(std::vector<lib::u8> const& bytes, vm::CpuMode mode) {
         return;
     }
     require(instruction.length >= 1 && instruction.length <= 15 && instruction.length <= bytes.size());
-    require(instruction.kind > vm::Kind::Truncated && instruction.kind <= vm::Kind::Movs);
+    require(instruction.kind > vm::Kind::Truncated && instruction.kind <= vm::Kind::MoveVectorLow);
     require(is_size(instruction.operand_size) && is_size(instruction.memory_size));
     require(instruction.memory_size <= instruction.operand_size && instruction.reg < 16);
     check_memory(instruction.memory);

@@ -1,4 +1,6 @@
 #include "code_cursor.hpp"
+#include "prefixes.hpp"
+
 #include <algorithm>
 #include <array>
 
@@ -9,18 +11,17 @@ namespace {
 enum class Special : u8 {
     None,
     Group, // `detail` indexes groups
-    Rex,
-    OperandSize,
-    AddressSize,
-    Lock,
-    Rep,
-    Repne,
-    SegmentOverride, // `detail` is the segment
+    Prefix,
     Escape,
+    Escape38, // 0F 38
     String,
-    Offset,     // A0..A3
-    Movsxd,     // 64-bit mode only
-    MovntiOnly, // no 16-bit form
+    Offset,      // A0..A3
+    Stack,       // PUSH and POP without ModRM
+    StackMemory, // with ModRM
+    Vector,      // SSE moves
+    Pair,        // CMPXCHG8B, CMPXCHG16B
+    Movsxd,      // 64-bit mode only
+    MovntiOnly,  // no 16-bit form
 };
 
 enum class Immediate : u8 { None, Byte, Full };
@@ -30,7 +31,7 @@ struct Opcode {
     u32 fixed = 0; // kind, form, operand_size, memory_size
     u16 vary = 0;  // operand_size, memory_size
     Special special = Special::None;
-    u8 detail = 0; // the group, the segment, or an Immediate
+    u8 detail = 0; // the group, or an Immediate
 
     constexpr Kind kind() const { return static_cast<Kind>(fixed & 0xffU); }
     constexpr Form form() const { return static_cast<Form>((fixed >> 8) & 0xffU); }
@@ -39,7 +40,20 @@ struct Opcode {
 static_assert(sizeof(Opcode) == 8);
 
 using Map = std::array<Opcode, 256>;
-enum Group : u8 { GroupAlu8, GroupAlu, GroupAluByte, GroupC6, GroupC7, GroupF6, GroupF7, GroupFE, GroupFF, GroupBA };
+enum Group : u8 {
+    GroupAlu8,
+    GroupAlu,
+    GroupAluByte,
+    GroupC6,
+    GroupC7,
+    GroupF6,
+    GroupF7,
+    GroupFE,
+    GroupFF,
+    GroupBA,
+    Group8F,
+    Group0FC7
+};
 
 constexpr Kind alu_kinds[8] = {Kind::Add, Kind::Or, Kind::Adc, Kind::Sbb, Kind::And, Kind::Sub, Kind::Xor, Kind::Cmp};
 
@@ -70,16 +84,16 @@ constexpr Map one_byte = [] {
             map[i * 8 + form * 2 + 1] = sized(alu_kinds[i], direction, false);
         }
     for (unsigned i = 0; i < 16; ++i)
-        map[0x40 + i] = special(Special::Rex);
-    for (unsigned i = 0; i < 4; ++i)
-        map[0x26 + i * 8] = special(Special::SegmentOverride, static_cast<u8>(i));
-    map[0x64] = special(Special::SegmentOverride, static_cast<u8>(SegmentRegister::FS));
-    map[0x65] = special(Special::SegmentOverride, static_cast<u8>(SegmentRegister::GS));
-    map[0x66] = special(Special::OperandSize);
-    map[0x67] = special(Special::AddressSize);
-    map[0xf0] = special(Special::Lock);
-    map[0xf2] = special(Special::Repne);
-    map[0xf3] = special(Special::Rep);
+        map[0x40 + i] = special(Special::Prefix);
+    for (unsigned const byte : {0x26U, 0x2eU, 0x36U, 0x3eU, 0x64U, 0x65U, 0x66U, 0x67U, 0xf0U, 0xf2U, 0xf3U})
+        map[byte] = special(Special::Prefix);
+    for (unsigned i = 0; i < 8; ++i) {
+        map[0x50 + i] = with(sized(Kind::Push, Form::RegisterOnly, false), Special::Stack);
+        map[0x58 + i] = with(sized(Kind::Pop, Form::RegisterOnly, false), Special::Stack);
+    }
+    map[0x68] = with(sized(Kind::Push, Form::ImmediateOnly, false, Immediate::Full), Special::Stack);
+    map[0x6a] = with(sized(Kind::Push, Form::ImmediateOnly, false, Immediate::Byte), Special::Stack);
+    map[0x8f] = special(Special::Group, Group8F);
     map[0x0f] = special(Special::Escape);
     map[0x63] = with(sized(Kind::Movsx, Form::RegisterMemory, false), Special::Movsxd);
     map[0x80] = special(Special::Group, GroupAlu8);
@@ -94,10 +108,13 @@ constexpr Map one_byte = [] {
         map[0xa0 + i] = sized(Kind::Mov, Form::RegisterMemory, byte);
         map[0xa2 + i] = sized(Kind::Mov, Form::MemoryRegister, byte);
         map[0xa4 + i] = sized(Kind::Movs, Form::MemoryOnly, byte);
+        map[0xa6 + i] = sized(Kind::Cmps, Form::MemoryOnly, byte);
         map[0xaa + i] = sized(Kind::Stos, Form::MemoryRegister, byte);
         map[0xac + i] = sized(Kind::Lods, Form::RegisterMemory, byte);
+        map[0xae + i] = sized(Kind::Scas, Form::RegisterMemory, byte);
         map[0xa0 + i].special = map[0xa2 + i].special = Special::Offset;
-        map[0xa4 + i].special = map[0xaa + i].special = map[0xac + i].special = Special::String;
+        for (unsigned const string : {0xa4U, 0xa6U, 0xaaU, 0xacU, 0xaeU})
+            map[string + i].special = Special::String;
         map[0xc6 + i] = special(Special::Group, byte ? GroupC6 : GroupC7);
         map[0xf6 + i] = special(Special::Group, byte ? GroupF6 : GroupF7);
         map[0xfe + i] = special(Special::Group, byte ? GroupFE : GroupFF);
@@ -114,6 +131,13 @@ constexpr Map two_byte = [] {
     map[0xb0] = sized(Kind::Cmpxchg, Form::MemoryRegister, true);
     map[0xb1] = sized(Kind::Cmpxchg, Form::MemoryRegister, false);
     map[0xba] = special(Special::Group, GroupBA);
+    map[0xc0] = sized(Kind::Xadd, Form::MemoryRegister, true);
+    map[0xc1] = sized(Kind::Xadd, Form::MemoryRegister, false);
+    map[0xc7] = special(Special::Group, Group0FC7);
+    map[0x38] = special(Special::Escape38);
+    for (unsigned const byte : {0x10U, 0x11U, 0x12U, 0x13U, 0x16U, 0x17U, 0x28U, 0x29U, 0x2bU, 0x6eU, 0x6fU, 0x7eU,
+                                0x7fU, 0xd6U, 0xe7U, 0xf0U})
+        map[byte] = special(Special::Vector);
     map[0xb6] = extended(Kind::Movzx, 1);
     map[0xb7] = extended(Kind::Movzx, 2);
     map[0xbe] = extended(Kind::Movsx, 1);
@@ -124,8 +148,8 @@ constexpr Map two_byte = [] {
 }();
 
 // By the reg field of ModRM. [intel/vol2] table A-6
-constexpr std::array<std::array<Opcode, 8>, 10> groups = [] {
-    std::array<std::array<Opcode, 8>, 10> all{};
+constexpr std::array<std::array<Opcode, 8>, 12> groups = [] {
+    std::array<std::array<Opcode, 8>, 12> all{};
     for (unsigned i = 0; i < 8; ++i) {
         all[GroupAlu8][i] = sized(alu_kinds[i], Form::MemoryImmediate, true, Immediate::Byte);
         all[GroupAlu][i] = sized(alu_kinds[i], Form::MemoryImmediate, false, Immediate::Full);
@@ -141,6 +165,9 @@ constexpr std::array<std::array<Opcode, 8>, 10> groups = [] {
         all[GroupFE + i][0] = sized(Kind::Inc, Form::MemoryOnly, byte);
         all[GroupFE + i][1] = sized(Kind::Dec, Form::MemoryOnly, byte);
     }
+    all[GroupFF][6] = with(sized(Kind::Push, Form::MemoryOnly, false), Special::StackMemory);
+    all[Group8F][0] = with(sized(Kind::Pop, Form::MemoryOnly, false), Special::StackMemory);
+    all[Group0FC7][1] = with(sized(Kind::CmpxchgPair, Form::MemoryOnly, false), Special::Pair);
     all[GroupBA][4] = sized(Kind::Bt, Form::MemoryImmediate, false, Immediate::Byte);
     all[GroupBA][5] = sized(Kind::Bts, Form::MemoryImmediate, false, Immediate::Byte);
     all[GroupBA][6] = sized(Kind::Btr, Form::MemoryImmediate, false, Immediate::Byte);
@@ -148,53 +175,77 @@ constexpr std::array<std::array<Opcode, 8>, 10> groups = [] {
     return all;
 }();
 
-struct Prefixes {
-    u8 rex = 0;
-    bool operand_size = false;
-    bool address_size = false;
-    bool lock = false;
-    SegmentRegister segment = SegmentRegister::None;
-    Repeat repeat = Repeat::None;
-};
+// The SSE moves: the mandatory prefix tells what the opcode is. 66 does not count beside F2 or F3.
+// [intel/vol2] table A-3, 2.1.2
+enum class Mandatory : u8 { None, P66, PF3, PF2 };
 
-// False: not a prefix (in this mode). A legacy prefix behind REX makes REX void. [intel/vol2] 2.2.1
-bool take_prefix(Opcode const& opcode, u8 byte, CpuMode mode, Prefixes& prefixes) {
-    u8 rex = 0;
-    switch (opcode.special) {
-    case Special::Rex:
-        if (mode != CpuMode::Bits64) return false;
-        rex = byte;
-        break;
-    case Special::OperandSize: prefixes.operand_size = true; break;
-    case Special::AddressSize: prefixes.address_size = true; break;
-    case Special::Lock: prefixes.lock = true; break;
-    case Special::Rep: prefixes.repeat = Repeat::Rep; break;
-    case Special::Repne: prefixes.repeat = Repeat::Repne; break;
-    case Special::SegmentOverride:
-        // 64-bit mode ignores all but FS and GS. [intel/vol1] 3.3.7.1
-        if (mode != CpuMode::Bits64 || opcode.detail >= static_cast<u8>(SegmentRegister::FS))
-            prefixes.segment = static_cast<SegmentRegister>(opcode.detail);
-        break;
-    case Special::None:
-    case Special::Group:
-    case Special::Escape:
-    case Special::String:
-    case Special::Offset:
-    case Special::Movsxd:
-    case Special::MovntiOnly: return false;
+constexpr Opcode vector_move(Kind kind, Form form, unsigned memory_size) {
+    return opcode_of(kind, form, 0x10 | memory_size << 8, 0, Immediate::None);
+}
+
+Opcode vector_opcode(u8 byte, Prefixes const& prefixes) {
+    Mandatory const mandatory = prefixes.repeat == Repeat::Rep     ? Mandatory::PF3
+                                : prefixes.repeat == Repeat::Repne ? Mandatory::PF2
+                                : prefixes.operand_size            ? Mandatory::P66
+                                                                   : Mandatory::None;
+    bool const is_packed = mandatory == Mandatory::None || mandatory == Mandatory::P66;
+    constexpr Form load = Form::RegisterMemory, store = Form::MemoryRegister;
+    unsigned const wide = (prefixes.rex & 8U) != 0 ? 8 : 4;
+    switch (byte) {
+    case 0x10: // MOVUPS, MOVUPD, MOVSS, MOVSD
+    case 0x11: {
+        unsigned const size = is_packed ? 16 : mandatory == Mandatory::PF3 ? 4 : 8;
+        return vector_move(Kind::MoveVector, byte == 0x10 ? load : store, size);
     }
-    prefixes.rex = rex;
-    return true;
+    case 0x12: // MOVLPS, MOVLPD
+    case 0x13:
+        if (is_packed) return vector_move(Kind::MoveVectorLow, byte == 0x12 ? load : store, 8);
+        break;
+    case 0x16: // MOVHPS, MOVHPD
+    case 0x17:
+        if (is_packed) return vector_move(Kind::MoveVectorHigh, byte == 0x16 ? load : store, 8);
+        break;
+    case 0x28: // MOVAPS, MOVAPD
+    case 0x29:
+        if (is_packed) return vector_move(Kind::MoveVectorAligned, byte == 0x28 ? load : store, 16);
+        break;
+    case 0x2b: // MOVNTPS, MOVNTPD
+        if (is_packed) return vector_move(Kind::MoveVectorAligned, store, 16);
+        break;
+    case 0x6e: // MOVD, MOVQ
+        if (mandatory == Mandatory::P66) return vector_move(Kind::MoveVector, load, wide);
+        break;
+    case 0x7e:
+        if (mandatory == Mandatory::P66) return vector_move(Kind::MoveVector, store, wide);
+        if (mandatory == Mandatory::PF3) return vector_move(Kind::MoveVector, load, 8);
+        break;
+    case 0x6f: // MOVDQA, MOVDQU
+    case 0x7f:
+        if (mandatory == Mandatory::P66) return vector_move(Kind::MoveVectorAligned, byte == 0x6f ? load : store, 16);
+        if (mandatory == Mandatory::PF3) return vector_move(Kind::MoveVector, byte == 0x6f ? load : store, 16);
+        break;
+    case 0xd6: // MOVQ
+        if (mandatory == Mandatory::P66) return vector_move(Kind::MoveVector, store, 8);
+        break;
+    case 0xe7: // MOVNTDQ
+        if (mandatory == Mandatory::P66) return vector_move(Kind::MoveVectorAligned, store, 16);
+        break;
+    case 0xf0: // LDDQU
+        if (mandatory == Mandatory::PF2) return vector_move(Kind::MoveVector, load, 16);
+        break;
+    default: break;
+    }
+    return {};
 }
 
-u8 operand_size_of(Prefixes const& prefixes, CpuMode mode) {
-    if ((prefixes.rex & 8U) != 0) return 8;
-    return (mode == CpuMode::Bits16) != prefixes.operand_size ? 2 : 4;
-}
-
-u8 address_size_of(Prefixes const& prefixes, CpuMode mode) {
-    if (mode == CpuMode::Bits64) return prefixes.address_size ? 4 : 8;
-    return (mode == CpuMode::Bits16) != prefixes.address_size ? 2 : 4;
+// 0F 38: MOVBE and MOVNTDQA. [intel/vol2] table A-4
+Opcode opcode_38(u8 byte, Prefixes const& prefixes) {
+    if (byte == 0x2a && prefixes.operand_size && prefixes.repeat == Repeat::None)
+        return vector_move(Kind::MoveVectorAligned, Form::RegisterMemory, 16);
+    if (prefixes.repeat != Repeat::None) return {}; // CRC32
+    if (byte == 0xf0) return sized(Kind::Movbe, Form::RegisterMemory, false);
+    if (byte == 0xf1) return sized(Kind::Movbe, Form::MemoryRegister, false);
+    return {};
 }
 
 // Sizes, register and prefixes in one store. `reg` is the reg field of ModRM, not extended.
@@ -212,9 +263,9 @@ u8 address_size_of(Prefixes const& prefixes, CpuMode mode) {
 // Strings and A0..A3: no ModRM, the register is the accumulator. False: the bytes ended.
 bool finish_implicit(Opcode const& opcode, Prefixes const& prefixes, CpuMode mode, CodeCursor<true>& cursor,
                      Instruction& out) {
-    fill_operation(opcode, operand_size_of(prefixes, mode), 0, 0, prefixes.repeat, prefixes.lock, out);
+    fill_operation(opcode, prefixes.size_of_operand(mode), 0, 0, prefixes.repeat, prefixes.lock, out);
     out.immediate = 0;
-    u8 const address_size = address_size_of(prefixes, mode);
+    u8 const address_size = prefixes.size_of_address(mode);
     static_cast<MemoryParts&>(out.memory) = {.base = no_register,
                                              .index = no_register,
                                              .shift = 0,
@@ -224,8 +275,9 @@ bool finish_implicit(Opcode const& opcode, Prefixes const& prefixes, CpuMode mod
                                              .reserved = 0};
     out.memory.displacement = 0;
     if (opcode.special == Special::String) {
-        out.memory.base = opcode.kind() == Kind::Stos ? 7 : 6;                     // rDI, else rSI; Movs has both
-        if (opcode.kind() == Kind::Stos) out.memory.segment = SegmentRegister::ES; // cannot be overridden
+        bool const is_target = opcode.kind() == Kind::Stos || opcode.kind() == Kind::Scas;
+        out.memory.base = is_target ? 7 : 6;                     // rDI, else rSI; Movs and Cmps have both
+        if (is_target) out.memory.segment = SegmentRegister::ES; // cannot be overridden
         return true;
     }
     if (!cursor.has(address_size)) return false;
@@ -250,6 +302,24 @@ template <bool Checked>
     return true;
 }
 
+// PUSH and POP of a register or an immediate: their memory operand is the stack's. False: the bytes ended.
+bool finish_stack(Opcode const& opcode, Prefixes const& prefixes, CpuMode mode, CodeCursor<true>& cursor,
+                  Instruction& out) {
+    unsigned const number = cursor.at[-1] & 7U;
+    fill_operation(opcode, prefixes.size_of_stack_operand(mode), 0, 0, Repeat::None, prefixes.lock, out);
+    if (opcode.form() == Form::RegisterOnly) out.reg = static_cast<u8>(number | ((prefixes.rex & 1U) << 3));
+    static_cast<MemoryParts&>(out.memory) = {.base = no_register,
+                                             .index = no_register,
+                                             .shift = 0,
+                                             .address_size = prefixes.size_of_address(mode),
+                                             .segment = SegmentRegister::SS,
+                                             .rip_relative = false,
+                                             .reserved = 0};
+    out.memory.displacement = 0;
+    out.immediate = 0;
+    return opcode.immediate() == Immediate::None || take_immediate(opcode, cursor, out);
+}
+
 bool is_usable(Opcode const& opcode, Prefixes const& prefixes, CpuMode mode) {
     if (opcode.special == Special::Movsxd) return mode == CpuMode::Bits64; // ARPL elsewhere
     return opcode.special != Special::MovntiOnly || !prefixes.operand_size;
@@ -269,16 +339,31 @@ bool stop(Kind kind, Instruction& out) {
     Kind const at_end = available == max_instruction_length ? Kind::Unsupported : Kind::Truncated;
 
     Prefixes prefixes;
-    Opcode const* opcode = nullptr;
-    for (;;) {
+    u8 byte = 0;
+    do {
         if (!cursor.has(1)) return stop(at_end, out);
-        u8 const byte = *cursor.at++;
-        opcode = &one_byte.data()[byte];
-        if (opcode->special == Special::None || !take_prefix(*opcode, byte, mode, prefixes)) break;
-    }
+        byte = *cursor.at++;
+    } while (prefixes.take(byte, mode));
+    Opcode const* opcode = &one_byte.data()[byte];
+    Opcode found;
+    if (opcode->special == Special::Prefix) return stop(Kind::Unsupported, out); // INC and DEC, where 40..4F are no REX
     if (opcode->special == Special::Escape) {
         if (!cursor.has(1)) return stop(at_end, out);
-        opcode = &two_byte.data()[*cursor.at++];
+        byte = *cursor.at++;
+        opcode = &two_byte.data()[byte];
+    }
+    if (opcode->special == Special::Vector) {
+        found = vector_opcode(byte, prefixes);
+        opcode = &found;
+    } else if (opcode->special == Special::Escape38) {
+        if (!cursor.has(1)) return stop(at_end, out);
+        found = opcode_38(*cursor.at++, prefixes);
+        opcode = &found;
+    }
+    if (opcode->special == Special::Stack) {
+        if (!finish_stack(*opcode, prefixes, mode, cursor, out)) return stop(at_end, out);
+        out.length = static_cast<u8>(cursor.at - begin);
+        return true;
     }
     if (opcode->special == Special::String || opcode->special == Special::Offset) {
         if (!finish_implicit(*opcode, prefixes, mode, cursor, out)) return stop(at_end, out);
@@ -294,11 +379,13 @@ bool stop(Kind kind, Instruction& out) {
     if (opcode->kind() == Kind::Unsupported || !is_usable(*opcode, prefixes, mode) || modrm >= 0xc0)
         return stop(Kind::Unsupported, out);
 
-    u8 size = operand_size_of(prefixes, mode);
+    u8 size = prefixes.size_of_operand(mode);
     if (opcode->special == Special::MovntiOnly) size = std::max<u8>(4, size);
+    if (opcode->special == Special::StackMemory) size = prefixes.size_of_stack_operand(mode);
+    if (opcode->special == Special::Pair) size = (prefixes.rex & 8U) != 0 ? 16 : 8;
     fill_operation(*opcode, size, reg, prefixes.rex, prefixes.repeat, prefixes.lock, out);
     if (opcode->special == Special::Movsxd) out.memory_size = std::min<u8>(4, out.operand_size);
-    u8 const address_size = address_size_of(prefixes, mode);
+    u8 const address_size = prefixes.size_of_address(mode);
     out.memory.segment = prefixes.segment;
     bool const complete = address_size == 2 ? decode_memory_16(cursor, modrm, out.memory)
                                             : decode_memory(cursor, modrm, prefixes.rex, mode, address_size,

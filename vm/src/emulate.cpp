@@ -86,11 +86,22 @@ AluResult alu(Kind kind, unsigned size, u64 destination, u64 source, u64 rflags)
     case Kind::Mov:
     case Kind::Movzx:
     case Kind::Movsx:
+    case Kind::Movbe:
     case Kind::Xchg:
+    case Kind::Xadd:
     case Kind::Cmpxchg:
+    case Kind::CmpxchgPair:
     case Kind::Stos:
     case Kind::Lods:
-    case Kind::Movs: break;
+    case Kind::Movs:
+    case Kind::Cmps:
+    case Kind::Scas:
+    case Kind::Push:
+    case Kind::Pop:
+    case Kind::MoveVector:
+    case Kind::MoveVectorAligned:
+    case Kind::MoveVectorHigh:
+    case Kind::MoveVectorLow: break;
     }
     return {a, rflags};
 }

@@ -3,7 +3,9 @@
 #include <kernel/cpu.hpp>
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
+#include <lib/memory.hpp>
 #include <lib/x86/instructions.hpp>
+#include <vm/control_registers.hpp>
 #include <vm/fpu_state.hpp>
 
 namespace vm {
@@ -17,6 +19,8 @@ using lib::u8;
 // The legacy area at reset. [intel/vol1] 10.5.1, [intel/vol3] table 10-1
 constexpr u32 legacy_size = 512, mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
 constexpr u16 fcw_at_reset = 0x37f;
+constexpr u32 vectors_offset = 160, vectors_size = 256;
+constexpr u32 xstate_bv_offset = 512;
 
 } // namespace
 
@@ -57,6 +61,33 @@ lib::u64 FpuState::save(lib::u64 xcr0) {
     if (xcr0 != components_) x86::xsetbv(0, components_);
     x86::xsave(area_, components_);
     return components_;
+}
+
+// The XMM registers in memory, which count from now on. XSAVE may have said that they hold their initial zeros.
+// [intel/vol1] 13.4.1, 13.6
+u8* FpuState::vectors() {
+    u8* const at = area_ + vectors_offset;
+    if (components_ == 0) return at;
+    auto const present = lib::load<lib::u64>(area_ + xstate_bv_offset);
+    if ((present & xcr0::SSE) == 0) std::memset(at, 0, vectors_size);
+    lib::store(area_ + xstate_bv_offset, present | xcr0::SSE);
+    return at;
+}
+
+Vector FpuState::vector_in_cpu(lib::u64 xcr0, unsigned number) {
+    lib::u64 const in_cpu = save(xcr0);
+    u8 const* const at = vectors() + sizeof(Vector) * (number & 15U);
+    Vector const value{lib::load<lib::u64>(at), lib::load<lib::u64>(at + 8)};
+    load(xcr0, in_cpu);
+    return value;
+}
+
+void FpuState::set_vector_in_cpu(lib::u64 xcr0, unsigned number, Vector const& value) {
+    lib::u64 const in_cpu = save(xcr0);
+    u8* const at = vectors() + sizeof(Vector) * (number & 15U);
+    lib::store(at, value.low);
+    lib::store(at + 8, value.high);
+    load(xcr0, in_cpu);
 }
 
 } // namespace vm

@@ -1,10 +1,12 @@
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf.
+#include <bit>
+#include <cstring>
 #include <kernel/log.hpp>
-#include <utility>
+#include <optional>
 #include <vm/emulate.hpp>
 #include <vm/guest_access.hpp>
-#include <vm/guest_walk.hpp>
+#include <vm/guest_operand.hpp>
 #include <vm/instruction_length.hpp>
 #include <vm/vm.hpp>
 
@@ -13,105 +15,10 @@ namespace {
 
 constexpr u64 apic_page = apic_base::default_address / lib::page_size;
 
-CpuMode mode_of(CodeState const& state) {
-    static_assert(static_cast<int>(CodeMode::Bits16) == static_cast<int>(CpuMode::Bits16) &&
-                  static_cast<int>(CodeMode::Bits32) == static_cast<int>(CpuMode::Bits32) &&
-                  static_cast<int>(CodeMode::Bits64) == static_cast<int>(CpuMode::Bits64));
-    return static_cast<CpuMode>(state.mode);
-}
-
-SegmentName name_of(SegmentRegister segment) {
-    constexpr SegmentName names[] = {SegmentName::Es, SegmentName::Cs, SegmentName::Ss,
-                                     SegmentName::Ds, SegmentName::Fs, SegmentName::Gs};
-    return segment == SegmentRegister::None ? SegmentName::Ds : names[static_cast<unsigned>(segment)];
-}
-
 Outcome inject(Vcpu& vcpu, Exception const& exception) {
     vcpu.raise(exception);
     return Outcome::Inject;
 }
-
-// One operand of a string instruction in guest memory, checked as the CPU would check it.
-class StringOperand {
-public:
-    // An element that lies anywhere, byte by byte; nullptr where there is no RAM: reads as ones, and writes are lost.
-    struct Element {
-        std::array<u8*, 8> bytes;
-        u32 size;
-        bool is_ram;
-    };
-    // RAM up to the end of its page or of the segment; `at` is nullptr where there is none.
-    struct Piece {
-        u8* at;
-        u64 size;
-    };
-
-    StringOperand(Vcpu& vcpu, SegmentName segment, CpuMode mode, bool is_write)
-        : vcpu_(vcpu), segment_(vcpu.segment(segment)), mode_(mode), is_write_(is_write),
-          is_64_base_(segment == SegmentName::Fs || segment == SegmentName::Gs) {}
-
-    // False: `exception` tells the fault.
-    bool find(u64 offset, u32 size, Piece& piece, Exception& exception) {
-        u64 linear = 0;
-        u64 in_segment = ~u64{0};
-        if (mode_ == CpuMode::Bits64) {
-            linear = offset + (is_64_base_ ? segment_.base : 0);
-            if (!is_canonical(linear)) {
-                exception = general_protection();
-                return false;
-            }
-        } else {
-            bool const is_expand_down = (segment_.attributes & 0xc) == 0x4;
-            bool const is_outside = !is_expand_down && offset + size - 1 > segment_.limit;
-            if ((segment_.attributes & segment::unusable) != 0 || is_outside) {
-                exception = general_protection();
-                return false;
-            }
-            in_segment = is_expand_down ? size : u64{segment_.limit} - offset + 1;
-            linear = (offset + segment_.base) & 0xffff'ffff;
-        }
-        auto const physical = translate(vcpu_, linear, {.is_write = is_write_, .is_user = vcpu_.privilege_level() == 3});
-        if (!physical) {
-            exception = physical.error();
-            return false;
-        }
-        piece.size = std::min(lib::page_size - linear % lib::page_size, in_segment);
-        piece.at = vcpu_.vm().ram().pointer(*physical, piece.size);
-        return true;
-    }
-
-    bool locate(u64 offset, u32 size, u64 mask, Element& element, Exception& exception) {
-        element.size = size;
-        element.is_ram = true;
-        Piece piece{nullptr, 0};
-        for (u32 i = 0; i < size; i++, piece.size--) {
-            if (piece.size == 0 && !find((offset + i) & mask, i == 0 ? size : 1, piece, exception)) return false;
-            element.bytes[i] = piece.at;
-            if (piece.at == nullptr)
-                element.is_ram = false;
-            else
-                piece.at++;
-        }
-        return true;
-    }
-    static u64 load(Element const& element) {
-        u64 value = 0;
-        for (u32 i = 0; i < element.size; i++)
-            value |= u64{element.bytes[i] != nullptr ? *element.bytes[i] : u8{0xff}} << (i * 8);
-        return value;
-    }
-    static void store(Element const& element, u64 value) {
-        for (u32 i = 0; i < element.size; i++)
-            if (element.bytes[i] != nullptr) *element.bytes[i] = static_cast<u8>(value >> (i * 8));
-    }
-
-private:
-    Vcpu& vcpu_;
-    Segment segment_;
-    CpuMode mode_;
-    bool is_write_;
-    bool is_64_base_;
-};
 
 // Adds to a register of the instruction's address size.
 void step(u64& value, u64 by, u64 mask) {
@@ -125,45 +32,199 @@ constexpr u64 string_batch = 512; // elements per exit: bounded work, the guest 
 // The elements of one INS or OUTS. Devices see copies: the guest may write to its memory at any time.
 class PortString {
 public:
-    PortString(VirtualPlatform& platform, PortAccess const& port, StringOperand& operand, u64 mask, bool is_down)
-        : platform_(platform), port_(port), operand_(operand), mask_(mask), is_down_(is_down) {}
+    PortString(Vcpu& vcpu, PortAccess const& port, SegmentName segment, CpuMode mode, bool is_down)
+        : vcpu_(vcpu), port_(port), segment_(segment), mode_(mode), is_down_(is_down),
+          is_user_(vcpu.privilege_level() == 3) {}
 
-    // Up to `limit` elements at `offset`: as many as lie in one piece, at least one. 0: `exception` tells the fault.
+    // Up to `limit` elements at `offset`: as many as lie in one page, at least one. 0: `exception` tells the fault.
     u64 run(u64 offset, u64 limit, Exception& exception) {
-        StringOperand::Piece piece{nullptr, 0};
-        if (!operand_.find(offset, port_.size, piece, exception)) return 0;
-        bool const is_single = is_down_ || piece.at == nullptr || piece.size < port_.size;
-        if (is_single) [[unlikely]]
-            return one(offset, exception) ? 1 : 0;
-        u64 const count = std::min(limit, piece.size >> size_shift());
+        auto const part = through_segment(vcpu_, segment_, offset, port_.size, port_.is_in, mode_);
+        if (!part) return fail(part.error(), exception);
+        u64 const in_page = lib::page_size - part->linear % lib::page_size;
+        if (in_page < port_.size) [[unlikely]]
+            return one(offset, exception);
+        auto const at = translate(vcpu_, part->linear, {.is_write = port_.is_in, .is_user = is_user_});
+        if (!at) return fail(at.error(), exception);
+        u64 const size = std::min(in_page, part->room);
+        u8* const ram = vcpu_.vm().ram().pointer(*at, size);
+        if (is_down_ || ram == nullptr) [[unlikely]]
+            return one(offset, exception);
+        u64 const count = std::min(limit, size >> size_shift());
         u64 const total = count << size_shift();
         [[clang::uninitialized]] std::array<u8, 512> copy;
         for (u64 done = 0; done < total; done += copy.size()) {
-            std::span<u8> const part{copy.data(), std::min(total - done, copy.size())};
-            if (!port_.is_in) std::memcpy(part.data(), piece.at + done, part.size());
-            platform_.port_string(port_.port, port_.size, port_.is_in, part);
-            if (port_.is_in) std::memcpy(piece.at + done, part.data(), part.size());
+            std::span<u8> const piece{copy.data(), std::min(total - done, copy.size())};
+            if (!port_.is_in) std::memcpy(piece.data(), ram + done, piece.size());
+            vcpu_.vm().platform().port_string(port_.port, port_.size, port_.is_in, piece);
+            if (port_.is_in) std::memcpy(ram + done, piece.data(), piece.size());
         }
         return count;
     }
 
 private:
+    static u64 fail(Exception const& found, Exception& exception) {
+        exception = found;
+        return 0;
+    }
     u32 size_shift() const { return port_.size >> 1U; } // 1, 2, 4
-    bool one(u64 offset, Exception& exception) {
-        StringOperand::Element element;
-        if (!operand_.locate(offset, port_.size, mask_, element, exception)) return false;
+    u64 one(u64 offset, Exception& exception) {
+        Access const access = port_.is_in ? Access::Write : Access::Read;
+        auto const operand = GuestOperand::find(vcpu_, segment_, offset, port_.size, access, mode_);
+        if (!operand) return fail(operand.error(), exception);
+        VirtualPlatform& platform = vcpu_.vm().platform();
         if (port_.is_in)
-            StringOperand::store(element, platform_.port_in(port_.port, port_.size));
+            operand->write(vcpu_, port_.size, platform.port_in(port_.port, port_.size));
         else
-            platform_.port_out(port_.port, port_.size, StringOperand::load(element));
+            platform.port_out(port_.port, port_.size, operand->read(vcpu_, port_.size));
+        return 1;
+    }
+    Vcpu& vcpu_;
+    PortAccess const& port_;
+    SegmentName segment_;
+    CpuMode mode_;
+    bool is_down_;
+    bool is_user_;
+};
+
+bool is_same_string(InterceptedInstruction const& instruction, PortAccess const& port) {
+    return instruction.kind == (port.is_in ? Intercepted::Ins : Intercepted::Outs) &&
+           (instruction.operand_size == port.size || (instruction.operand_size == 8 && port.size == 4)) &&
+           (instruction.repeat != Repeat::None) == port.is_repeated;
+}
+
+// Another vCPU may change code or page tables between the access and our look at them: the guest executes the
+// instruction again. One that never makes the reported access is one that we do not know.
+[[gnu::noinline]] Outcome look_again(Vcpu& vcpu, std::span<u8 const> code, u64 address) {
+    constexpr u32 patience = 64;
+    if (++vcpu.unexplained_exits() < patience) return Outcome::Retry;
+    vcpu.unexplained_exits() = 0;
+    if (vcpu.vm().should_warn_of_instruction()) {
+        std::array<char, 20> text{};
+        lib::BufferSink sink(text);
+        for (u8 const byte : code.first(std::min<std::size_t>(code.size(), 4)))
+            lib::format(sink, " {:02x}", byte);
+        kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}",
+                            vcpu.vm().name(), sink.view(), address, vcpu.rip());
+    }
+    return inject(vcpu, invalid_opcode());
+}
+
+// The memory of the instruction that made an exit. [intel/vol3] table 28-7, [amd/vol2] 15.25.6
+class FaultingInstruction {
+public:
+    FaultingInstruction(Vcpu& vcpu, MemoryAccess const& reported, CpuMode mode)
+        : vcpu_(vcpu), reported_(reported), mode_(mode) {}
+
+    bool find(unsigned number, SegmentRegister segment, u64 offset, unsigned size, Access access) {
+        auto const found = GuestOperand::find(vcpu_, name_of(segment), offset, size, access, mode_);
+        if (!found) {
+            exception_ = found.error();
+            return false;
+        }
+        operands_[number] = *found;
+        bool const is_direction = access == Access::Update || (access == Access::Write) == reported_.is_write;
+        is_confirmed_ |= is_direction && found->contains(reported_.address);
         return true;
     }
-    VirtualPlatform& platform_;
-    PortAccess const& port_;
-    StringOperand& operand_;
-    u64 mask_;
-    bool is_down_;
+    bool confirm() const { return is_confirmed_; }
+    u64 read(unsigned number, unsigned size, unsigned at) { return operands_[number].read(vcpu_, size, at); }
+    void write(unsigned number, unsigned size, u64 value, unsigned at) {
+        operands_[number].write(vcpu_, size, value, at);
+    }
+    template <typename Change> void update(unsigned number, unsigned size, Change change) {
+        operands_[number].update(vcpu_, size, MmioChange::to<&Change::operator()>(change));
+    }
+    bool is_aligned(unsigned number, unsigned size) const { return operands_[number].linear() % size == 0; }
+    bool has_vectors() { return (vcpu_.cr0() & (cr0::EM | cr0::TS)) == 0 && (vcpu_.cr4() & cr4::OSFXSR) != 0; }
+    Vector vector(unsigned number) { return vcpu_.vector(number); }
+    void set_vector(unsigned number, Vector const& value) { vcpu_.set_vector(number, value); }
+    Exception const& exception() const { return exception_; }
+
+private:
+    Vcpu& vcpu_;
+    MemoryAccess const& reported_;
+    CpuMode mode_;
+    bool is_confirmed_ = false;
+    std::array<GuestOperand, 2> operands_;
+    Exception exception_{};
 };
+
+[[gnu::noinline]] Outcome stop_at_tables(Vcpu& vcpu, u64 address) {
+    std::array<char, 100> text{};
+    vcpu.vm().crash(
+        vcpu, lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
+    return Outcome::StopVm;
+}
+
+u8 stack_size(Vcpu& vcpu, CpuMode mode) {
+    if (mode == CpuMode::Bits64) return 8;
+    return (vcpu.segment(SegmentName::Ss).attributes & segment::db_bit) != 0 ? 4 : 2;
+}
+
+// Any instruction, and any access to the local APIC.
+[[gnu::noinline]] Outcome emulate_any(Vcpu& vcpu, Exit const& exit, Instruction const& instruction, CpuMode mode,
+                                      std::span<u8 const> code) {
+    vcpu.fetch_gprs();
+    u64 rflags = vcpu.rflags();
+    u64 const rflags_before = rflags;
+    EmulationContext const context{vcpu.gprs(), rflags, vcpu.rip() + instruction.length, stack_size(vcpu, mode)};
+    FaultingInstruction memory(vcpu, exit.memory, mode);
+    auto const result = emulate(instruction, context, memory);
+    switch (result) {
+    case Emulated::Done:
+    case Emulated::Again: break;
+    case Emulated::Fault: return inject(vcpu, memory.exception());
+    case Emulated::Differs: return look_again(vcpu, code, exit.memory.address.value);
+    }
+    vcpu.unexplained_exits() = 0;
+    vcpu.store_gprs();
+    if (rflags != rflags_before) vcpu.set_rflags(rflags);
+    if (result == Emulated::Done) vcpu.advance(instruction.length); // last: it ends RF, and TF's trap may follow
+    return Outcome::Retry;
+}
+
+// The device operand of a plain move.
+struct PlatformOperand {
+    VirtualPlatform& platform;
+    u64 address;
+
+    u64 read(unsigned size) { return platform.mmio_read(address, static_cast<u8>(size)); }
+    void write(unsigned size, u64 value) { platform.mmio_write(address, static_cast<u8>(size), value); }
+};
+struct ApicOperand {
+    LocalApic& apic;
+    u32 offset;
+
+    u64 read(unsigned size) { return apic.mmio_read(offset, static_cast<u8>(size)); }
+    void write(unsigned size, u64 value) { apic.mmio_write(offset, static_cast<u8>(size), value); }
+};
+
+// What drivers use: an aligned move between a register and a device, in 64-bit mode, at a register and a displacement,
+// with registers that are here already. The CPU has checked the access in this direction at this address; that
+// the code is still the one that made it shows in the direction and in the address within the page.
+[[gnu::always_inline]] inline bool is_driver_access(Vcpu& vcpu, MemoryAccess const& reported,
+                                                    Instruction const& instruction) {
+    constexpr u8 rsp = static_cast<u8>(Gpr::Rsp);
+    constexpr MemoryParts simple{.base = 0,
+                                 .index = no_register,
+                                 .shift = 0,
+                                 .address_size = 8,
+                                 .segment = SegmentRegister::None,
+                                 .rip_relative = false,
+                                 .reserved = 0};
+    if (!is_move(instruction) || instruction.reg == rsp) return false;
+    if ((instruction.form == Form::RegisterMemory) == reported.is_write) return false;
+    auto const parts = std::bit_cast<u64>(static_cast<MemoryParts const&>(instruction.memory));
+    if ((parts & ~u64{0xff}) != std::bit_cast<u64>(simple)) return false;
+    u64 offset = instruction.memory.displacement;
+    if (u8 const base = instruction.memory.base; base != no_register) {
+        if (base == rsp) return false;
+        offset += vcpu.gprs().data()[base & 15U];
+    }
+    // An address of 8 bytes is 64-bit mode's; what is aligned does not cross a page.
+    u64 const address = reported.address.value;
+    return (address ^ offset) % lib::page_size == 0 && (address & (instruction.memory_size - 1U)) == 0;
+}
 
 } // namespace
 
@@ -172,9 +233,8 @@ bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
     auto const state = vcpu.code_state();
     std::array<u8, 16> code{};
     u32 const count = fetch_code(vcpu, state, code);
-    auto const mode = mode_of(state);
     InterceptedInstruction instruction;
-    if (!decode_intercepted({code.data(), count}, mode, instruction)) return false;
+    if (!decode_intercepted({code.data(), count}, state.mode, instruction)) return false;
     out = {Kind::Other, instruction.length, instruction.control, instruction.reg, 0};
     if (instruction.kind == Intercepted::ReadCr) out.kind = Kind::ReadControl;
     if (instruction.kind == Intercepted::WriteCr) out.kind = Kind::WriteControl;
@@ -187,21 +247,22 @@ bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
         return true;
     }
     u64 const offset = effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
-    StringOperand operand(vcpu, name_of(effective_segment(instruction.memory)), mode, false);
-    Exception exception{};
-    StringOperand::Element element;
-    if (!operand.locate(offset, sizeof(out.lmsw_source), ~u64{0}, element, exception)) return false;
-    out.lmsw_source = static_cast<u16>(StringOperand::load(element));
-    return element.is_ram;
+    auto const operand = GuestOperand::find(vcpu, name_of(effective_segment(instruction.memory)), offset,
+                                            sizeof(out.lmsw_source), Access::Read, state.mode);
+    if (!operand || !operand->is_ram()) return false;
+    out.lmsw_source = static_cast<u16>(operand->read(vcpu, sizeof(out.lmsw_source)));
+    return true;
 }
 
 Outcome port_string(Vcpu& vcpu, Exit const& exit) {
     [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = fetch_code(vcpu, state, code);
-    auto const mode = mode_of(state);
     InterceptedInstruction instruction;
-    if (!decode_intercepted({code.data(), code_size}, mode, instruction)) return inject(vcpu, invalid_opcode());
+    bool const is_known = decode_intercepted({code.data(), code_size}, state.mode, instruction);
+    if (!is_known || !is_same_string(instruction, exit.port)) [[unlikely]]
+        return look_again(vcpu, {code.data(), code_size}, exit.port.port);
+    vcpu.unexplained_exits() = 0;
     u64 const mask = size_mask(instruction.address_size);
     u64& index = vcpu.gpr(exit.port.is_in ? Gpr::Rdi : Gpr::Rsi);
     u64& counter = vcpu.gpr(Gpr::Rcx);
@@ -209,10 +270,9 @@ Outcome port_string(Vcpu& vcpu, Exit const& exit) {
     if (wanted == 0) return Outcome::Advance;
     u64 const allowed = std::min(wanted, string_batch);
     bool const is_down = (vcpu.rflags() & rflags_df) != 0;
-    StringOperand operand(vcpu, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), mode,
-                          exit.port.is_in);
     Exception exception{};
-    PortString string(vcpu.vm().platform(), exit.port, operand, mask, is_down);
+    PortString string(vcpu, exit.port, exit.port.is_in ? SegmentName::Es : name_of(instruction.segment), state.mode,
+                      is_down);
     u64 done = 0;
     while (done < allowed) {
         u64 const count = string.run(index & mask, allowed - done, exception);
@@ -228,124 +288,8 @@ Outcome port_string(Vcpu& vcpu, Exit const& exit) {
     return Outcome::Retry;
 }
 
-namespace {
-
-// The device operand of a plain move.
-struct PlatformOperand {
-    VirtualPlatform& platform;
-    u64 address;
-
-    u64 read(unsigned size) { return platform.mmio_read(address, static_cast<u8>(size)); }
-    void write(unsigned size, u64 value) { platform.mmio_write(address, static_cast<u8>(size), value); }
-};
-
-// The device operand of any instruction, and RAM for the other operand of a MOVS.
-class DeviceOperand {
-public:
-    DeviceOperand(Vcpu& vcpu, bool is_apic, u64 address, bool is_write, CpuMode mode)
-        : vcpu_(vcpu), is_apic_(is_apic), address_(address), is_write_(is_write), mode_(mode) {}
-
-    u64 read(unsigned size) {
-        if (is_apic_) return vcpu_.apic().mmio_read(apic_offset(), static_cast<u8>(size));
-        return platform().mmio_read(address_, static_cast<u8>(size));
-    }
-    void write(unsigned size, u64 value) {
-        if (is_apic_)
-            vcpu_.apic().mmio_write(apic_offset(), static_cast<u8>(size), value);
-        else
-            platform().mmio_write(address_, static_cast<u8>(size), value);
-    }
-    // Nobody but this vCPU writes to its APIC page.
-    template <typename Change> void update(unsigned size, Change change) {
-        if (!is_apic_) {
-            auto const bound = MmioChange::to<&Change::operator()>(change);
-            return platform().mmio_update(address_, static_cast<u8>(size), bound);
-        }
-        u64 value = 0;
-        if (change(read(size), value)) write(size, value);
-    }
-    bool is_write() const { return is_write_; }
-    bool read_ram(SegmentRegister segment, u64 offset, unsigned size, u64& value) {
-        StringOperand::Element element;
-        if (!ram(segment, offset, size, false, element)) return false;
-        value = StringOperand::load(element);
-        return true;
-    }
-    bool can_write_ram(SegmentRegister segment, u64 offset, unsigned size) {
-        StringOperand::Element element;
-        return ram(segment, offset, size, true, element);
-    }
-    bool write_ram(SegmentRegister segment, u64 offset, unsigned size, u64 value) {
-        StringOperand::Element element;
-        if (!ram(segment, offset, size, true, element)) return false;
-        StringOperand::store(element, value);
-        return true;
-    }
-    Exception const& exception() const { return exception_; }
-
-private:
-    bool ram(SegmentRegister segment, u64 offset, unsigned size, bool is_write, StringOperand::Element& element) {
-        StringOperand operand(vcpu_, name_of(segment), mode_, is_write);
-        return operand.locate(offset, size, ~u64{0}, element, exception_) && element.is_ram;
-    }
-    VirtualPlatform& platform() { return vcpu_.vm().platform(); }
-    u32 apic_offset() const { return static_cast<u32>(address_ & 0xfff); }
-    Vcpu& vcpu_;
-    bool is_apic_; // the vCPU's own APIC page
-    u64 address_;
-    bool is_write_;
-    CpuMode mode_;
-    Exception exception_{};
-};
-
-constexpr u8 rsp_number = static_cast<u8>(Gpr::Rsp);
-
-[[gnu::noinline]] Outcome stop_at_tables(Vcpu& vcpu, u64 address) {
-    std::array<char, 100> text{};
-    vcpu.vm().crash(
-        vcpu, lib::format_to(text, "page tables at {:#x}, where there is no memory; rip {:#x}", address, vcpu.rip()));
-    return Outcome::StopVm;
-}
-
-// Not every instruction can be emulated; `code` is what there is of it.
-[[gnu::noinline]] Outcome refuse_instruction(Vcpu& vcpu, u64 address, std::span<u8 const> code) {
-    if (vcpu.vm().should_warn_of_instruction()) {
-        std::array<char, 20> text{};
-        lib::BufferSink sink(text);
-        for (u8 const byte : code.first(std::min<std::size_t>(code.size(), 4)))
-            lib::format(sink, " {:02x}", byte);
-        kernel::log_warning("vm {}: instruction{} on device memory at {:#x} is not supported: #UD; rip {:#x}",
-                            vcpu.vm().name(), sink.view(), address, vcpu.rip());
-    }
-    return inject(vcpu, invalid_opcode());
-}
-
-// Any instruction, and any access to the local APIC.
-[[gnu::noinline]] Outcome emulate_any(Vcpu& vcpu, Exit const& exit, Instruction const& instruction, CpuMode mode) {
-    u64 const address = exit.memory.address.value;
-    vcpu.fetch_gprs();
-    u64 rflags = vcpu.rflags();
-    u64 const rflags_before = rflags;
-    EmulationContext const context{vcpu.gprs(), rflags};
-    bool const is_apic = address / lib::page_size == apic_page && vcpu.apic().mode() == LocalApic::Mode::XApic;
-    DeviceOperand operand(vcpu, is_apic, address, exit.memory.is_write, mode);
-    auto const result = emulate(instruction, context, operand);
-    switch (result) {
-    case Emulated::Done: vcpu.advance(instruction.length); break;
-    case Emulated::Again: break;
-    case Emulated::RamFault:
-        if (operand.exception().vector != 0) return inject(vcpu, operand.exception());
-        [[fallthrough]];
-    case Emulated::Unsupported: return inject(vcpu, general_protection());
-    }
-    vcpu.store_gprs();
-    if (rflags != rflags_before) vcpu.set_rflags(rflags);
-    return Outcome::Retry;
-}
-
-} // namespace
-
-Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
+// Not inlined: each exit would save the registers that this needs.
+[[gnu::noinline]] Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
     u64 const address = exit.memory.address.value;
     bool const in_hole = address - GuestRam::hole_begin < GuestRam::hole_end - GuestRam::hole_begin;
     // Mapped meanwhile, or never a reason to exit: the guest tries again.
@@ -359,14 +303,18 @@ Outcome memory_access(Vcpu& vcpu, Exit const& exit) {
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = fetch_code(vcpu, state, code);
     [[clang::uninitialized]] Instruction instruction;
-    if (!decode({code.data(), code_size}, mode_of(state), instruction)) [[unlikely]]
-        return refuse_instruction(vcpu, address, {code.data(), code_size});
-    // What drivers use: a move between a register, whose value is here already, and a device of the platform.
-    bool const is_plain = is_move(instruction) && instruction.reg != rsp_number;
-    if (!is_plain || address / lib::page_size == apic_page) [[unlikely]]
-        return emulate_any(vcpu, exit, instruction, mode_of(state));
-    PlatformOperand operand{vcpu.vm().platform(), address};
-    emulate_move(instruction, vcpu.gprs(), operand);
+    if (!decode({code.data(), code_size}, state.mode, instruction)) [[unlikely]]
+        return look_again(vcpu, {code.data(), code_size}, address);
+    if (!is_driver_access(vcpu, exit.memory, instruction)) [[unlikely]]
+        return emulate_any(vcpu, exit, instruction, state.mode, {code.data(), code_size});
+    vcpu.unexplained_exits() = 0;
+    if (address / lib::page_size == apic_page && vcpu.apic().mode() == LocalApic::Mode::XApic) [[unlikely]] {
+        ApicOperand operand{vcpu.apic(), static_cast<u32>(address % lib::page_size)};
+        emulate_move(instruction, vcpu.gprs(), operand);
+    } else {
+        PlatformOperand operand{vcpu.vm().platform(), address};
+        emulate_move(instruction, vcpu.gprs(), operand);
+    }
     vcpu.advance(instruction.length);
     return Outcome::Retry;
 }

@@ -23,7 +23,7 @@ struct Way {
     bool has_reserved_bit = false;
 };
 
-// What a CPU holds against an entry: the bits of 8-byte entries that must be 0, and whether pages of 1 GiB exist.
+// What a CPU refuses in an entry: the bits that must be 0, and whether pages of 1 GiB exist.
 struct EntryRules {
     u64 reserved = 0;
     u64 reserved_of_large_32 = 0;
@@ -34,7 +34,7 @@ struct EntryRules {
 u64 reserved_bits_of(EntryRules const& rules, unsigned shift, bool is_leaf) {
     if (shift == shift_512g || (shift == shift_1g && !rules.has_pages_1g)) return rules.reserved | large;
     if (!is_leaf || shift == 12) return rules.reserved;
-    return rules.reserved | (((u64{1} << shift) - 1) & ~u64{0x1fff}); // the address of a large page, but for PAT
+    return rules.reserved | (((u64{1} << shift) - 1) & ~u64{0x1fff}); // the address of a large page, except PAT
 }
 
 // 4-level paging, or PAE, whose root has four entries without rights. Entries where there is no RAM read as 0, which is

@@ -1,4 +1,6 @@
 #include "code_cursor.hpp"
+#include "prefixes.hpp"
+
 #include <algorithm>
 #include <array>
 #include <vm/instruction_length.hpp>
@@ -86,48 +88,6 @@ Intercepted group_01_register(u8 modrm) {
 constexpr Intercepted group_01_memory[8] = {Intercepted::Sgdt, Intercepted::Sidt,  Intercepted::Lgdt,
                                             Intercepted::Lidt, Intercepted::Smsw,  Intercepted::Unsupported,
                                             Intercepted::Lmsw, Intercepted::Invlpg};
-
-struct Prefixes {
-    u8 rex = 0;
-    bool operand_size = false;
-    bool address_size = false;
-    bool lock = false;
-    SegmentRegister segment = SegmentRegister::None;
-    Repeat repeat = Repeat::None;
-
-    // False: `byte` is no prefix. A legacy prefix behind REX makes REX void. [intel/vol2] 2.2.1
-    bool take(u8 byte, CpuMode mode) {
-        u8 new_rex = 0;
-        switch (byte) {
-        case 0x26:
-        case 0x2e:
-        case 0x36:
-        case 0x3e:
-            if (mode != CpuMode::Bits64) segment = static_cast<SegmentRegister>((byte >> 3) & 3U);
-            break;
-        case 0x64: segment = SegmentRegister::FS; break;
-        case 0x65: segment = SegmentRegister::GS; break;
-        case 0x66: operand_size = true; break;
-        case 0x67: address_size = true; break;
-        case 0xf0: lock = true; break;
-        case 0xf2: repeat = Repeat::Repne; break;
-        case 0xf3: repeat = Repeat::Rep; break;
-        default:
-            if (mode != CpuMode::Bits64 || (byte & 0xf0U) != 0x40) return false;
-            new_rex = byte;
-        }
-        rex = new_rex;
-        return true;
-    }
-    u8 size_of_operand(CpuMode mode) const {
-        if ((rex & 8U) != 0) return 8;
-        return (mode == CpuMode::Bits16) != operand_size ? 2 : 4;
-    }
-    u8 size_of_address(CpuMode mode) const {
-        if (mode == CpuMode::Bits64) return address_size ? 4 : 8;
-        return (mode == CpuMode::Bits16) != address_size ? 2 : 4;
-    }
-};
 
 // MOV to and from CR and DR ignores mod. LOCK MOV CR0 is AMD's other name for CR8. [amd/vol3] MOV CRn
 void decode_control_register(u8 modrm, Prefixes const& prefixes, CpuMode mode, InterceptedInstruction& out) {

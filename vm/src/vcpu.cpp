@@ -76,9 +76,9 @@ CodeState Vcpu::code_state() {
     bool const is_long = (efer() & efer::LMA) != 0;
     Segment const cs = segment(SegmentName::Cs);
     bool const is_64 = is_long && (cs.attributes & segment::l_bit) != 0;
-    CodeMode const mode = is_64                                    ? CodeMode::Bits64
-                          : (cs.attributes & segment::db_bit) != 0 ? CodeMode::Bits32
-                                                                   : CodeMode::Bits16;
+    CpuMode const mode = is_64                                    ? CpuMode::Bits64
+                         : (cs.attributes & segment::db_bit) != 0 ? CpuMode::Bits32
+                                                                  : CpuMode::Bits16;
     // In 64-bit mode CS has no base.
     u64 const linear = is_64 ? rip() : (rip() + cs.base) & 0xffff'ffff;
     return {linear, cr3(), mode, is_long ? Paging::Long : paging_of(cr0(), cr4())};

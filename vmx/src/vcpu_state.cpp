@@ -209,6 +209,10 @@ vm::Segment Vcpu::segment(vm::SegmentName name) {
     return {vmcs().read(fields.selector), attributes, vmcs().read(fields.limit), vmcs().read(fields.base)};
 }
 
+vm::Vector Vcpu::vector(unsigned number) { return fpu_.vector_in_cpu(xcr0_, number); }
+
+void Vcpu::set_vector(unsigned number, vm::Vector const& value) { fpu_.set_vector_in_cpu(xcr0_, number, value); }
+
 vm::CodeState Vcpu::code_state() {
     Loaded const here = vmcs();
     u64 const instruction = here.read(field::GUEST_RIP);
@@ -216,9 +220,9 @@ vm::CodeState Vcpu::code_state() {
     u32 const rights = here.read(field::GUEST_CS_RIGHTS);
     bool const is_long = entry_controls_.get<EntryControls::Ia32eModeGuest>();
     if (is_long && (rights & vm::segment::l_bit) != 0) [[likely]]
-        return {instruction, table, vm::CodeMode::Bits64, vm::Paging::Long};
+        return {instruction, table, vm::CpuMode::Bits64, vm::Paging::Long};
     return {(instruction + here.read(field::GUEST_CS_BASE)) & 0xffff'ffff, table,
-            (rights & vm::segment::db_bit) != 0 ? vm::CodeMode::Bits32 : vm::CodeMode::Bits16,
+            (rights & vm::segment::db_bit) != 0 ? vm::CpuMode::Bits32 : vm::CpuMode::Bits16,
             is_long ? vm::Paging::Long : vm::paging_of(cr0(), cr4())};
 }
 

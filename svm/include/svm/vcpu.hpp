@@ -52,6 +52,8 @@ public:
         return (save().efer & vm::efer::LMA) != 0 && (save().cs.attributes & l_bit) != 0;
     }
     vm::CodeState code_state() override;
+    vm::Vector vector(unsigned number) override;
+    void set_vector(unsigned number, vm::Vector const& value) override;
     void advance(u8 length) override;
     void drop_events() override;
     void set_tsc_offset(u64 offset) override;

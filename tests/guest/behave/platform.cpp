@@ -77,6 +77,37 @@ void mmio_compare() {
     expect("CMP sets ZF", 1, flags >> 6 & 1);
 }
 
+// CMPS, SCAS, XADD, a bit string and a move to and from an XMM register.
+void mmio_others() {
+    x86::store32(data, 0x44000000);
+    u32 const same = 0x44000000;
+    bool equal = false;
+    void const* source = &same;
+    void const* target = reinterpret_cast<void const*>(data);
+    asm volatile("cmpsl" : "+S"(source), "+D"(target), "=@ccz"(equal) : : "memory");
+    expect_true("CMPS with MMIO finds it equal", equal);
+    target = reinterpret_cast<void const*>(data);
+    asm volatile("scasl" : "+D"(target), "=@ccz"(equal) : "a"(0x45000000U) : "memory");
+    expect_true("SCAS on MMIO finds it different", !equal);
+    expect("and steps", data + 4, reinterpret_cast<u64>(target));
+    u32 value = 0x01000000;
+    asm volatile("lock xaddl %0, (%1)" : "+r"(value) : "r"(data) : "memory");
+    expect("XADD gives the old value", 0x44000000, value);
+    expect("XADD stores the sum", 0x45000000, x86::load32(data));
+    bool was_set = true;
+    asm volatile("btsl %2, (%1)" : "=@ccc"(was_set) : "r"(data - 16), "r"(16 * 8 + 31) : "memory");
+    expect_true("BTS beyond its operand finds a clear bit", !was_set);
+    expect("BTS beyond its operand sets it", 0xc5000000, x86::load32(data));
+    u64 const cr4 = x86::read_cr4();
+    constexpr u64 osfxsr = 0x200;
+    x86::write_cr4(cr4 | osfxsr);
+    asm volatile("movd (%1), %%xmm3; movd %%xmm3, %0" : "=r"(value) : "r"(data) : "memory");
+    expect("MOVD from MMIO", 0xc5000000, value);
+    asm volatile("movd %0, %%xmm3; movd %%xmm3, (%1)" : : "r"(0x44000000U), "r"(data) : "memory");
+    expect("MOVD to MMIO", 0x44000000, x86::load32(data));
+    x86::write_cr4(cr4);
+}
+
 } // namespace
 
 void guest_time() {
@@ -148,6 +179,7 @@ void uart() {
 void mmio_forms() {
     mmio_arithmetic();
     mmio_compare();
+    mmio_others();
     u64 wide = ~0ULL;
     asm volatile("movl (%1), %k0" : "+r"(wide) : "r"(data) : "memory");
     expect("a 32-bit load clears the upper half", 0x44000000, wide);

@@ -1,5 +1,7 @@
 #include <vm/emulate.hpp>
 
+#include <algorithm>
+#include <cstring>
 #include <gtest/gtest.h>
 #include <initializer_list>
 #include <vector>
@@ -8,61 +10,83 @@ namespace {
 
 using namespace vm;
 
-struct FakeAccess {
-    u64 device = 0;
-    u64 ram = 0;
-    bool to_device = false;
-    bool ram_present = true;
-    unsigned reads = 0;
-    unsigned writes = 0;
-    unsigned last_size = 0;
-    u64 ram_address = 0;
-    SegmentRegister ram_segment = SegmentRegister::None;
+// Two operands, wherever they are.
+struct FakeMemory {
+    struct Operand {
+        std::array<u8, 16> bytes{};
+        bool is_found = false;
+        SegmentRegister segment = SegmentRegister::None;
+        u64 offset = 0;
+        unsigned size = 0;
+        Access access = Access::Read;
+        unsigned reads = 0, writes = 0;
+    };
+    std::array<Operand, 2> operands;
+    int absent = -1; // the operand that is not to be had
+    bool is_reported = true;
+    bool is_aligned_to_16 = true;
+    bool has_sse = true;
+    std::array<Vector, 16> vectors{};
 
-    u64 read(unsigned size) {
-        ++reads;
-        last_size = size;
-        return device; // all 64 bits: who forgets to mask is found out
+    bool find(unsigned n, SegmentRegister segment, u64 offset, unsigned size, Access access) {
+        Operand& operand = operands[n];
+        operand.is_found = true;
+        operand.segment = segment;
+        operand.offset = offset;
+        operand.size = size;
+        operand.access = access;
+        return static_cast<int>(n) != absent;
     }
-    void write(unsigned size, u64 value) {
-        ++writes;
-        last_size = size;
-        device = value;
+    bool confirm() const { return is_reported; }
+    u64 read(unsigned n, unsigned size, unsigned at) {
+        EXPECT_TRUE(operands[n].is_found && operands[n].access != Access::Write && at + size <= operands[n].size);
+        operands[n].reads++;
+        u64 value = 0xa5a5'a5a5'a5a5'a5a5; // above the size: who forgets to mask is found out
+        std::memcpy(&value, operands[n].bytes.data() + at, size);
+        return value;
     }
-    template <typename Change> void update(unsigned size, Change change) {
+    void write(unsigned n, unsigned size, u64 value, unsigned at) {
+        EXPECT_TRUE(operands[n].is_found && operands[n].access != Access::Read && at + size <= operands[n].size);
+        operands[n].writes++;
+        std::memcpy(operands[n].bytes.data() + at, &value, size);
+    }
+    template <typename Change> void update(unsigned n, unsigned size, Change change) {
+        EXPECT_EQ(operands[n].access, Access::Update);
         u64 value = 0;
-        if (change(read(size), value)) write(size, value);
+        if (change(read(n, size, 0), value)) write(n, size, value, 0);
     }
-    bool is_write() const { return to_device; }
-    bool read_ram(SegmentRegister segment, u64 address, unsigned size, u64& out) {
-        ram_segment = segment;
-        ram_address = address;
-        out = ram & size_mask(size);
-        return ram_present;
+    bool is_aligned(unsigned, unsigned) const { return is_aligned_to_16; }
+    bool has_vectors() const { return has_sse; }
+    Vector vector(unsigned n) const { return vectors.at(n); }
+    void set_vector(unsigned n, Vector const& value) { vectors.at(n) = value; }
+
+    u64 value(unsigned n, unsigned at = 0) const {
+        u64 result = 0;
+        std::memcpy(&result, operands[n].bytes.data() + at, 8);
+        return result;
     }
-    bool can_write_ram(SegmentRegister, u64, unsigned) const { return ram_present; }
-    bool write_ram(SegmentRegister segment, u64 address, unsigned size, u64 value) {
-        ram_segment = segment;
-        ram_address = address;
-        ram = value & size_mask(size);
-        return ram_present;
+    void set(unsigned n, u64 low, u64 high = 0) {
+        std::memcpy(operands[n].bytes.data(), &low, 8);
+        std::memcpy(operands[n].bytes.data() + 8, &high, 8);
     }
 };
 
 struct Emulation : testing::Test {
     std::array<u64, 16> gpr{};
     u64 rflags = 2;
-    FakeAccess access;
+    FakeMemory memory;
+    u8 stack_size = 8;
 
     Emulated run(std::initializer_list<u8> bytes, CpuMode mode = CpuMode::Bits64) {
         Instruction instruction;
         EXPECT_TRUE(decode(std::vector<u8>(bytes), mode, instruction));
-        return emulate(instruction, EmulationContext{gpr, rflags}, access);
+        memory.operands[0].is_found = memory.operands[1].is_found = false;
+        return emulate(instruction, EmulationContext{gpr, rflags, 0x1000, stack_size}, memory);
     }
 };
 
 TEST_F(Emulation, LoadsMergeByTheirSize) {
-    access.device = 0xaaaa'bbbb'cccc'ddee;
+    memory.set(0, 0xaaaa'bbbb'cccc'ddee);
     gpr[1] = 0x1111'2222'3333'4444;
     EXPECT_EQ(run({0x8a, 0x08}), Emulated::Done); // mov cl
     EXPECT_EQ(gpr[1], 0x1111'2222'3333'44eeU);
@@ -76,22 +100,20 @@ TEST_F(Emulation, LoadsMergeByTheirSize) {
     EXPECT_EQ(gpr[1], 0xaaaa'bbbb'cccc'ddeeU);
 }
 
-TEST_F(Emulation, StoresAreMasked) {
+TEST_F(Emulation, StoresWriteTheirSizeAndReadNothing) {
     gpr[1] = 0x1122'3344'5566'7788;
     run({0x89, 0x08});
-    EXPECT_EQ(access.device, 0x5566'7788U);
+    EXPECT_EQ(memory.value(0), 0x5566'7788U);
     run({0x88, 0x28}); // mov [rax], ch
-    EXPECT_EQ(access.device, 0x77U);
-    EXPECT_EQ(access.last_size, 1U);
+    EXPECT_EQ(memory.value(0), 0x5566'7777U);
+    EXPECT_EQ(memory.operands[0].size, 1U);
     run({0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff});
-    EXPECT_EQ(access.device, ~u64{0});
-    run({0xc7, 0x00, 0xff, 0xff, 0xff, 0xff});
-    EXPECT_EQ(access.device, 0xffff'ffffU);
-    EXPECT_EQ(access.reads, 0U) << "a store reads nothing";
+    EXPECT_EQ(memory.value(0), ~u64{0});
+    EXPECT_EQ(memory.operands[0].reads, 0U);
 }
 
 TEST_F(Emulation, Extensions) {
-    access.device = 0xffff'ff80;
+    memory.set(0, 0xffff'ff80);
     run({0x0f, 0xb6, 0x08}); // movzx ecx, byte
     EXPECT_EQ(gpr[1], 0x80U);
     run({0x48, 0x0f, 0xbe, 0x08}); // movsx rcx, byte
@@ -103,47 +125,130 @@ TEST_F(Emulation, Extensions) {
 }
 
 TEST_F(Emulation, ReadModifyWriteReadsAndWritesOnce) {
-    access.device = 0xf0;
+    memory.set(0, 0xf0);
     run({0x83, 0x08, 0x0f}); // or dword [rax], 15
-    EXPECT_EQ(access.device, 0xffU);
-    EXPECT_EQ(access.reads, 1U);
-    EXPECT_EQ(access.writes, 1U);
+    EXPECT_EQ(memory.value(0), 0xffU);
+    EXPECT_EQ(memory.operands[0].reads, 1U);
+    EXPECT_EQ(memory.operands[0].writes, 1U);
+}
+
+TEST_F(Emulation, UnaryOperations) {
+    memory.set(0, 0x0f);
+    run({0xfe, 0x00}); // inc byte [rax]
+    EXPECT_EQ(memory.value(0), 0x10U);
+    run({0xff, 0x08}); // dec dword
+    EXPECT_EQ(memory.value(0), 0x0fU);
+    run({0xf6, 0x10}); // not byte
+    EXPECT_EQ(memory.value(0), 0xf0U);
+    run({0xf6, 0x18}); // neg byte
+    EXPECT_EQ(memory.value(0), 0x10U);
 }
 
 TEST_F(Emulation, ComparisonsDoNotWrite) {
-    access.device = 5;
+    memory.set(0, 5);
     run({0x83, 0x38, 0x05}); // cmp dword [rax], 5
     EXPECT_NE(rflags & rflags_zf, 0U);
     run({0xf6, 0x00, 0x02}); // test byte [rax], 2
     EXPECT_NE(rflags & rflags_zf, 0U);
     run({0x0f, 0xba, 0x20, 0x02}); // bt dword [rax], 2
     EXPECT_NE(rflags & rflags_cf, 0U);
-    EXPECT_EQ(access.writes, 0U);
+    EXPECT_EQ(memory.operands[0].access, Access::Read);
+    EXPECT_EQ(memory.operands[0].writes, 0U);
 }
 
 TEST_F(Emulation, RegisterDestination) {
-    access.device = 0x10;
+    memory.set(0, 0x10);
     gpr[1] = 0xffff'ffff'0000'0005;
     run({0x2b, 0x08}); // sub ecx, [rax]
     EXPECT_EQ(gpr[1], 0xffff'fff5U);
     EXPECT_NE(rflags & rflags_cf, 0U);
-    EXPECT_EQ(access.writes, 0U);
+    EXPECT_EQ(memory.operands[0].writes, 0U);
 }
 
 TEST_F(Emulation, ExchangeAndCompareExchange) {
-    access.device = 7;
+    memory.set(0, 7);
     gpr[1] = 9;
     run({0x87, 0x08});
-    EXPECT_EQ(access.device, 9U);
+    EXPECT_EQ(memory.value(0), 9U);
     EXPECT_EQ(gpr[1], 7U);
     gpr[0] = 9;
     run({0xf0, 0x0f, 0xb1, 0x0a}); // lock cmpxchg [rdx], ecx
-    EXPECT_EQ(access.device, 7U);
+    EXPECT_EQ(memory.value(0), 7U);
     EXPECT_NE(rflags & rflags_zf, 0U);
     gpr[0] = 100;
     run({0xf0, 0x0f, 0xb1, 0x0a});
     EXPECT_EQ(gpr[0], 7U);
     EXPECT_EQ(rflags & rflags_zf, 0U);
+}
+
+TEST_F(Emulation, ExchangeAndAddGivesTheOldValue) {
+    memory.set(0, 0xffff'fff0);
+    gpr[1] = 0x20;
+    run({0xf0, 0x0f, 0xc1, 0x08}); // lock xadd [rax], ecx
+    EXPECT_EQ(memory.value(0), 0x10U);
+    EXPECT_EQ(gpr[1], 0xffff'fff0U);
+    EXPECT_NE(rflags & rflags_cf, 0U);
+    gpr[1] = 0x1234;
+    run({0x0f, 0xc0, 0x28}); // xadd [rax], ch
+    EXPECT_EQ(memory.value(0), 0x22U);
+    EXPECT_EQ(gpr[1], 0x1034U);
+}
+
+TEST_F(Emulation, CompareExchangeOfPairs) {
+    memory.set(0, 0x2222'2222'1111'1111);
+    gpr[0] = 0xdead'0000'1111'1111; // only the low halves count
+    gpr[2] = 0xdead'0000'2222'2222;
+    gpr[1] = 4;
+    gpr[3] = 3;
+    rflags = rflags_cf | 2;
+    run({0xf0, 0x0f, 0xc7, 0x0e}); // lock cmpxchg8b [rsi]
+    EXPECT_EQ(memory.value(0), 0x4'0000'0003U);
+    EXPECT_EQ(rflags, rflags_cf | rflags_zf | 2) << "ZF alone changes";
+    EXPECT_EQ(gpr[0], 0xdead'0000'1111'1111U);
+    run({0x0f, 0xc7, 0x0e});
+    EXPECT_EQ(memory.value(0), 0x4'0000'0003U);
+    EXPECT_EQ(memory.operands[0].writes, 2U) << "written in both cases";
+    EXPECT_EQ(gpr[0], 3U);
+    EXPECT_EQ(gpr[2], 4U);
+    EXPECT_EQ(rflags & rflags_zf, 0U);
+    memory.set(0, 3, 4);
+    gpr[3] = 7;
+    gpr[1] = 8;
+    run({0x48, 0x0f, 0xc7, 0x0e}); // cmpxchg16b
+    EXPECT_EQ(memory.value(0), 7U);
+    EXPECT_EQ(memory.value(0, 8), 8U);
+    EXPECT_NE(rflags & rflags_zf, 0U);
+}
+
+TEST_F(Emulation, BitStringsReachBeyondTheirOperand) {
+    gpr[0] = 0x2000;
+    gpr[1] = 70;
+    run({0x0f, 0xab, 0x08}); // bts [rax], ecx
+    EXPECT_EQ(memory.operands[0].offset, 0x2008U);
+    EXPECT_EQ(memory.value(0), u64{1} << 6);
+    gpr[1] = 0xffff'ffff; // bit -1
+    run({0x0f, 0xa3, 0x08});
+    EXPECT_EQ(memory.operands[0].offset, 0x1ffcU);
+    gpr[1] = ~u64{0};
+    run({0x48, 0x0f, 0xa3, 0x08}); // 64-bit elements
+    EXPECT_EQ(memory.operands[0].offset, 0x1ff8U);
+    gpr[1] = 0x8000; // bit -32768 of words
+    gpr[3] = 0x2000;
+    run({0x0f, 0xa3, 0x0f}, CpuMode::Bits16); // bt [bx], cx
+    EXPECT_EQ(memory.operands[0].offset, 0x1000U);
+    run({0x0f, 0xba, 0x28, 0x25}); // bts dword [rax], 37: an immediate is taken modulo the size
+    EXPECT_EQ(memory.operands[0].offset, 0x2000U);
+}
+
+TEST_F(Emulation, BytesAreSwapped) {
+    memory.set(0, 0x1122'3344);
+    run({0x0f, 0x38, 0xf0, 0x08}); // movbe ecx, [rax]
+    EXPECT_EQ(gpr[1], 0x4433'2211U);
+    gpr[1] = 0x0102'0304'0506'0708;
+    run({0x48, 0x0f, 0x38, 0xf1, 0x08}); // movbe [rax], rcx
+    EXPECT_EQ(memory.value(0), 0x0807'0605'0403'0201U);
+    run({0x66, 0x0f, 0x38, 0xf1, 0x08}); // movbe [rax], cx
+    EXPECT_EQ(memory.value(0) & 0xffff, 0x0807U);
 }
 
 TEST_F(Emulation, RepeatedStosGoesElementByElement) {
@@ -155,7 +260,8 @@ TEST_F(Emulation, RepeatedStosGoesElementByElement) {
     EXPECT_EQ(run({0xf3, 0xab}), Emulated::Done);
     EXPECT_EQ(gpr[1], 0U);
     EXPECT_EQ(run({0xf3, 0xab}), Emulated::Done) << "a count of zero does nothing";
-    EXPECT_EQ(access.writes, 2U);
+    EXPECT_EQ(memory.operands[1].writes, 2U);
+    EXPECT_EQ(memory.operands[1].segment, SegmentRegister::ES);
     EXPECT_EQ(gpr[7], 0x1008U);
 }
 
@@ -169,33 +275,186 @@ TEST_F(Emulation, DirectionFlagAndAddressSize) {
     EXPECT_EQ(gpr[7], 0x1234'ffffU) << "DI alone moves";
 }
 
-TEST_F(Emulation, MovsInBothDirections) {
+TEST_F(Emulation, MovsMovesFromSourceToTarget) {
     gpr[6] = 0x2000;
     gpr[7] = 0x3000;
-    access.device = 0x11223344;
-    EXPECT_EQ(run({0xa5}), Emulated::Done); // device to RAM
-    EXPECT_EQ(access.ram, 0x11223344U);
-    EXPECT_EQ(access.ram_address, 0x3000U);
-    EXPECT_EQ(access.ram_segment, SegmentRegister::ES);
-    access.to_device = true;
-    access.ram = 0x99;
-    EXPECT_EQ(run({0x64, 0xa4}), Emulated::Done); // RAM to device
-    EXPECT_EQ(access.device, 0x99U);
-    EXPECT_EQ(access.ram_address, 0x2004U);
-    EXPECT_EQ(access.ram_segment, SegmentRegister::FS);
+    memory.set(0, 0x11223344);
+    EXPECT_EQ(run({0x64, 0xa5}), Emulated::Done);
+    EXPECT_EQ(memory.value(1), 0x11223344U);
+    EXPECT_EQ(memory.operands[0].offset, 0x2000U);
+    EXPECT_EQ(memory.operands[0].segment, SegmentRegister::FS);
+    EXPECT_EQ(memory.operands[1].offset, 0x3000U);
+    EXPECT_EQ(memory.operands[1].segment, SegmentRegister::ES);
+    EXPECT_EQ(gpr[6], 0x2004U);
+    EXPECT_EQ(gpr[7], 0x3004U);
 }
 
-TEST_F(Emulation, MovsWithoutRamTouchesNothing) {
-    access.ram_present = false;
-    gpr[1] = 5;
-    EXPECT_EQ(run({0xf3, 0xa4}), Emulated::RamFault);
-    EXPECT_EQ(access.reads, 0U);
-    EXPECT_EQ(gpr[1], 5U);
+TEST_F(Emulation, ComparingStringsEndWithTheirCondition) {
+    memory.set(0, 5);
+    memory.set(1, 5);
+    gpr[1] = 3;
+    EXPECT_EQ(run({0xf3, 0xa6}), Emulated::Again); // repe cmpsb
+    EXPECT_EQ(gpr[1], 2U);
+    memory.set(1, 6);
+    EXPECT_EQ(run({0xf3, 0xa6}), Emulated::Done) << "they differ";
+    EXPECT_EQ(gpr[1], 1U);
+    EXPECT_NE(rflags & rflags_cf, 0U) << "source minus target";
+    gpr[0] = 6;
+    gpr[1] = 3;
+    EXPECT_EQ(run({0xf2, 0xae}), Emulated::Done) << "REPNE SCASB found it";
+    EXPECT_EQ(gpr[1], 2U);
+    gpr[0] = 7;
+    EXPECT_EQ(run({0xf2, 0xae}), Emulated::Again);
+    EXPECT_EQ(run({0xf2, 0xae}), Emulated::Done);
+    EXPECT_EQ(gpr[1], 0U);
+    EXPECT_EQ(gpr[6], 2U);
+    EXPECT_EQ(gpr[7], 5U);
+    EXPECT_EQ(memory.operands[1].writes, 0U);
 }
 
-TEST_F(Emulation, UnsupportedDoesNothing) {
-    Instruction instruction{};
-    EXPECT_EQ(emulate(instruction, EmulationContext{gpr, rflags}, access), Emulated::Unsupported);
+TEST_F(Emulation, PushAndPop) {
+    gpr[4] = 0x1000;
+    gpr[3] = 0x1122'3344'5566'7788;
+    EXPECT_EQ(run({0x53}), Emulated::Done); // push rbx
+    EXPECT_EQ(memory.value(1), gpr[3]);
+    EXPECT_EQ(memory.operands[1].segment, SegmentRegister::SS);
+    EXPECT_EQ(memory.operands[1].offset, 0xff8U);
+    EXPECT_EQ(gpr[4], 0xff8U);
+    run({0x6a, 0xf9}); // push -7
+    EXPECT_EQ(memory.value(1), ~u64{6});
+    run({0x41, 0x58}); // pop r8
+    EXPECT_EQ(gpr[8], ~u64{6});
+    EXPECT_EQ(gpr[4], 0xff8U);
+    memory.set(0, 0x55);
+    run({0xff, 0x30}); // push qword [rax]
+    EXPECT_EQ(memory.value(1), 0x55U);
+    EXPECT_EQ(gpr[4], 0xff0U);
+    memory.set(1, 0x66);
+    run({0x8f, 0x04, 0x24}); // pop qword [rsp]
+    EXPECT_EQ(memory.value(0), 0x66U);
+    EXPECT_EQ(memory.operands[0].offset, 0xff8U) << "rSP counts after its increment";
+    run({0x54}); // push rsp
+    EXPECT_EQ(memory.value(1), 0xff8U) << "rSP counts before its decrement";
+    memory.set(1, 0x9999);
+    run({0x5c}); // pop rsp
+    EXPECT_EQ(gpr[4], 0x9999U);
+    run({0x66, 0x50}); // push ax
+    EXPECT_EQ(gpr[4], 0x9997U);
+    EXPECT_EQ(memory.operands[1].size, 2U);
+}
+
+TEST_F(Emulation, StacksOf16And32Bits) {
+    stack_size = 2;
+    gpr[4] = 0xabcd'0001;
+    gpr[0] = 0x1234'5678;
+    EXPECT_EQ(run({0x50}, CpuMode::Bits16), Emulated::Done);
+    EXPECT_EQ(gpr[4], 0xabcd'ffffU);
+    EXPECT_EQ(memory.operands[1].offset, 0xffffU);
+    EXPECT_EQ(memory.operands[1].size, 2U);
+    stack_size = 4;
+    run({0x50}, CpuMode::Bits32);
+    EXPECT_EQ(gpr[4], 0xabcd'fffbU);
+    EXPECT_EQ(memory.value(1), 0x1234'5678U);
+    run({0x68, 0x78, 0x56, 0x34, 0x12}, CpuMode::Bits32);
+    EXPECT_EQ(memory.operands[1].size, 4U);
+    EXPECT_EQ(memory.value(1), 0x1234'5678U);
+}
+
+TEST_F(Emulation, MovesToVectorsClearWhatTheyDoNotLoad) {
+    memory.set(0, 0x1111'2222'3333'4444, 0x5555'6666'7777'8888);
+    auto const loaded = [&](std::initializer_list<u8> bytes) {
+        memory.vectors[1] = {~u64{0}, ~u64{0}};
+        EXPECT_EQ(run(bytes), Emulated::Done);
+        return memory.vectors[1];
+    };
+    auto const is = [](Vector const& vector, u64 low, u64 high) { return vector.low == low && vector.high == high; };
+    u64 const low = memory.value(0), high = memory.value(0, 8), ones = ~u64{0};
+    EXPECT_TRUE(is(loaded({0x0f, 0x10, 0x08}), low, high));                  // movups
+    EXPECT_TRUE(is(loaded({0x66, 0x0f, 0x10, 0x08}), low, high));            // movupd
+    EXPECT_TRUE(is(loaded({0xf3, 0x0f, 0x10, 0x08}), low & 0xffff'ffff, 0)); // movss
+    EXPECT_TRUE(is(loaded({0xf2, 0x0f, 0x10, 0x08}), low, 0));               // movsd
+    EXPECT_TRUE(is(loaded({0x0f, 0x28, 0x08}), low, high));                  // movaps
+    EXPECT_TRUE(is(loaded({0x66, 0x0f, 0x6f, 0x08}), low, high));            // movdqa
+    EXPECT_TRUE(is(loaded({0xf3, 0x0f, 0x6f, 0x08}), low, high));            // movdqu
+    EXPECT_TRUE(is(loaded({0xf2, 0x0f, 0xf0, 0x08}), low, high));            // lddqu
+    EXPECT_TRUE(is(loaded({0x66, 0x0f, 0x38, 0x2a, 0x08}), low, high));      // movntdqa
+    EXPECT_TRUE(is(loaded({0x66, 0x0f, 0x6e, 0x08}), low & 0xffff'ffff, 0)); // movd
+    EXPECT_TRUE(is(loaded({0x66, 0x48, 0x0f, 0x6e, 0x08}), low, 0));         // movq
+    EXPECT_TRUE(is(loaded({0xf3, 0x0f, 0x7e, 0x08}), low, 0));               // movq
+    EXPECT_TRUE(is(loaded({0x0f, 0x12, 0x08}), low, ones));                  // movlps
+    EXPECT_TRUE(is(loaded({0x0f, 0x16, 0x08}), ones, low));                  // movhps
+}
+
+TEST_F(Emulation, MovesFromVectors) {
+    memory.vectors[9] = {0x1111'2222'3333'4444, 0x5555'6666'7777'8888};
+    auto const stored = [&](std::initializer_list<u8> bytes, unsigned size, u64 low, u64 high = 0) {
+        memory.set(0, 0);
+        EXPECT_EQ(run(bytes), Emulated::Done);
+        EXPECT_EQ(memory.operands[0].size, size);
+        return memory.value(0) == low && memory.value(0, 8) == high;
+    };
+    u64 const low = memory.vectors[9].low, high = memory.vectors[9].high;
+    EXPECT_TRUE(stored({0x44, 0x0f, 0x11, 0x08}, 16, low, high));              // movups [rax], xmm9
+    EXPECT_TRUE(stored({0x44, 0x0f, 0x29, 0x08}, 16, low, high));              // movaps
+    EXPECT_TRUE(stored({0x44, 0x0f, 0x2b, 0x08}, 16, low, high));              // movntps
+    EXPECT_TRUE(stored({0x66, 0x44, 0x0f, 0x7f, 0x08}, 16, low, high));        // movdqa
+    EXPECT_TRUE(stored({0xf3, 0x44, 0x0f, 0x7f, 0x08}, 16, low, high));        // movdqu
+    EXPECT_TRUE(stored({0x66, 0x44, 0x0f, 0xe7, 0x08}, 16, low, high));        // movntdq
+    EXPECT_TRUE(stored({0xf3, 0x44, 0x0f, 0x11, 0x08}, 4, low & 0xffff'ffff)); // movss
+    EXPECT_TRUE(stored({0x66, 0x44, 0x0f, 0x7e, 0x08}, 4, low & 0xffff'ffff)); // movd
+    EXPECT_TRUE(stored({0x66, 0x4c, 0x0f, 0x7e, 0x08}, 8, low));               // movq
+    EXPECT_TRUE(stored({0x66, 0x44, 0x0f, 0xd6, 0x08}, 8, low));               // movq
+    EXPECT_TRUE(stored({0x44, 0x0f, 0x13, 0x08}, 8, low));                     // movlps
+    EXPECT_TRUE(stored({0x44, 0x0f, 0x17, 0x08}, 8, high));                    // movhps
+}
+
+TEST_F(Emulation, VectorsThatTheCpuWouldRefuseAreNotMoved) {
+    memory.is_aligned_to_16 = false;
+    EXPECT_EQ(run({0x0f, 0x28, 0x08}), Emulated::Differs);
+    EXPECT_EQ(run({0x0f, 0x10, 0x08}), Emulated::Done);
+    memory.has_sse = false;
+    EXPECT_EQ(run({0x0f, 0x10, 0x08}), Emulated::Differs);
+}
+
+// Every instruction, with operands that are not there or not what the CPU reported.
+TEST_F(Emulation, NothingHappensToAnInstructionThatCannotBeTheOne) {
+    std::vector<std::vector<u8>> const instructions = {{0x8b, 0x08},
+                                                       {0x89, 0x08},
+                                                       {0x01, 0x08},
+                                                       {0x87, 0x08},
+                                                       {0x0f, 0xb1, 0x08},
+                                                       {0x0f, 0xc1, 0x08},
+                                                       {0xaa},
+                                                       {0xac},
+                                                       {0xa4},
+                                                       {0xa6},
+                                                       {0xae},
+                                                       {0x50},
+                                                       {0x58},
+                                                       {0xff, 0x30},
+                                                       {0x8f, 0x04, 0x24},
+                                                       {0x0f, 0xc7, 0x08},
+                                                       {0xf3, 0xa4},
+                                                       {0x0f, 0x10, 0x08},
+                                                       {0x0f, 0x11, 0x08},
+                                                       {0x0f, 0x38, 0xf0, 0x08}};
+    for (unsigned i = 0; i < 16; i++)
+        gpr[i] = 0x100 + i;
+    auto const before = gpr;
+    for (auto const& bytes : instructions)
+        for (int const absent : {-1, 0, 1}) {
+            memory = {};
+            memory.absent = absent;
+            memory.is_reported = false;
+            Instruction instruction;
+            ASSERT_TRUE(decode(bytes, CpuMode::Bits64, instruction));
+            auto const result = emulate(instruction, EmulationContext{gpr, rflags, 0x1000, 8}, memory);
+            EXPECT_TRUE(result == Emulated::Differs || result == Emulated::Fault) << int{bytes[0]};
+            EXPECT_EQ(gpr, before) << int{bytes[0]};
+            EXPECT_EQ(rflags, 2U);
+            for (auto const& operand : memory.operands)
+                EXPECT_EQ(operand.reads + operand.writes, 0U) << int{bytes[0]};
+        }
 }
 
 // The processor that runs the test is the reference.

@@ -352,6 +352,13 @@ TEST_F(VcpuExit, FaultsHaveRfSetAndTheEndOfAnInstructionClearsIt) {
                poke(field::GUEST_RFLAGS, 0x202 | rf);
            }});
     EXPECT_EQ(field(field::GUEST_RFLAGS), 0x202U);
+    write_code(rip + 5, {0x83, 0x3d, 0x10, 0x00, 0xc0, 0xfe, 0x00}); // CMP DWORD [FEC00010h], 0, which changes others
+    after({reason::ept_violation, 0x181, 3, [&] {
+               poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010);
+               poke(field::GUEST_RFLAGS, 0x202 | rf);
+           }});
+    EXPECT_EQ(field(field::GUEST_RFLAGS), 0x286U);
+    poke(field::GUEST_RFLAGS, 0x202);
     // A trap leaves it alone.
     after({reason::exception_or_nmi, 0x4000, 0,
            [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false)); }});

@@ -1,8 +1,8 @@
 #pragma once
 // Decodes the instruction behind a memory exit: which register or immediate meets which memory operand.
-// Not supported, and reported as such with nothing guessed: instructions without a memory operand, PUSH and POP (they
-// touch a second memory operand), CMPS, SCAS, XADD, CMPXCHG8B, bit scans and shifts, everything of x87, MMX, SSE, VEX
-// and EVEX.
+// Not supported, and reported as such with nothing guessed: instructions without a memory operand, calls and returns,
+// multiplication and division, bit scans, shifts, SETcc and CMOVcc, everything of x87, MMX, VEX and EVEX, and of SSE
+// all but moves between memory and an XMM register.
 #include <lib/types.hpp>
 #include <span>
 
@@ -24,6 +24,8 @@ constexpr CpuMode cpu_mode(bool long_mode, bool l, bool d) {
 // In the order of the segment register encoding.
 enum class SegmentRegister : u8 { ES, CS, SS, DS, FS, GS, None };
 enum class Repeat : u8 { None, Rep, Repne };
+// What an instruction does to an operand.
+enum class Access : u8 { Read, Write, Update };
 
 enum class Kind : u8 {
     Unsupported, // not in the list above: nothing else of Instruction is valid
@@ -41,7 +43,9 @@ enum class Kind : u8 {
     Cmp,
     Test,
     Xchg,
+    Xadd,
     Cmpxchg,
+    CmpxchgPair, // CMPXCHG8B, CMPXCHG16B
     Inc,
     Dec,
     Not,
@@ -53,10 +57,20 @@ enum class Kind : u8 {
     Stos,
     Lods,
     Movs,
+    Cmps,
+    Scas,
+    Push,
+    Pop,
+    Movbe,
+    MoveVector,        // between memory and the low bytes of an XMM register; a load clears the others
+    MoveVectorAligned, // 16 bytes; #GP where they are not aligned
+    MoveVectorHigh,    // the upper 8 bytes alone
+    MoveVectorLow,     // the lower 8 bytes; a load keeps the others
 };
 
 // What meets the memory operand, destination first.
-enum class Form : u8 { MemoryRegister, RegisterMemory, MemoryImmediate, MemoryOnly };
+// RegisterOnly and ImmediateOnly: PUSH and POP without ModRM.
+enum class Form : u8 { MemoryRegister, RegisterMemory, MemoryImmediate, MemoryOnly, RegisterOnly, ImmediateOnly };
 
 inline constexpr u8 no_register = 0xff;
 
@@ -78,21 +92,21 @@ static_assert(sizeof(MemoryParts) == 8 && sizeof(MemoryOperand) == 16);
 struct Operation {
     Kind kind;
     Form form;
-    u8 operand_size; // of the register or target: 1, 2, 4, 8
-    u8 memory_size;  // smaller than operand_size for MOVZX and MOVSX
+    u8 operand_size; // of the register or target: 1, 2, 4, 8, 16
+    u8 memory_size;  // smaller than operand_size for MOVZX and MOVSX and some moves to XMM registers
     u8 reg;          // 0..15 in encoding order; of AH..BH the number of AX..BX
     bool high_byte;  // AH, CH, DH or BH
-    Repeat repeat;   // means something to Stos, Lods and Movs alone
+    Repeat repeat;   // means something to string instructions alone
     bool lock;
 };
 static_assert(sizeof(Operation) == 8);
 
 struct Instruction : Operation {
     MemoryOperand memory;
-    u64 immediate; // sign-extended to 64 bits; valid with Form::MemoryImmediate
+    u64 immediate; // sign-extended to 64 bits; valid if has_immediate()
     u8 length;
 
-    bool has_immediate() const { return form == Form::MemoryImmediate; }
+    bool has_immediate() const { return form == Form::MemoryImmediate || form == Form::ImmediateOnly; }
 };
 
 // Reads at most min(15, bytes.size()) bytes. True when `out` is filled; else only out.kind is set: Unsupported or

@@ -1,36 +1,41 @@
 #pragma once
-// Carries out a decoded instruction whose memory operand is a device's.
-// Not supported: atomicity towards other processors (LOCK and XCHG are as atomic as the device's caller makes them),
-// faults on the way (the processor has made its checks before it reported the access), a MOVS between two devices.
+// Carries out a decoded instruction, one of whose memory operands is a device's.
+// Not supported: atomicity towards other processors beyond one read-modify-write of a device (LOCK is ignored),
+// CMPXCHG16B in one piece, alignment checks (#AC).
 #include <concepts>
 #include <vm/decoder.hpp>
+#include <vm/fpu_state.hpp>
 
 namespace vm {
 
 struct EmulationContext {
     std::span<u64, 16> gpr; // in encoding order: rAX, rCX, rDX, rBX, rSP, rBP, rSI, rDI, R8..R15
     u64& rflags;
+    u64 next_rip;  // of the instruction that follows
+    u8 stack_size; // of the stack pointer: 2, 4, 8 bytes
 };
 
 enum class Emulated : u8 {
-    Done,  // step over the instruction
-    Again, // one element of a repeated string instruction: call again for the next address or let the guest run it
-    Unsupported, // nothing has happened
-    RamFault,    // the other operand of a MOVS is no RAM that we may use; nothing has happened
+    Done,    // step over the instruction
+    Again,   // one element of a repeated string instruction: the guest comes back for the next
+    Fault,   // an operand is not to be had: the memory knows the fault; nothing has happened
+    Differs, // this instruction does not make the access that the CPU reported; nothing has happened
 };
 
-// read and write touch the device at the address of the exit, once; update reads it and writes what its argument makes
-// of that, if it returns true, with no other access in between. The others are for the second operand of MOVS
-// alone, at an offset within a segment, and return false when there is no such RAM.
-template <typename A>
-concept MmioAccess = requires(A& access, u64 value, u64& out, unsigned size, SegmentRegister segment) {
-    { access.read(size) } -> std::same_as<u64>;
-    access.write(size, value);
-    access.update(size, [](u64, u64&) { return true; });
-    { access.is_write() } -> std::same_as<bool>; // what the exit said: the device is the destination of a MOVS
-    { access.read_ram(segment, value, size, out) } -> std::same_as<bool>;
-    { access.can_write_ram(segment, value, size) } -> std::same_as<bool>;
-    { access.write_ram(segment, value, size, value) } -> std::same_as<bool>;
+// What an instruction reaches. Each of its operands, at most two, is found before anything is read or written; then
+// confirm() says whether one of them is what the CPU reported. read, write and update take 1, 2, 4 or 8 bytes from byte
+// `at` of an operand on; update reads and writes what its argument makes of that, if it returns true.
+template <typename M>
+concept InstructionMemory = requires(M& memory, unsigned n, SegmentRegister segment, u64 value, Vector const& vector) {
+    { memory.find(n, segment, value, n, Access::Read) } -> std::same_as<bool>;
+    { memory.confirm() } -> std::same_as<bool>;
+    { memory.read(n, n, n) } -> std::same_as<u64>;
+    memory.write(n, n, value, n);
+    memory.update(n, n, [](u64, u64&) { return true; });
+    { memory.is_aligned(n, n) } -> std::same_as<bool>;
+    { memory.has_vectors() } -> std::same_as<bool>; // SSE instructions do not fault
+    { memory.vector(n) } -> std::same_as<Vector>;
+    memory.set_vector(n, vector);
 };
 
 constexpr u64 rflags_cf = 1U << 0;
@@ -76,156 +81,309 @@ constexpr bool is_move(Instruction const& instruction) {
     return instruction.kind == Kind::Mov || instruction.kind == Kind::Movzx || instruction.kind == Kind::Movsx;
 }
 
-// One of those.
-template <typename Access>
+// One of those. `device` has read(size) and write(size, value).
+template <typename Device>
 [[gnu::always_inline]] inline void emulate_move(Instruction const& instruction, std::span<u64, 16> gpr,
-                                                Access& access) {
+                                                Device& device) {
     unsigned const size = instruction.memory_size;
     if (instruction.form == Form::RegisterMemory) {
-        u64 value = access.read(size);
+        u64 value = device.read(size);
         if (instruction.kind == Kind::Movzx)
             value &= size_mask(size);
         else if (instruction.kind == Kind::Movsx)
             value = sign_extend(value, size);
         write_register(gpr, instruction.reg, instruction.operand_size, instruction.high_byte, value);
     } else if (instruction.form == Form::MemoryRegister) {
-        access.write(size, read_register(gpr, instruction.reg, size, instruction.high_byte));
+        device.write(size, read_register(gpr, instruction.reg, size, instruction.high_byte));
     } else {
-        access.write(size, instruction.immediate & size_mask(size));
+        device.write(size, instruction.immediate & size_mask(size));
     }
 }
 
-namespace detail {
+constexpr bool is_vector_move(Kind kind) { return kind >= Kind::MoveVector && kind <= Kind::MoveVectorLow; }
+constexpr bool is_string(Kind kind) { return kind >= Kind::Stos && kind <= Kind::Scas; }
+constexpr bool is_compare(Kind kind) { return kind == Kind::Cmp || kind == Kind::Test || kind == Kind::Bt; }
 
-inline void step_index(EmulationContext const& context, u8 number, Instruction const& instruction) {
-    unsigned const address_size = instruction.memory.address_size;
-    u64 const step = instruction.memory_size;
-    u64 const value = context.gpr[number];
-    write_register(context.gpr, number, address_size, false,
-                   (context.rflags & rflags_df) != 0 ? value - step : value + step);
+// What an instruction with one memory operand does to it.
+constexpr Access access_of(Instruction const& instruction) {
+    if (instruction.form == Form::RegisterMemory) return Access::Read;
+    if (is_compare(instruction.kind)) return Access::Read;
+    bool const is_store =
+        instruction.kind == Kind::Mov || instruction.kind == Kind::Movbe || is_vector_move(instruction.kind);
+    return is_store ? Access::Write : Access::Update;
 }
 
-template <MmioAccess Access>
-bool move_element(Instruction const& instruction, EmulationContext const& context, Access& access) {
-    unsigned const size = instruction.memory_size;
-    u64 const mask = size_mask(instruction.memory.address_size);
-    if (access.is_write()) {
-        u64 value = 0;
-        if (!access.read_ram(effective_segment(instruction.memory), context.gpr[6] & mask, size, value)) return false;
-        access.write(size, value);
-        return true;
+// The carrying out of one instruction.
+template <InstructionMemory Memory> class Emulator {
+public:
+    Emulator(Instruction const& instruction, EmulationContext const& context, Memory& memory)
+        : instruction_(instruction), context_(context), memory_(memory), size_(instruction.memory_size) {}
+
+    Emulated run() {
+        if (is_string(instruction_.kind)) return string();
+        if (instruction_.kind == Kind::Push) return push();
+        if (instruction_.kind == Kind::Pop) return pop();
+        if (!find(0, effective_segment(instruction_.memory), offset(), access_of(instruction_))) return Emulated::Fault;
+        if (!memory_.confirm()) return Emulated::Differs;
+        return one_operand();
     }
-    // Asked first: reading a device can have side effects, and the instruction would run again after a fault.
-    u64 const target = context.gpr[7] & mask;
-    if (!access.can_write_ram(SegmentRegister::ES, target, size)) return false;
-    return access.write_ram(SegmentRegister::ES, target, size, access.read(size));
-}
 
-// One element of STOS, LODS or MOVS.
-template <MmioAccess Access>
-Emulated emulate_string(Instruction const& instruction, EmulationContext const& context, Access& access) {
-    unsigned const size = instruction.memory_size;
-    unsigned const address_size = instruction.memory.address_size;
-    bool const repeated = instruction.repeat != Repeat::None;
-    u64 const count = context.gpr[1] & size_mask(address_size);
-    if (repeated && count == 0) return Emulated::Done;
-
-    if (instruction.kind == Kind::Stos)
-        access.write(size, context.gpr[0] & size_mask(size));
-    else if (instruction.kind == Kind::Lods)
-        write_register(context.gpr, 0, size, false, access.read(size));
-    else if (!move_element(instruction, context, access))
-        return Emulated::RamFault;
-
-    if (instruction.kind != Kind::Stos) step_index(context, 6, instruction);
-    if (instruction.kind != Kind::Lods) step_index(context, 7, instruction);
-    if (!repeated) return Emulated::Done;
-    write_register(context.gpr, 1, address_size, false, count - 1);
-    return count == 1 ? Emulated::Done : Emulated::Again;
-}
-
-// CMPXCHG writes in both cases, as the processor does. [intel/vol2] CMPXCHG
-template <MmioAccess Access>
-void compare_exchange(Instruction const& instruction, EmulationContext const& context, Access& access) {
-    unsigned const size = instruction.memory_size;
-    access.update(size, [&](u64 read, u64& value) {
-        u64 const old = read & size_mask(size);
-        u64 const expected = read_register(context.gpr, 0, size, false);
-        context.rflags = alu(Kind::Cmp, size, expected, old, context.rflags).rflags;
-        value = old == expected ? read_register(context.gpr, instruction.reg, size, instruction.high_byte) : old;
-        if (old != expected) write_register(context.gpr, 0, size, false, old);
-        return true;
-    });
-}
-
-template <MmioAccess Access>
-void arithmetic(Instruction const& instruction, EmulationContext const& context, Access& access) {
-    unsigned const size = instruction.memory_size;
-    bool const is_compare =
-        instruction.kind == Kind::Cmp || instruction.kind == Kind::Test || instruction.kind == Kind::Bt;
-    u64 const other = instruction.has_immediate()
-                          ? instruction.immediate
-                          : read_register(context.gpr, instruction.reg, size, instruction.high_byte);
-    if (instruction.form == Form::RegisterMemory) {
-        AluResult const result = alu(instruction.kind, size, other, access.read(size), context.rflags);
-        context.rflags = result.rflags;
-        if (!is_compare) write_register(context.gpr, instruction.reg, size, instruction.high_byte, result.value);
-        return;
+private:
+    bool find(unsigned operand, SegmentRegister segment, u64 at, Access access) {
+        return memory_.find(operand, segment, at, size_, access);
     }
-    if (is_compare) {
-        context.rflags = alu(instruction.kind, size, access.read(size), other, context.rflags).rflags;
-        return;
+    u64 reg() const { return read_register(context_.gpr, instruction_.reg, size_, instruction_.high_byte); }
+    void set_reg(u64 value) { write_register(context_.gpr, instruction_.reg, size_, instruction_.high_byte, value); }
+    u64 address_mask() const { return size_mask(instruction_.memory.address_size); }
+
+    u64 offset() const {
+        u64 const at = effective_address(instruction_.memory, context_.gpr, context_.next_rip);
+        bool const is_bit_string = instruction_.kind >= Kind::Bt && instruction_.kind <= Kind::Btc &&
+                                   instruction_.form == Form::MemoryRegister;
+        if (!is_bit_string) return at;
+        // A bit number in a register reaches beyond the operand, to both sides. [intel/vol2] BT
+        auto const bit = static_cast<lib::i64>(sign_extend(reg(), size_));
+        lib::i64 const elements = bit >> (size_ == 8 ? 6 : size_ == 4 ? 5 : 4);
+        return (at + static_cast<u64>(elements) * size_) & address_mask();
     }
-    access.update(size, [&](u64 old, u64& value) {
-        AluResult const result = alu(instruction.kind, size, old, other, context.rflags);
-        context.rflags = result.rflags;
-        value = result.value;
-        return true;
-    });
-}
 
-} // namespace detail
+    Emulated one_operand() {
+        Kind const kind = instruction_.kind;
+        if (is_vector_move(kind)) return move_vector();
+        if (is_move(instruction_)) {
+            Moved moved{memory_};
+            emulate_move(instruction_, context_.gpr, moved);
+        } else if (kind == Kind::Movbe) {
+            swapped_move();
+        } else if (kind == Kind::Xchg) {
+            exchange();
+        } else if (kind == Kind::Xadd) {
+            exchange_and_add();
+        } else if (kind == Kind::Cmpxchg) {
+            compare_exchange();
+        } else if (kind == Kind::CmpxchgPair) {
+            return compare_exchange_pair();
+        } else {
+            arithmetic();
+        }
+        return Emulated::Done;
+    }
 
-template <MmioAccess Access>
-Emulated emulate(Instruction const& instruction, EmulationContext const& context, Access& access) {
-    unsigned const size = instruction.memory_size;
-    switch (instruction.kind) {
-    case Kind::Mov:
-    case Kind::Movzx:
-    case Kind::Movsx: emulate_move(instruction, context.gpr, access); return Emulated::Done;
-    case Kind::Xchg: {
-        access.update(size, [&](u64 old, u64& value) {
-            value = read_register(context.gpr, instruction.reg, size, instruction.high_byte);
-            write_register(context.gpr, instruction.reg, size, instruction.high_byte, old);
+    struct Moved {
+        Memory& memory;
+        u64 read(unsigned size) { return memory.read(0, size, 0); }
+        void write(unsigned size, u64 value) { memory.write(0, size, value, 0); }
+    };
+
+    u64 swap(u64 value) const { return __builtin_bswap64(value) >> (64 - size_ * 8); }
+    void swapped_move() {
+        if (instruction_.form == Form::RegisterMemory)
+            set_reg(swap(memory_.read(0, size_, 0)));
+        else
+            memory_.write(0, size_, swap(reg()), 0);
+    }
+
+    void exchange() {
+        memory_.update(0, size_, [this](u64 old, u64& value) {
+            value = reg();
+            set_reg(old);
+            return true;
+        });
+    }
+
+    void exchange_and_add() {
+        memory_.update(0, size_, [this](u64 old, u64& value) {
+            AluResult const sum = alu(Kind::Add, size_, old, reg(), context_.rflags);
+            set_reg(old);
+            context_.rflags = sum.rflags;
+            value = sum.value;
+            return true;
+        });
+    }
+
+    // CMPXCHG writes in both cases, as the processor does. [intel/vol2] CMPXCHG
+    void compare_exchange() {
+        memory_.update(0, size_, [this](u64 read, u64& value) {
+            u64 const old = read & size_mask(size_);
+            u64 const expected = read_register(context_.gpr, 0, size_, false);
+            context_.rflags = alu(Kind::Cmp, size_, expected, old, context_.rflags).rflags;
+            value = old == expected ? reg() : old;
+            if (old != expected) write_register(context_.gpr, 0, size_, false, old);
+            return true;
+        });
+    }
+
+    // CMPXCHG8B and CMPXCHG16B: the pairs are EDX:EAX and ECX:EBX, or RDX:RAX and RCX:RBX.
+    Emulated compare_exchange_pair() {
+        u64& rax = context_.gpr[0];
+        u64& rcx = context_.gpr[1];
+        u64& rdx = context_.gpr[2];
+        u64& rbx = context_.gpr[3];
+        if (size_ == 16) {
+            if (!memory_.is_aligned(0, size_)) return Emulated::Differs; // that is #GP, without an access
+            Vector const old{memory_.read(0, 8, 0), memory_.read(0, 8, 8)};
+            bool const is_equal = old.low == rax && old.high == rdx;
+            memory_.write(0, 8, is_equal ? rbx : old.low, 0);
+            memory_.write(0, 8, is_equal ? rcx : old.high, 8);
+            if (!is_equal) {
+                rax = old.low;
+                rdx = old.high;
+            }
+            set_zero_flag(is_equal);
+            return Emulated::Done;
+        }
+        memory_.update(0, size_, [&](u64 old, u64& value) {
+            u64 const low_half = 0xffff'ffff;
+            bool const is_equal = old == (rdx << 32 | (rax & low_half));
+            value = is_equal ? rcx << 32 | (rbx & low_half) : old;
+            if (!is_equal) {
+                rax = old & low_half;
+                rdx = old >> 32;
+            }
+            set_zero_flag(is_equal);
             return true;
         });
         return Emulated::Done;
     }
-    case Kind::Cmpxchg: detail::compare_exchange(instruction, context, access); return Emulated::Done;
-    case Kind::Add:
-    case Kind::Or:
-    case Kind::Adc:
-    case Kind::Sbb:
-    case Kind::And:
-    case Kind::Sub:
-    case Kind::Xor:
-    case Kind::Cmp:
-    case Kind::Test:
-    case Kind::Inc:
-    case Kind::Dec:
-    case Kind::Not:
-    case Kind::Neg:
-    case Kind::Bt:
-    case Kind::Bts:
-    case Kind::Btr:
-    case Kind::Btc: detail::arithmetic(instruction, context, access); return Emulated::Done;
-    case Kind::Stos:
-    case Kind::Lods:
-    case Kind::Movs: return detail::emulate_string(instruction, context, access);
-    case Kind::Unsupported:
-    case Kind::Truncated: break;
+    void set_zero_flag(bool on) { context_.rflags = on ? context_.rflags | rflags_zf : context_.rflags & ~rflags_zf; }
+
+    void arithmetic() {
+        Kind const kind = instruction_.kind;
+        u64 const other = instruction_.has_immediate() ? instruction_.immediate : reg();
+        if (instruction_.form == Form::RegisterMemory) {
+            AluResult const result = alu(kind, size_, other, memory_.read(0, size_, 0), context_.rflags);
+            context_.rflags = result.rflags;
+            if (!is_compare(kind)) set_reg(result.value);
+            return;
+        }
+        if (is_compare(kind)) {
+            context_.rflags = alu(kind, size_, memory_.read(0, size_, 0), other, context_.rflags).rflags;
+            return;
+        }
+        memory_.update(0, size_, [&](u64 old, u64& value) {
+            AluResult const result = alu(kind, size_, old, other, context_.rflags);
+            context_.rflags = result.rflags;
+            value = result.value;
+            return true;
+        });
     }
-    return Emulated::Unsupported;
+
+    // The CPU has looked at alignment and at CR0 and CR4 before it made the access.
+    Emulated move_vector() {
+        if (!memory_.has_vectors()) return Emulated::Differs;
+        if (instruction_.kind == Kind::MoveVectorAligned && !memory_.is_aligned(0, size_)) return Emulated::Differs;
+        Vector value = memory_.vector(instruction_.reg);
+        bool const is_high = instruction_.kind == Kind::MoveVectorHigh;
+        if (instruction_.form == Form::MemoryRegister) {
+            memory_.write(0, size_ == 16 ? 8 : size_, is_high ? value.high : value.low, 0);
+            if (size_ == 16) memory_.write(0, 8, value.high, 8);
+            return Emulated::Done;
+        }
+        u64 const first = memory_.read(0, size_ == 16 ? 8 : size_, 0) & size_mask(size_ == 16 ? 8 : size_);
+        if (is_high)
+            value.high = first;
+        else if (instruction_.kind == Kind::MoveVectorLow)
+            value.low = first;
+        else
+            value = {first, size_ == 16 ? memory_.read(0, 8, 8) : 0}; // the rest is cleared
+        memory_.set_vector(instruction_.reg, value);
+        return Emulated::Done;
+    }
+
+    void step_index(u8 number) {
+        u64 const value = context_.gpr[number];
+        write_register(context_.gpr, number, instruction_.memory.address_size, false,
+                       (context_.rflags & rflags_df) != 0 ? value - size_ : value + size_);
+    }
+
+    // One element of STOS, LODS, MOVS, CMPS or SCAS. Operand 0 is at rSI, operand 1 at ES:rDI.
+    Emulated string() {
+        constexpr u8 rsi = 6, rdi = 7;
+        Kind const kind = instruction_.kind;
+        unsigned const address_size = instruction_.memory.address_size;
+        bool const is_repeated = instruction_.repeat != Repeat::None;
+        u64 const count = context_.gpr[1] & address_mask();
+        if (is_repeated && count == 0) return Emulated::Done;
+
+        bool const has_source = kind != Kind::Stos && kind != Kind::Scas;
+        bool const has_target = kind != Kind::Lods;
+        bool const writes = kind == Kind::Stos || kind == Kind::Movs;
+        SegmentRegister const segment = effective_segment(instruction_.memory);
+        if (has_source && !find(0, segment, context_.gpr[rsi] & address_mask(), Access::Read)) return Emulated::Fault;
+        if (has_target &&
+            !find(1, SegmentRegister::ES, context_.gpr[rdi] & address_mask(), writes ? Access::Write : Access::Read))
+            return Emulated::Fault;
+        if (!memory_.confirm()) return Emulated::Differs;
+
+        u64 const accumulator = context_.gpr[0] & size_mask(size_);
+        u64 const source = has_source ? memory_.read(0, size_, 0) : accumulator;
+        if (writes)
+            memory_.write(1, size_, source, 0);
+        else if (kind == Kind::Lods)
+            write_register(context_.gpr, 0, size_, false, source);
+        else
+            context_.rflags = alu(Kind::Cmp, size_, source, memory_.read(1, size_, 0), context_.rflags).rflags;
+
+        if (has_source) step_index(rsi);
+        if (has_target) step_index(rdi);
+        if (!is_repeated) return Emulated::Done;
+        write_register(context_.gpr, 1, address_size, false, count - 1);
+        bool const compares = kind == Kind::Cmps || kind == Kind::Scas;
+        bool const is_equal = (context_.rflags & rflags_zf) != 0;
+        bool const has_ended = compares && is_equal != (instruction_.repeat == Repeat::Rep);
+        return count == 1 || has_ended ? Emulated::Done : Emulated::Again;
+    }
+
+    static constexpr u8 rsp = 4;
+    u64 stack_mask() const { return size_mask(context_.stack_size); }
+    void move_stack(u64 by) { write_register(context_.gpr, rsp, context_.stack_size, false, context_.gpr[rsp] + by); }
+
+    // Operand 0 is that of ModRM, operand 1 the top of the stack.
+    Emulated push() {
+        bool const is_memory = instruction_.form == Form::MemoryOnly;
+        if (is_memory && !find(0, effective_segment(instruction_.memory), offset(), Access::Read))
+            return Emulated::Fault;
+        u64 const top = (context_.gpr[rsp] - size_) & stack_mask();
+        if (!find(1, SegmentRegister::SS, top, Access::Write)) return Emulated::Fault;
+        if (!memory_.confirm()) return Emulated::Differs;
+        u64 const value = is_memory                      ? memory_.read(0, size_, 0)
+                          : instruction_.has_immediate() ? instruction_.immediate
+                                                         : reg();
+        memory_.write(1, size_, value, 0);
+        move_stack(u64{0} - size_);
+        return Emulated::Done;
+    }
+
+    // An address that uses rSP does so after its increment. [intel/vol2] POP
+    Emulated pop() {
+        bool const is_memory = instruction_.form == Form::MemoryOnly;
+        if (!find(1, SegmentRegister::SS, context_.gpr[rsp] & stack_mask(), Access::Read)) return Emulated::Fault;
+        u64 const before = context_.gpr[rsp];
+        move_stack(size_);
+        auto const undo = [&](Emulated result) {
+            context_.gpr[rsp] = before;
+            return result;
+        };
+        if (is_memory && !find(0, effective_segment(instruction_.memory), offset(), Access::Write))
+            return undo(Emulated::Fault);
+        if (!memory_.confirm()) return undo(Emulated::Differs);
+        u64 const value = memory_.read(1, size_, 0);
+        if (is_memory)
+            memory_.write(0, size_, value, 0);
+        else
+            set_reg(value);
+        return Emulated::Done;
+    }
+
+    Instruction const& instruction_;
+    EmulationContext const& context_;
+    Memory& memory_;
+    unsigned size_;
+};
+
+template <InstructionMemory Memory>
+Emulated emulate(Instruction const& instruction, EmulationContext const& context, Memory& memory) {
+    return Emulator<Memory>(instruction, context, memory).run();
 }
 
 } // namespace vm

@@ -6,6 +6,11 @@
 
 namespace vm {
 
+// An XMM register.
+struct Vector {
+    lib::u64 low, high;
+};
+
 class FpuState {
 public:
     FpuState() = default;
@@ -19,8 +24,12 @@ public:
     void load(lib::u64 xcr0, lib::u64 in_cpu);
     // `xcr0`: what it is now. Returns what it is afterwards.
     lib::u64 save(lib::u64 xcr0);
+    // One register while all are in the CPU.
+    Vector vector_in_cpu(lib::u64 xcr0, unsigned number);
+    void set_vector_in_cpu(lib::u64 xcr0, unsigned number, Vector const& value);
 
 private:
+    lib::u8* vectors();
     lib::u8* area_ = nullptr;
     lib::u32 order_ = 0;
     lib::u64 components_ = 0;

@@ -9,8 +9,10 @@
 #include <lib/x86/registers.hpp>
 #include <vm/code_window.hpp>
 #include <vm/cpuid_policy.hpp>
+#include <vm/decoder.hpp>
 #include <vm/exit.hpp>
 #include <vm/exit_times.hpp>
+#include <vm/fpu_state.hpp>
 #include <vm/local_apic.hpp>
 #include <vm/msr_policy.hpp>
 #include <vm/tsc_ratio.hpp>
@@ -65,15 +67,15 @@ constexpr bool is_debug_trap(u64 dr6, u64 dr7) {
     return !is_fault;
 }
 constexpr Exception general_protection() { return {13, true, 0, 0}; }
+constexpr Exception stack_fault() { return {12, true, 0, 0}; }
 constexpr Exception invalid_opcode() { return {6, false, 0, 0}; }
 
-enum class CodeMode : u8 { Bits16, Bits32, Bits64 };
 enum class Paging : u8 { Off, Bits32, Bits32Large, Pae, Long };
 // Where and how a vCPU executes: all that it takes to fetch and decode its next instruction.
 struct CodeState {
     u64 linear; // address of the instruction
     u64 cr3;
-    CodeMode mode;
+    CpuMode mode;
     Paging paging;
 };
 
@@ -126,6 +128,9 @@ public:
     // RSP (and with AMD RAX) live in the control block: brings them into gprs(), and back.
     virtual void fetch_gprs() = 0;
     virtual void store_gprs() = 0;
+    // The XMM registers. Slow: they lie in the CPU.
+    virtual Vector vector(unsigned number) = 0;
+    virtual void set_vector(unsigned number, Vector const& value) = 0;
     virtual u64 cr3() = 0;
     virtual u64 cr4() = 0;
     virtual u64 efer() = 0;
@@ -166,6 +171,8 @@ public:
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
     CodeWindow& code_window() { return code_window_; }
+    // Exits in a row whose instruction did not make the access that the CPU reported.
+    u32& unexplained_exits() { return unexplained_exits_; }
     u64 xcr0() const { return xcr0_; }
     void set_xcr0(u64 value);
     Activity activity() const { return activity_; }
@@ -269,6 +276,7 @@ protected:
     std::atomic<u8> startup_vector_{0};
     u32 clock_version_ = 0; // of what publish_time() and publish_wall_clock() wrote last
     CodeWindow code_window_;
+    u32 unexplained_exits_ = 0;
 
 private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);

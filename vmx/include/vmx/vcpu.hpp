@@ -63,6 +63,8 @@ public:
     void set_dr6(u64 value) override;
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
     vm::CodeState code_state() override;
+    vm::Vector vector(unsigned number) override;
+    void set_vector(unsigned number, vm::Vector const& value) override;
     bool is_64_bit() override {
         // CS.L means nothing outside of long mode.
         return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
