@@ -163,4 +163,14 @@ void GuestOperand::update(Vcpu& vcpu, u32 size, MmioChange change) const {
     if (change(read(vcpu, size), value)) write(vcpu, size, value);
 }
 
+void GuestOperand::set_bits(u32 at, u8 bits) const {
+    Piece const* const piece = whole_piece(1, at);
+    if (piece->ram != nullptr) __atomic_fetch_or(piece->ram + at, bits, __ATOMIC_SEQ_CST);
+}
+
+void GuestOperand::clear_bits(u32 at, u8 bits) const {
+    Piece const* const piece = whole_piece(1, at);
+    if (piece->ram != nullptr) __atomic_fetch_and(piece->ram + at, static_cast<u8>(~bits), __ATOMIC_SEQ_CST);
+}
+
 } // namespace vm

@@ -1,5 +1,5 @@
 #include <lib/bits.hpp>
-#include <vm/guest_walk.hpp>
+#include <vm/guest_operand.hpp>
 #include <vm/task_switch.hpp>
 #include <vm/vm.hpp>
 
@@ -15,7 +15,6 @@ constexpr u64 dr6_task_switch = lib::bit(15); // BT, [intel/vol3] 19.2.3
 constexpr u64 dr7_local = 0x155;              // L0 to L3, LE
 constexpr u64 flag_reserved = lib::bit(1), flag_nt = lib::bit(14), flag_rf = lib::bit(16), flag_vm = lib::bit(17);
 constexpr u64 defined_flags = 0x3f'7fd5; // [intel/vol1] figure 3-8
-constexpr u64 linear_mask = 0xffff'ffff;
 
 // Where the state lies in a TSS: from `state` on, EIP, EFLAGS, eight general registers in the order of their numbers,
 // segments in the order of SegmentName, LDTR, each `width` bytes wide. [intel/vol3] 8.2.1, 8.6
@@ -30,7 +29,7 @@ constexpr u32 offset_link = 0, offset_cr3 = 0x1c, offset_trap = 0x64;
 // Types of segments and what the bits of the others mean. [intel/vol3] 3.4.5.1, 3.5
 constexpr u16 type_mask = 0xf, present = 0x80, not_system = 0x10;
 constexpr u16 type_ldt = 2, type_tss_16 = 1, type_tss_32 = 9, tss_busy = 2;
-constexpr u16 accessed = 1, readable_code = 2, writable_data = 2, conforming = 4, expand_down = 4, code = 8;
+constexpr u16 accessed = 1, readable_code = 2, writable_data = 2, conforming = 4, code = 8;
 
 u16 dpl_of(Segment const& segment) { return segment.attributes >> 5 & 3; }
 u16 rpl_of(u16 selector) { return selector & 3; }
@@ -46,55 +45,6 @@ constexpr Segment segment_from(u16 selector, u64 raw) {
             (high & 0xff00'0000) | (high & 0xff) << 16 | low >> 16};
 }
 
-// Linear memory, translated once: what is read and written later cannot fault. Where there is no RAM, ones are read and
-// writes are lost.
-class Range {
-public:
-    static Expected<Range> find(Vcpu& vcpu, u64 linear, u32 size, WalkAccess access) {
-        Range range;
-        range.in_first_ = static_cast<u32>(std::min<u64>(size, lib::page_size - linear % lib::page_size));
-        u32 done = 0;
-        for (u8*& piece : range.pieces_) {
-            u32 const part = done == 0 ? range.in_first_ : size - done;
-            if (part == 0) break;
-            auto const at = translate(vcpu, (linear + done) & linear_mask, access);
-            if (!at) return std::unexpected(at.error());
-            piece = vcpu.vm().ram().pointer(*at, part);
-            done += part;
-        }
-        return range;
-    }
-    u32 load(u32 offset, u32 size) const {
-        u32 value = 0;
-        for (u32 i = 0; i < size; i++) {
-            u8 const* const from = at(offset + i);
-            value |= u32{from != nullptr ? __atomic_load_n(from, __ATOMIC_RELAXED) : u8{0xff}} << 8 * i;
-        }
-        return value;
-    }
-    u64 load_u64(u32 offset) const { return u64{load(offset + 4, 4)} << 32 | load(offset, 4); }
-    void store(u32 offset, u32 size, u64 value) const {
-        for (u32 i = 0; i < size; i++)
-            if (u8* const to = at(offset + i)) __atomic_store_n(to, static_cast<u8>(value >> 8 * i), __ATOMIC_RELAXED);
-    }
-    // Atomic, as other vCPUs may use the same descriptor. [intel/vol3] 9.1.2.1
-    void set_bits(u32 offset, u8 bits) const {
-        if (u8* const to = at(offset)) __atomic_fetch_or(to, bits, __ATOMIC_SEQ_CST);
-    }
-    void clear_bits(u32 offset, u8 bits) const {
-        if (u8* const to = at(offset)) __atomic_fetch_and(to, static_cast<u8>(~bits), __ATOMIC_SEQ_CST);
-    }
-
-private:
-    u8* at(u32 offset) const {
-        bool const is_second = offset >= in_first_;
-        u8* const piece = pieces_[is_second ? 1 : 0];
-        return piece != nullptr ? piece + (is_second ? offset - in_first_ : offset) : nullptr;
-    }
-    std::array<u8*, 2> pieces_{}; // no range here is longer than a page
-    u32 in_first_ = 0;
-};
-
 constexpr WalkAccess system_read{.is_implicit = true}, system_write{.is_write = true, .is_implicit = true};
 constexpr u32 descriptor_size = 8, descriptor_type = 5; // the byte of type, S, DPL and P
 
@@ -107,7 +57,7 @@ public:
 
     // The fault, in the old task before commit() has begun and in the new one afterwards.
     Expected<void> run() {
-        auto prepared = check_new_task().and_then([&](Range const& descriptor) { return prepare(descriptor); });
+        auto prepared = check_new_task().and_then([&](GuestOperand const& descriptor) { return prepare(descriptor); });
         if (!prepared) return std::unexpected(prepared.error());
         save_old_task(*prepared);
         u16 const ldt = load_registers(*prepared);
@@ -118,7 +68,7 @@ public:
 private:
     // What is written, all of it writable.
     struct Prepared {
-        Range old_state, new_task, new_descriptor, old_descriptor;
+        GuestOperand old_state, new_task, new_descriptor, old_descriptor;
         u32 cr3;
     };
 
@@ -128,16 +78,17 @@ private:
 
     // The CPU has looked at the descriptor before it left the guest; another vCPU may have changed it since.
     // [intel/vol3] table 8-1
-    Expected<Range> check_new_task() {
+    Expected<GuestOperand> check_new_task() {
         u16 const selector = request_.selector;
         bool const is_return = request_.source == Source::Iret;
         u8 const wrong = is_return ? vector_ts : vector_gp;
         TablePointer const gdt = vcpu_.gdt();
         if ((selector & 4) != 0 || is_null(selector) || (selector | 7U) > gdt.limit) return fault(wrong, selector);
         u64 const linear = gdt.base + (selector & 0xfff8U);
-        auto const descriptor = Range::find(vcpu_, linear, descriptor_size, is_return ? system_read : system_write);
+        auto const descriptor =
+            GuestOperand::find_linear(vcpu_, linear, descriptor_size, is_return ? system_read : system_write);
         if (!descriptor) return descriptor;
-        task_ = segment_from(selector, descriptor->load_u64(0));
+        task_ = segment_from(selector, descriptor->read(vcpu_, 8));
         u16 const type = task_.attributes & (type_mask | not_system);
         bool const is_busy = (type & tss_busy) != 0;
         if ((type & ~tss_busy) != type_tss_16 && (type & ~tss_busy) != type_tss_32) return fault(wrong, selector);
@@ -149,7 +100,7 @@ private:
     }
 
     // All that can fault in the old task.
-    Expected<Prepared> prepare(Range const& descriptor) {
+    Expected<Prepared> prepare(GuestOperand const& descriptor) {
         Segment const old = vcpu_.segment(SegmentName::Tr);
         bool const is_old_32 = (old.attributes & 8) != 0;
         old_layout_ = is_old_32 ? layout_32 : layout_16;
@@ -157,21 +108,21 @@ private:
         u32 const old_end = old_layout_.state + (field_segments + old_layout_.segments) * old_layout_.width;
         if (old.limit < old_end - 1) return fault(vector_ts, old.selector);
         // The link is written where its page may be read-only for all else.
-        auto const new_task =
-            Range::find(vcpu_, task_.base, new_layout_.limit + 1, is_nested_ ? system_write : system_read);
+        auto const new_task = GuestOperand::find_linear(vcpu_, task_.base, new_layout_.limit + 1,
+                                                        is_nested_ ? system_write : system_read);
         if (!new_task) return std::unexpected(new_task.error());
         auto const old_state =
-            Range::find(vcpu_, old.base + old_layout_.state, old_end - old_layout_.state, system_write);
+            GuestOperand::find_linear(vcpu_, old.base + old_layout_.state, old_end - old_layout_.state, system_write);
         if (!old_state) return std::unexpected(old_state.error());
         Prepared prepared{*old_state, *new_task, descriptor, {}, 0};
         if (!is_nested_) {
-            auto const at =
-                Range::find(vcpu_, vcpu_.gdt().base + (old.selector & 0xfff8U), descriptor_size, system_write);
+            auto const at = GuestOperand::find_linear(vcpu_, vcpu_.gdt().base + (old.selector & 0xfff8U),
+                                                      descriptor_size, system_write);
             if (!at) return std::unexpected(at.error());
             prepared.old_descriptor = *at;
         }
         if (loads_cr3()) {
-            prepared.cr3 = new_task->load(offset_cr3, 4);
+            prepared.cr3 = static_cast<u32>(new_task->read(vcpu_, 4, offset_cr3));
             if (!has_valid_page_directory_pointers(prepared.cr3)) return fault(vector_gp, 0);
         }
         return prepared;
@@ -192,7 +143,7 @@ private:
     void save_old_task(Prepared const& prepared) {
         vcpu_.fetch_gprs();
         u32 const width = old_layout_.width;
-        auto const save = [&](u32 field, u64 value) { prepared.old_state.store(field * width, width, value); };
+        auto const save = [&](u32 field, u64 value) { prepared.old_state.write(vcpu_, width, value, field * width); };
         u64 flags = vcpu_.rflags();
         if (request_.source == Source::Iret) flags &= ~flag_nt;
         if (length_ != 0) flags &= ~flag_rf; // the instruction is complete; a fault's RF is the CPU's doing
@@ -202,7 +153,8 @@ private:
             save(field_gprs + i, vcpu_.gprs()[i]);
         for (u32 i = 0; i < old_layout_.segments; i++)
             save(field_segments + i, vcpu_.segment(static_cast<SegmentName>(i)).selector);
-        if (is_nested_) prepared.new_task.store(offset_link, 2, old_selector_);
+        // Other vCPUs may use the same descriptors: their bits change one by one. [intel/vol3] 9.1.2.1
+        if (is_nested_) prepared.new_task.write(vcpu_, 2, old_selector_, offset_link);
         if (!is_nested_) prepared.old_descriptor.clear_bits(descriptor_type, tss_busy);
         if (request_.source != Source::Iret) prepared.new_descriptor.set_bits(descriptor_type, tss_busy);
     }
@@ -210,7 +162,9 @@ private:
     // From here on the new task runs, with segments that are not loaded yet. Returns its LDT's selector.
     u16 load_registers(Prepared const& prepared) {
         u32 const width = new_layout_.width;
-        auto const load = [&](u32 field) { return prepared.new_task.load(new_layout_.state + field * width, width); };
+        auto const load = [&](u32 field) {
+            return prepared.new_task.read(vcpu_, width, new_layout_.state + field * width);
+        };
         task_.attributes |= tss_busy;
         vcpu_.set_segment(SegmentName::Tr, task_);
         if (loads_cr3()) vcpu_.set_cr3(prepared.cr3);
@@ -225,7 +179,7 @@ private:
         for (u32 i = 0; i < new_layout_.segments; i++)
             selectors_[i] = static_cast<u16>(load(field_segments + i));
         set_unloaded_segments();
-        has_trap_ = is_32() && (prepared.new_task.load(offset_trap, 2) & 1) != 0;
+        has_trap_ = is_32() && (prepared.new_task.read(vcpu_, 2, offset_trap) & 1) != 0;
         return static_cast<u16>(load(field_segments + new_layout_.segments));
     }
 
@@ -271,9 +225,9 @@ private:
     Expected<Segment> read_descriptor(u16 selector) {
         auto const linear = locate(selector);
         if (!linear) return std::unexpected(linear.error());
-        auto const at = Range::find(vcpu_, *linear, descriptor_size, system_read);
+        auto const at = GuestOperand::find_linear(vcpu_, *linear, descriptor_size, system_read);
         if (!at) return std::unexpected(at.error());
-        return segment_from(selector, at->load_u64(0));
+        return segment_from(selector, at->read(vcpu_, 8));
     }
 
     // Its last check was passed: the descriptor gets its accessed bit and the register its content.
@@ -281,7 +235,7 @@ private:
         if ((segment.attributes & accessed) == 0) {
             auto const linear = locate(segment.selector);
             if (!linear) return std::unexpected(linear.error());
-            auto const at = Range::find(vcpu_, *linear + descriptor_type, 1, system_write);
+            auto const at = GuestOperand::find_linear(vcpu_, *linear + descriptor_type, 1, system_write);
             if (!at) return std::unexpected(at.error());
             at->set_bits(0, accessed);
             segment.attributes |= accessed;
@@ -363,13 +317,13 @@ private:
         u32 const width = new_layout_.width;
         u64 const mask = (ss.attributes & segment::db_bit) != 0 ? 0xffff'ffff : 0xffff;
         u64& rsp = vcpu_.gpr(Gpr::Rsp);
-        u64 const top = (rsp - width) & mask, last = top + width - 1;
-        bool const is_expand_down = (flags_ & flag_vm) == 0 && (ss.attributes & expand_down) != 0;
-        if (is_expand_down ? top <= ss.limit || last > mask : last > ss.limit) return fault(vector_ss, 0);
-        auto const at = Range::find(vcpu_, (ss.base + top) & linear_mask, width,
-                                    {.is_write = true, .is_user = privilege_ == 3});
+        u64 const top = (rsp - width) & mask;
+        auto const part = through_segment(vcpu_, SegmentName::Ss, top, width, true, CpuMode::Bits32);
+        if (!part) return fault(vector_ss, 0);
+        auto const at =
+            GuestOperand::find_linear(vcpu_, part->linear, width, {.is_write = true, .is_user = privilege_ == 3});
         if (!at) return std::unexpected(at.error());
-        at->store(0, width, request_.error_code);
+        at->write(vcpu_, width, request_.error_code);
         rsp = (rsp & ~mask) | top;
         vcpu_.store_gprs();
         return {};

@@ -39,6 +39,9 @@ public:
     void write(Vcpu& vcpu, u32 size, u64 value, u32 at = 0) const;
     // Reads, and writes what `change` makes of it: at once for a device's register, unless it crosses a page.
     void update(Vcpu& vcpu, u32 size, MmioChange change) const;
+    // In one byte of RAM, atomically; elsewhere nothing happens.
+    void set_bits(u32 at, u8 bits) const;
+    void clear_bits(u32 at, u8 bits) const;
 
 private:
     struct Piece { // in one page
