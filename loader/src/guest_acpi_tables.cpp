@@ -160,6 +160,16 @@ struct [[gnu::packed]] Hpet { // [intel/hpet] 3.2.4
 };
 static_assert(sizeof(Hpet) == 56);
 
+struct [[gnu::packed]] Mcfg { // [pci/firmware] 4.1.2
+    TableHeader header{{'M', 'C', 'F', 'G'}, 0, 1};
+    u64 reserved1 = 0;
+    u64 base = lib::layout::ecam_base;
+    u16 segment_group = 0;
+    u8 first_bus = 0, last_bus = lib::layout::ecam_buses - 1;
+    u32 reserved2 = 0;
+};
+static_assert(sizeof(Mcfg) == 60);
+
 // Writes tables one behind the other and keeps their checksums.
 class TableWriter {
 public:
@@ -173,12 +183,12 @@ public:
         return start_;
     }
     template <typename T> lib::Result<void> put(T const& value) {
+        static_assert(std::is_trivially_copyable_v<T>);
         if (at_ > end_ || end_ - at_ < sizeof(T)) return lib::fail(lib::Errc::OutOfRange);
-        std::array<u8, sizeof(T)> bytes;
-        std::memcpy(bytes.data(), &value, sizeof(T));
+        std::span const bytes(reinterpret_cast<u8 const*>(&value), sizeof(T)); // no copy: the stack is small
         for (u8 const byte : bytes)
             sum_ = static_cast<u8>(sum_ + byte);
-        auto const done = memory_.write(at_, std::span<u8 const>(bytes));
+        auto const done = memory_.write(at_, bytes);
         at_ += sizeof(T);
         return done;
     }
@@ -209,24 +219,63 @@ template <typename T> u8 checksum_of(T const& value, std::size_t count = sizeof(
 constexpr auto s5_package = aml::name(aml::path("\\_S5_"), aml::package(aml::byte_const(lib::layout::s5_sleep_type),
                                                                         aml::byte_const(lib::layout::s5_sleep_type),
                                                                         aml::byte_const(0), aml::byte_const(0)));
-constexpr auto devices =
-    aml::scope(aml::path("\\_SB_"),
-               aml::device(aml::path("COM1"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0501")),
-                           aml::name(aml::path("_UID"), aml::byte_const(0)),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x3f8, 8), aml::irq(4)))),
-               aml::device(aml::path("RTC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0B00")),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x70, 4), aml::irq(8)))),
-               aml::device(aml::path("TIMR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0100")),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x40, 4), aml::irq(0)))),
-               aml::device(aml::path("HPET"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0103")),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::memory32(lib::layout::hpet_base, 0x400)))),
-               aml::device(aml::path("PIC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0000")),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x20, 2), aml::io_ports(0xa0, 2),
-                                                                       aml::io_ports(0x4d0, 2), aml::irq(2)))),
-               aml::device(aml::path("SYSR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0C02")),
-                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x61, 1), aml::io_ports(0x80, 1),
-                                                                       aml::io_ports(0x92, 1), aml::io_ports(0xed, 1),
-                                                                       aml::io_ports(0x600, 16)))));
+constexpr auto devices = aml::scope(
+    aml::path("\\_SB_"),
+    aml::device(aml::path("COM1"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0501")),
+                aml::name(aml::path("_UID"), aml::byte_const(0)),
+                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x3f8, 8), aml::irq(4)))),
+    aml::device(aml::path("RTC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0B00")),
+                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x70, 4), aml::irq(8)))),
+    aml::device(aml::path("TIMR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0100")),
+                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x40, 4), aml::irq(0)))),
+    aml::device(aml::path("HPET"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0103")),
+                aml::name(aml::path("_CRS"), aml::resources(aml::memory32(lib::layout::hpet_base, 0x400)))),
+    aml::device(aml::path("PIC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0000")),
+                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x20, 2), aml::io_ports(0xa0, 2),
+                                                            aml::io_ports(0x4d0, 2), aml::irq(2)))),
+    aml::device(aml::path("SYSR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0C02")),
+                aml::name(aml::path("_CRS"),
+                          aml::resources(aml::io_ports(0x61, 1), aml::io_ports(0x80, 1), aml::io_ports(0x92, 1),
+                                         aml::io_ports(0xed, 1), aml::io_ports(0x600, 16),
+                                         aml::memory32(lib::layout::ecam_base, lib::layout::ecam_size)))));
+
+// _PRT: which line each interrupt pin of each slot drives. [acpi] 6.2.13
+constexpr auto interrupt_routes = [] {
+    constexpr u32 slots = 32, pins = 4;
+    constexpr auto route = [](u32 slot, u32 pin) {
+        return aml::package(aml::dword_const(slot << 16 | 0xffff), aml::byte_const(static_cast<u8>(pin)),
+                            aml::byte_const(0), aml::byte_const(static_cast<u8>(lib::layout::pci_gsi(slot, pin))));
+    };
+    aml::Bytes<slots * pins * route(0, 0).size()> all{};
+    std::size_t at = 0;
+    for (u32 slot = 0; slot < slots; slot++)
+        for (u32 pin = 0; pin < pins; pin++)
+            for (u8 const byte : route(slot, pin))
+                all[at++] = byte;
+    return aml::package_of(slots * pins, all);
+}();
+
+// The root of the PCI buses.
+constexpr auto pci_root = aml::scope(
+    aml::path("\\_SB_"),
+    aml::device(aml::path("PCI0"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0A08")),
+                aml::name(aml::path("_CID"), aml::eisa_id("PNP0A03")), aml::name(aml::path("_UID"), aml::byte_const(0)),
+                aml::name(aml::path("_BBN"), aml::byte_const(0)), aml::name(aml::path("_PRT"), interrupt_routes)));
+
+// What it passes on. `high_window`: descriptors of the window above RAM, if there is one.
+template <std::size_t... N> constexpr auto pci_root_resources(aml::Bytes<N> const&... high_window) {
+    using lib::layout::pci_low_window, lib::layout::pci_config_address;
+    constexpr u64 after_configuration = 0xd00;
+    constexpr aml::Bytes<2> root_and_two_names{'\\', 0x2e}; // [acpi] 20.2.2
+    return aml::scope(
+        aml::join(root_and_two_names, aml::path("_SB_"), aml::path("PCI0")),
+        aml::name(aml::path("_CRS"),
+                  aml::resources(
+                      aml::passed<2>(aml::Passed::Buses, 0, lib::layout::ecam_buses),
+                      aml::io_ports(pci_config_address, 8), aml::passed<2>(aml::Passed::Ports, 0, pci_config_address),
+                      aml::passed<2>(aml::Passed::Ports, after_configuration, 0x1'0000 - after_configuration),
+                      aml::passed<4>(aml::Passed::Memory, pci_low_window.base, pci_low_window.size), high_window...)));
+}
 
 // Each processor opens the scope anew, so that no length depends on how many there are.
 constexpr auto processor(u32 uid) {
@@ -239,12 +288,18 @@ constexpr auto processor(u32 uid) {
 }
 constexpr u32 max_processors = 0x1000; // three digits in a name
 
-lib::Result<GuestPhys> write_dsdt(TableWriter& writer, u32 vcpu_count) {
+lib::Result<GuestPhys> write_dsdt(TableWriter& writer, AcpiConfig const& config) {
     GuestPhys const start = TRY(writer.begin());
     TRY(writer.put(TableHeader{{'D', 'S', 'D', 'T'}, 0, 2}));
     TRY(writer.put(s5_package));
     TRY(writer.put(devices));
-    for (u32 uid = 0; uid < vcpu_count; uid++)
+    auto const high = lib::layout::pci_high_window(config.ram_above_4g, config.physical_address_bits);
+    TRY(writer.put(pci_root));
+    if (high.size != 0)
+        TRY(writer.put(pci_root_resources(aml::passed<8>(aml::Passed::Memory, high.base, high.size))));
+    else
+        TRY(writer.put(pci_root_resources()));
+    for (u32 uid = 0; uid < config.vcpu_count; uid++)
         TRY(writer.put(processor(uid)));
     TRY(writer.end());
     return start;
@@ -287,6 +342,13 @@ lib::Result<GuestPhys> write_hpet(TableWriter& writer) {
     return start;
 }
 
+lib::Result<GuestPhys> write_mcfg(TableWriter& writer) {
+    GuestPhys const start = TRY(writer.begin());
+    TRY(writer.put(Mcfg{}));
+    TRY(writer.end());
+    return start;
+}
+
 template <typename Pointer>
 lib::Result<GuestPhys> write_root(TableWriter& writer, Signature signature, std::span<GuestPhys const> tables) {
     GuestPhys const start = TRY(writer.begin());
@@ -306,11 +368,12 @@ lib::Result<GuestPhys> write_acpi_tables(lib::GuestMemory const& memory, AcpiCon
     TRY(memory.write(facs_at, Facs{}));
 
     TableWriter writer(memory, acpi_table_area, bios_area);
-    GuestPhys const dsdt = TRY(write_dsdt(writer, config.vcpu_count));
+    GuestPhys const dsdt = TRY(write_dsdt(writer, config));
     GuestPhys const fadt = TRY(write_fadt(writer, facs_at, dsdt));
     GuestPhys const madt = TRY(write_madt(writer, config.vcpu_count));
     GuestPhys const hpet = TRY(write_hpet(writer));
-    std::array<GuestPhys, 3> const tables{fadt, madt, hpet};
+    GuestPhys const mcfg = TRY(write_mcfg(writer));
+    std::array<GuestPhys, 4> const tables{fadt, madt, hpet, mcfg};
     GuestPhys const rsdt = TRY(write_root<u32>(writer, {'R', 'S', 'D', 'T'}, tables));
     GuestPhys const xsdt = TRY(write_root<u64>(writer, {'X', 'S', 'D', 'T'}, tables));
 

@@ -167,8 +167,9 @@ bool VirtualMachine::build() {
     piece_count_ = static_cast<u32>(blocks.size());
     for (u32 i = 0; i < piece_count_; i++)
         pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
-    platform_.emplace(*this, platform::MachineFacts{wall_clock_seconds(), description_.vcpus,
-                                                    vm_->ram().size_below_hole(), vm_->ram().size_above_hole()});
+    platform_.emplace(*this,
+                      platform::MachineFacts{wall_clock_seconds(), description_.vcpus, vm_->ram().size_below_hole(),
+                                             vm_->ram().size_above_hole(), vm_->cpuid().rules().physical_bits});
     return true;
 }
 
@@ -177,7 +178,8 @@ bool VirtualMachine::load() {
     auto const map = loader::make_e820_map(vm_->ram().size_below_hole(), vm_->ram().size_above_hole());
     if (!map) return fail("memory: no memory map can be made of this size");
     auto const cpuid = vm_->cpuid().features(0, true);
-    auto const rsdp = loader::write_acpi_tables(memory, {description_.vcpus});
+    auto const rsdp = loader::write_acpi_tables(
+        memory, {description_.vcpus, vm_->ram().size_above_hole(), vm_->cpuid().rules().physical_bits});
     if (!rsdp || !loader::write_bios(memory, *map) ||
         !loader::write_mp_tables(memory, {description_.vcpus, cpuid.eax, cpuid.edx}))
         return fail("the firmware tables do not fit");

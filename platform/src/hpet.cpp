@@ -16,8 +16,8 @@ constexpr u32 writable = LEVEL_TRIGGERED | INTERRUPT_ENABLE | PERIODIC | VALUE_S
 constexpr u64 capabilities = u64{lib::layout::hpet_period_fs} << 32 | lib::layout::hpet_id;
 constexpr u64 never = ~u64{0};
 
-// Inputs of the I/O APIC that nothing else drives; the third comparator also reaches ISA IRQ 11, for those who know the
-// 8259 pair only.
+// Inputs 20 to 23 of the I/O APIC, which nothing else drives; the third comparator also reaches ISA IRQ 11, for those
+// who know the 8259 pair only.
 constexpr u32 routes_of(u32 number) { return 0x00f0'0000 | (number == 2 ? 1U << 11 : 0); }
 
 constexpr u32 route_of(u32 config) { return (config & ROUTE) >> route_shift; }

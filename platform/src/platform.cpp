@@ -8,7 +8,7 @@ namespace platform {
 Platform::Platform(Host& host, MachineFacts const& facts) : host_(host), devices_(host, *this, facts) {
     devices_.for_each([this, number = 0U]<typename D>(D& device) mutable {
         by_number_[number++] = &device;
-        for (Region const& region : D::regions)
+        for (Region const& region : device.regions)
             ASSERT(bus_.attach(device, region).has_value());
     });
     pic().listen(lib::Delegate<void()>::to<&Platform::masks_changed>(*this),

@@ -44,7 +44,7 @@ private:
 constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,
                                      0x60,  0x64,  0x70,  0x71,  0x72,  0x73,  0x80,  0x92,  0xed,  0x3f8, 0x3f9,
                                      0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x600, 0x602, 0x604, 0x608, 0xcf8,
-                                     0xcf9, 0xcfc, 0x5f,  0x6f,  0x3f7, 0x5ff, 0x607, 0xffff};
+                                     0xcf9, 0xcfc, 0xcfe, 0x5f,  0x6f,  0x3f7, 0x5ff, 0x607, 0xffff};
 
 struct World {
     // The expiries of one timer. Their deadlines are at least a floor apart; a host that was late makes it one more.
@@ -54,7 +54,7 @@ struct World {
     std::map<std::pair<u16, u32>, Rate> rates;
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB});
+        std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB, 40});
 
     World() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();
@@ -68,6 +68,19 @@ struct World {
         u64 data = (shape & 0x80) != 0 ? input.take<u32>() : input.take<u8>();
         if (width < 8) data &= (u64{1} << (width * 8)) - 1;
         platform->io(space, address, width, (shape & 0x40) != 0 ? Op::Read : Op::Write, data);
+    }
+    // Configuration space of the functions of bus 0, mostly those that are there, and the windows of BARs.
+    void touch_pci(Input& input, u8 where) {
+        u32 const slot = (where & 1) != 0 ? 31 : (where & 2) != 0 ? 3 : (where & 4) != 0 ? where >> 3 : 0;
+        u32 const at = input.take<u8>();
+        if ((where & 0x20) != 0) {
+            u32 const address = 0x8000'0000 | slot << 11 | (at & 0xfc);
+            platform->io(Space::Pio, 0xcf8, 4, Op::Write, address);
+            return access(input, Space::Pio, 0xcfc + (at & 3));
+        }
+        u64 const function = 0xe000'0000 + (u64{slot} << 15);
+        if ((where & 0x18) != 0) return access(input, Space::Mmio, function + at * 2);
+        access(input, Space::Mmio, (at & 1) != 0 ? 0xc000'0000 + at * 8 : 0x1'4000'0000 + at * 8);
     }
     // Time passes, but a machine that only counts fires no more timers than its fastest one allows.
     void step(u64 nanoseconds) {
@@ -111,7 +124,11 @@ void act(World& world, Input& input) {
     case 4:
     case 5: return world.access(input, Space::Pio, interesting_ports[input.take<u8>() % std::size(interesting_ports)]);
     case 6: return world.access(input, Space::Pio, input.take<u16>());
-    case 7: return world.access(input, Space::Mmio, 0xfec0'0000 + input.take<u8>() / 16 * 16);
+    case 7: {
+        u8 const where = input.take<u8>();
+        if (where < 0x40) return world.access(input, Space::Mmio, 0xfec0'0000 + where / 4 * 16);
+        return world.touch_pci(input, where);
+    }
     case 8: {
         u16 const where = input.take<u16>();
         return world.access(input, Space::Mmio,

@@ -61,6 +61,25 @@ def sleep_takes_its_time():
 
 
 @system_test()
+def pci_is_enumerated():
+    """Both bridges are found by both ways to configuration space, and Linux has nothing to complain of."""
+    command = r"""for d in /sys/bus/pci/devices/*; do echo "${d##*/} $(cat $d/vendor) $(cat $d/device) $(cat $d/class) $(wc -c <$d/config)"; done
+dmesg | grep -c -e 'PCI: Fatal' -e 'ACPI.*Error' -e 'ACPI BIOS' -e 'ECAM.*not reserved' -e 'MMCONFIG.*not reserved'
+dmesg | grep -e 'PCI: Using configuration type' -e 'PCI: MMCONFIG' -e 'PCI: Using ACPI'
+dmesg | grep 'pci_bus 0000:00: root bus resource'"""
+    with boot_linux(command=command) as console:
+        found = console.expect(r"<mullion-command test>\n((?:.|\n)*)<mullion-status test (\d+)>", 300)
+        output, status = found.group(1).decode(), found.group(2)
+        assert status == b"0", output
+        bridges, rest = output.split("\n0\n", 1)
+        assert bridges.split("\n")[0].split()[:4] == ["0000:00:00.0", "0x8086", "0x29c0", "0x060000"], output
+        assert bridges.split("\n")[-1].split()[:4] == ["0000:00:1f.0", "0x8086", "0x2918", "0x060100"], output
+        for expected in ("configuration type 1", "reserved", "[bus 00-3f]", "[mem 0xc0000000-0xdfffffff window]", "[io  0x0d00-0xffff window]"):
+            assert expected in rest, output
+        check_power_off(console)
+
+
+@system_test()
 def a_reboot_starts_the_vm_again():
     with boot_linux(restart="on-reboot") as console:
         console.expect(PROMPT)

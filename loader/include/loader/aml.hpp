@@ -9,6 +9,7 @@ namespace loader::aml {
 
 using lib::u16;
 using lib::u32;
+using lib::u64;
 using lib::u8;
 
 template <std::size_t N> using Bytes = std::array<u8, N>;
@@ -26,18 +27,27 @@ template <std::size_t... N> constexpr auto join(Bytes<N> const&... parts) {
 
 // The length field counts itself.
 template <std::size_t N> constexpr auto with_length(Bytes<N> const& body) {
-    static_assert(N + 2 < 0x1000);
+    static_assert(N + 3 < 0x10'0000);
     if constexpr (N + 1 < 0x40)
         return join(Bytes<1>{static_cast<u8>(N + 1)}, body);
-    else
+    else if constexpr (N + 2 < 0x1000)
         return join(Bytes<2>{static_cast<u8>(0x40 | ((N + 2) & 0xf)), static_cast<u8>((N + 2) >> 4)}, body);
+    else
+        return join(Bytes<3>{static_cast<u8>(0x80 | ((N + 3) & 0xf)), static_cast<u8>((N + 3) >> 4),
+                             static_cast<u8>((N + 3) >> 12)},
+                    body);
 }
 
-constexpr Bytes<2> byte_const(u8 value) { return {0x0a, value}; }
-constexpr Bytes<5> dword_const(u32 value) {
-    return {0x0c, static_cast<u8>(value), static_cast<u8>(value >> 8), static_cast<u8>(value >> 16),
-            static_cast<u8>(value >> 24)};
+template <std::size_t N> constexpr Bytes<N> little_endian(u64 value) {
+    Bytes<N> bytes{};
+    for (u8& byte : bytes) {
+        byte = static_cast<u8>(value);
+        value >>= 8;
+    }
+    return bytes;
 }
+constexpr Bytes<2> byte_const(u8 value) { return {0x0a, value}; }
+constexpr Bytes<5> dword_const(u32 value) { return join(Bytes<1>{0x0c}, little_endian<4>(value)); }
 template <std::size_t N> constexpr Bytes<N + 1> string(char const (&text)[N]) {
     Bytes<N + 1> bytes{0x0d};
     for (std::size_t i = 0; i < N; i++)
@@ -67,6 +77,10 @@ template <std::size_t P, std::size_t V> constexpr auto name(Bytes<P> const& wher
 template <std::size_t... N> constexpr auto package(Bytes<N> const&... elements) {
     return join(Bytes<1>{0x12}, with_length(join(Bytes<1>{static_cast<u8>(sizeof...(N))}, elements...)));
 }
+// The same with `count` elements that are one after the other in `elements`.
+template <std::size_t N> constexpr auto package_of(u8 count, Bytes<N> const& elements) {
+    return join(Bytes<1>{0x12}, with_length(join(Bytes<1>{count}, elements)));
+}
 template <std::size_t P, std::size_t... N> constexpr auto scope(Bytes<P> const& where, Bytes<N> const&... terms) {
     return join(Bytes<1>{0x10}, with_length(join(where, terms...)));
 }
@@ -80,19 +94,17 @@ constexpr Bytes<8> io_ports(u16 base, u8 count) {
     return {0x47, 0x01, low, high, low, high, 0x01, count};
 }
 constexpr Bytes<12> memory32(u32 base, u32 size) {
-    auto const byte = [](u32 value, u32 index) { return static_cast<u8>(value >> (index * 8)); };
-    return {0x86,
-            9,
-            0,
-            1,
-            byte(base, 0),
-            byte(base, 1),
-            byte(base, 2),
-            byte(base, 3),
-            byte(size, 0),
-            byte(size, 1),
-            byte(size, 2),
-            byte(size, 3)}; // writable
+    return join(Bytes<4>{0x86, 9, 0, 1}, little_endian<4>(base), little_endian<4>(size)); // writable
+}
+// What a bridge passes on: bus numbers, ports or memory. `Width`: bytes in each number. [acpi] 6.4.3.5
+enum class Passed : u8 { Memory = 0, Ports = 1, Buses = 2 };
+template <std::size_t Width> constexpr auto passed(Passed kind, u64 base, u64 size) {
+    constexpr u8 tag = Width == 2 ? 0x88 : Width == 4 ? 0x87 : 0x8a;
+    constexpr u8 fixed_range = 0x0c; // both ends, decoded by who passes it on
+    u8 const flags = kind == Passed::Memory ? 1 : kind == Passed::Ports ? 3 : 0; // writable; the entire range
+    return join(Bytes<1>{tag}, little_endian<2>(3 + 5 * Width), Bytes<3>{static_cast<u8>(kind), fixed_range, flags},
+                little_endian<Width>(0), little_endian<Width>(base), little_endian<Width>(base + size - 1),
+                little_endian<Width>(0), little_endian<Width>(size));
 }
 constexpr Bytes<3> irq(u32 number) { return {0x22, static_cast<u8>(1U << number), static_cast<u8>(1U << number >> 8)}; }
 template <std::size_t... N> constexpr auto resources(Bytes<N> const&... descriptors) {

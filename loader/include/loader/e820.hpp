@@ -2,6 +2,7 @@
 // The map of guest-physical memory as firmware would report it. [acpi] 15
 #include <array>
 #include <lib/guest_memory.hpp>
+#include <lib/platform_layout.hpp>
 #include <span>
 
 namespace loader {
@@ -32,7 +33,7 @@ private:
     std::size_t count_ = 0;
 };
 
-inline constexpr lib::u64 mmio_hole_start = 0xc000'0000; // up to 4 GiB: no RAM
+inline constexpr lib::u64 mmio_hole_start = lib::layout::pci_low_window.base; // up to 4 GiB: no RAM
 inline constexpr lib::u64 ebda_start = 0x9'fc00;
 
 // `ram_below_4g` counts from address 0 with the holes below 1 MiB, so it is also where low RAM ends. OutOfRange: it

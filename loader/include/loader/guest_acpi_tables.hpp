@@ -1,8 +1,8 @@
 #pragma once
 // The ACPI tables of the virtual platform, written into guest memory before a guest starts: RSDP, RSDT, XSDT, FADT,
-// FACS, MADT, HPET, DSDT. [acpi] 5.2
+// FACS, MADT, HPET, MCFG, DSDT. [acpi] 5.2
 //
-// Not supported: PCI (no host bridge, no MCFG), NUMA, processors that come and go.
+// Not supported: interrupts of PCI by way of the 8259 pair (no link devices), NUMA, processors that come and go.
 #include <lib/guest_memory.hpp>
 
 namespace loader {
@@ -11,6 +11,8 @@ using lib::GuestPhys;
 
 struct AcpiConfig {
     lib::u32 vcpu_count; // APIC id and processor UID of vCPU n are n
+    lib::u64 ram_above_4g;
+    lib::u32 physical_address_bits; // of the guest's CPUs
 };
 
 // The tables lie in acpi_table_area, RSDP and FACS in the BIOS area behind it; E820 knows both.

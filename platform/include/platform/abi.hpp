@@ -102,6 +102,7 @@ struct MachineFacts {
     u32 vcpu_count;
     u64 ram_below_4g;
     u64 ram_above_4g;
+    u32 physical_address_bits; // of the guest's CPUs
 };
 
 // What every device is built with: the world outside, the lines inside, and the number under which events reach it.

@@ -5,6 +5,7 @@
 #include <platform/hpet.hpp>
 #include <platform/i8042.hpp>
 #include <platform/ioapic.hpp>
+#include <platform/pci_host.hpp>
 #include <platform/pic.hpp>
 #include <platform/pit.hpp>
 #include <platform/rtc.hpp>
@@ -17,7 +18,7 @@ namespace platform {
 
 template <typename D>
 concept ListedDevice = std::derived_from<D, Device> && Saveable<D> && std::constructible_from<D, Plug const&> &&
-                       requires { std::span<Region const>(D::regions); };
+                       requires(D const& device) { std::span<Region const>(device.regions); };
 
 template <ListedDevice... D> class DeviceList {
 public:
@@ -42,7 +43,9 @@ private:
     std::tuple<D...> devices_;
 };
 
-// Interrupt controllers first, so that lines which fall in a reset are seen by controllers with nothing enabled.
-using Devices = DeviceList<PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts>;
+// Interrupt controllers come before what they serve, so that lines which fall in a reset are seen by controllers with
+// nothing enabled. PciHost comes first: a later device covers its windows and is found before them, and so does the
+// reset register at 0xcf9 cover a byte of the configuration address port.
+using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts>;
 
 } // namespace platform

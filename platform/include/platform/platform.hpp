@@ -1,12 +1,12 @@
 #pragma once
-// The virtual platform of one VM: a PC's chipset without PCI. Owns every device by value, wires their lines to the 8259
-// pair and the I/O APIC, and finds the device for an access.
+// The virtual platform of one VM: a PC's chipset with one PCI bus. Owns every device by value, wires their lines to the
+// 8259 pair and the I/O APIC, and finds the device for an access.
 //
 // Global system interrupts: 0 is the 8259 pair's INTR on input 0 of the I/O APIC, 2 is ISA IRQ 0, 3 to 15 are the ISA
-// IRQs of that number, 16 to 23 reach the I/O APIC only. One source drives one line; the HPET's first two comparators
-// can take the lines of the PIT and the RTC.
+// IRQs of that number, 16 to 19 are PCI's pins, 20 to 23 the HPET's; from 16 on they reach the I/O APIC only. One
+// device drives one line; the HPET's first two comparators can take the lines of the PIT and the RTC.
 //
-// Not supported: PCI (reads of 0xcf8 and 0xcfc float), DMA controllers, floppy, keyboard.
+// Not supported: DMA controllers, floppy, keyboard.
 #include <array>
 #include <platform/bus.hpp>
 #include <platform/device_list.hpp>

@@ -1,5 +1,6 @@
 #include <loader/e820.hpp>
 
+#include <algorithm>
 #include <gtest/gtest.h>
 #include <numeric>
 #include <vector>
@@ -29,6 +30,15 @@ TEST(E820, SmallMachinesHaveNothingAbove4G) {
     auto const map = loader::make_e820_map(64 * lib::MiB, 0);
     ASSERT_TRUE(map);
     EXPECT_EQ(u64{map->entries().back().base}, 0xfee0'0000U);
+}
+
+TEST(E820, ConfigurationSpaceOfPciIsReserved) {
+    auto const map = loader::make_e820_map(64 * lib::MiB, 0);
+    ASSERT_TRUE(map);
+    bool const is_there = std::ranges::any_of(map->entries(), [](loader::E820Entry const& entry) {
+        return entry.base == 0xe000'0000 && entry.size == 64 * lib::MiB && entry.type == loader::e820_reserved;
+    });
+    EXPECT_TRUE(is_there);
 }
 
 TEST(E820, RefusesWhatDoesNotFit) {

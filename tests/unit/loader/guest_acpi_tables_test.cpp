@@ -24,8 +24,8 @@ struct AcpiTablesTest : testing::Test {
     lib::GuestMemory memory{{&piece, 1}};
     u64 rsdp = 0;
 
-    void build(u32 vcpu_count) {
-        auto const at = loader::write_acpi_tables(memory, {vcpu_count});
+    void build(u32 vcpu_count, u64 ram_above_4g = 0, u32 physical_bits = 40) {
+        auto const at = loader::write_acpi_tables(memory, {vcpu_count, ram_above_4g, physical_bits});
         ASSERT_TRUE(at);
         rsdp = at->value;
     }
@@ -75,7 +75,7 @@ TEST_F(AcpiTablesTest, RootsAndChecksums) {
     u64 const rsdt = get<u32>(rsdp + 16), xsdt = get<u64>(rsdp + 24);
     EXPECT_EQ(get<u32>(rsdt + 36), get<u64>(xsdt + 36));
     EXPECT_EQ(get<u32>(rsdt + 40), get<u64>(xsdt + 44));
-    for (u64 const at : {rsdt, xsdt, table("FACP"), table("APIC"), table("HPET"), table("DSDT")}) {
+    for (u64 const at : {rsdt, xsdt, table("FACP"), table("APIC"), table("HPET"), table("MCFG"), table("DSDT")}) {
         EXPECT_EQ(sum(at, get<u32>(at + 4)), 0) << text(at, 4);
         EXPECT_GE(at, 0xe'0000U);
         EXPECT_LE(at + get<u32>(at + 4), 0xf'0000U);
@@ -138,11 +138,43 @@ TEST_F(AcpiTablesTest, DsdtIsValidAml) {
     EXPECT_EQ(source.find("Device (C012)"), std::string::npos);
 }
 
+TEST_F(AcpiTablesTest, McfgNamesTheWindowOfBuses0To63) {
+    build(1);
+    std::string const source = disassemble("MCFG");
+    for (char const* const expected : {"Base Address : 00000000E0000000", "Segment Group Number : 0000",
+                                       "Start Bus Number : 00", "End Bus Number : 3F"})
+        EXPECT_NE(source.find(expected), std::string::npos) << expected << " not in\n" << source;
+}
+
+std::string without_blanks(std::string text) {
+    std::erase_if(text, [](char c) { return c == ' ' || c == '\n'; });
+    return text;
+}
+
+TEST_F(AcpiTablesTest, TheRootOfPciPassesItsWindowsAndRoutesItsPins) {
+    build(1, 5 * lib::GiB);
+    std::string const source = without_blanks(disassemble("DSDT"));
+    for (char const* const expected :
+         {"Device(PCI0)", "EisaId(\"PNP0A08\")", "EisaId(\"PNP0A03\")",
+          "0xC0000000,//RangeMinimum0xDFFFFFFF,//RangeMaximum", "0x0D00,//RangeMinimum0xFFFF,//RangeMaximum",
+          "0x0000000240000000,//RangeMinimum0x000000063FFFFFFF,//RangeMaximum",
+          "0x0000,//RangeMinimum0x003F,//RangeMaximum", "Name(_PRT,Package(0x80)",
+          "Package(0x04){0x0000FFFF,0x00,0x00,0x10}", "Package(0x04){0x0003FFFF,0x02,0x00,0x11}"})
+        EXPECT_NE(source.find(expected), std::string::npos) << expected << " not in\n" << source;
+}
+
+TEST_F(AcpiTablesTest, TheHighWindowIsLeftOutWhereAddressesEndBeforeIt) {
+    build(1, 56 * lib::GiB, 36);
+    std::string const source = disassemble("DSDT");
+    EXPECT_NE(source.find("DWordMemory"), std::string::npos);
+    EXPECT_EQ(source.find("QWordMemory"), std::string::npos);
+}
+
 TEST_F(AcpiTablesTest, RefusesWhatDoesNotFit) {
-    EXPECT_EQ(loader::write_acpi_tables(memory, {0}).error(), lib::Errc::OutOfRange);
-    EXPECT_EQ(loader::write_acpi_tables(memory, {4096}).error(), lib::Errc::OutOfRange);
-    EXPECT_EQ(loader::write_acpi_tables(memory, {~0U}).error(), lib::Errc::OutOfRange);
-    EXPECT_EQ(loader::write_acpi_tables(lib::GuestMemory({}), {1}).error(), lib::Errc::BadGuest);
+    EXPECT_EQ(loader::write_acpi_tables(memory, {0, 0, 40}).error(), lib::Errc::OutOfRange);
+    EXPECT_EQ(loader::write_acpi_tables(memory, {4096, 0, 40}).error(), lib::Errc::OutOfRange);
+    EXPECT_EQ(loader::write_acpi_tables(memory, {~0U, 0, 40}).error(), lib::Errc::OutOfRange);
+    EXPECT_EQ(loader::write_acpi_tables(lib::GuestMemory({}), {1, 0, 40}).error(), lib::Errc::BadGuest);
 }
 
 TEST(Aml, LengthsGrowWithTheirContents) {
@@ -150,6 +182,8 @@ TEST(Aml, LengthsGrowWithTheirContents) {
     static_assert(small.size() == 63 && small[0] == 63);
     constexpr auto large = loader::aml::with_length(loader::aml::Bytes<63>{});
     static_assert(large.size() == 65 && large[0] == 0x41 && large[1] == 4);
+    constexpr auto huge = loader::aml::with_length(loader::aml::Bytes<0x1000>{});
+    static_assert(huge.size() == 0x1003 && huge[0] == 0x83 && huge[1] == 0x00 && huge[2] == 0x01);
 }
 
 } // namespace

@@ -18,7 +18,7 @@ constexpr u64 start_of_2026 = 1'767'225'600;
 struct PlatformTest : testing::Test {
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(host, platform::MachineFacts{start_of_2026, 2, 512 * lib::MiB, 0});
+        std::make_unique<platform::Platform>(host, platform::MachineFacts{start_of_2026, 2, 512 * lib::MiB, 0, 40});
     PlatformTest() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();
         host.deliver_to([this](platform::Event const& event) { platform->on(event); });
@@ -47,12 +47,27 @@ struct PlatformTest : testing::Test {
     }
 };
 
-TEST_F(PlatformTest, FindsNoPci) {
+TEST_F(PlatformTest, BothWaysToConfigurationSpaceFindTheBridges) {
     out(0xcf8, 0x8000'0000, 4);
-    EXPECT_EQ(in(0xcf8, 4), 0xffff'ffffU);
-    EXPECT_EQ(in(0xcfc, 4), 0xffff'ffffU);
+    EXPECT_EQ(in(0xcf8, 4), 0x8000'0000U);
+    EXPECT_EQ(in(0xcfc, 4), 0x29c0'8086U);
+    EXPECT_EQ(in(0xcfe, 2), 0x29c0U);
+    EXPECT_EQ(platform->io(Space::Mmio, 0xe000'0000, 4, Op::Read, 0).data, 0x29c0'8086U);
+    EXPECT_EQ(platform->io(Space::Mmio, 0xe000'0000 | 31 << 15, 4, Op::Read, 0).data, 0x2918'8086U);
+    out(0xcf8, 0x8000'f808, 4);
+    EXPECT_EQ(in(0xcfc, 4), 0x0601'0002U) << "an ISA bridge";
+}
+
+TEST_F(PlatformTest, TheResetRegisterAndTheConfigurationAddressDoNotMeet) {
     out(0xcf8, 0x0000'0600, 4); // would be a reset if it reached 0xcf9
     EXPECT_TRUE(host.requests.empty());
+    out(0xcf8, 0x8000'f800, 4);
+    out(0xcf9, 0x02);
+    EXPECT_EQ(in(0xcf9), 0x02U);
+    EXPECT_EQ(in(0xcf8, 4), 0x8000'f800U) << "less than a dword does not reach the address";
+    out(0xcf8, 0x12);
+    out(0xcfa, 0x3456, 2);
+    EXPECT_EQ(in(0xcf8, 4), 0x8000'f800U);
 }
 
 TEST_F(PlatformTest, EveryWayToResetAsksForOne) {

@@ -54,6 +54,15 @@ template <> struct Subject<platform::Ioapic> {
         set(0, 0x0100'0000);
     }
 };
+template <> struct Subject<platform::PciHost> {
+    platform::PciHost device;
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
+    void prepare() { write(device, platform::PciHost::ConfigAddress, 0, 0x8000'003c, 4); }
+    void modify() {
+        write(device, platform::PciHost::ConfigData, 0, 0x0b); // the host bridge's interrupt line
+        write(device, platform::PciHost::ConfigAddress, 0, 0x8000'0000, 4);
+    }
+};
 template <> struct Subject<platform::Pit> {
     platform::Pit device;
     explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
@@ -136,8 +145,9 @@ template <> struct Subject<platform::SystemPorts> {
 };
 
 template <typename D> struct RoundTrip : testing::Test {};
-using Devices = testing::Types<platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
-                               platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts>;
+using Devices =
+    testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
+                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {
@@ -173,7 +183,7 @@ struct PlatformStateTest : testing::Test {
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform = make(host);
     static std::unique_ptr<platform::Platform> make(fakes::FakeHost& host) {
-        return std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 2, lib::GiB, 0});
+        return std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 2, lib::GiB, 0, 40});
     }
     static std::vector<u8> save(platform::Platform const& platform) {
         std::vector<u8> bytes(platform.saved_size(), 0xcc);

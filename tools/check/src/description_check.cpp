@@ -172,7 +172,7 @@ private:
         }
         auto const memory = scratch.memory();
         auto const map = loader::make_e820_map(scratch.below_hole(), scratch.above_hole());
-        auto const rsdp = loader::write_acpi_tables(memory, {vm.vcpus});
+        auto const rsdp = loader::write_acpi_tables(memory, {vm.vcpus, scratch.above_hole(), 40});
         if (!map || !rsdp || !loader::write_bios(memory, *map)) {
             complain(vm.line_of(config::Key::Memory), "memory: no memory map can be made of this size");
             return;

@@ -19,7 +19,7 @@ class FakeHost final : public platform::Host, public platform::Wires {
 public:
     // For a device that is tested alone.
     platform::Plug plug() { return {*this, *this, facts, 0}; }
-    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0};
+    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0, 40};
 
     using DeliverEvent = std::function<void(platform::Event const&)>;
     struct LineChange {
