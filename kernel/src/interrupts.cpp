@@ -112,10 +112,9 @@ void Interrupt::disconnect() {
 //    level-triggered input the end of it has reached the I/O APIC while the entry still has the vector that it waits
 //    for;
 // 3. the source is aimed at the new CPU and unmasked. A level-triggered input that is still active is sent now;
-// 4. an edge that came while the input was masked is gone, so the new CPU is sent the vector once by ourselves. Never
-// for
-//    a level-triggered one: an edge of the same vector would make the local APIC forget to tell the I/O APIC of its
-//    end;
+// 4. an edge that came while the input was masked is gone, so the new CPU is sent the vector once by ourselves. A
+//    level-triggered input is never sent one: an edge of the same vector would make the local APIC forget to tell the
+//    I/O APIC of its end;
 // 5. the old vector is free.
 lib::Result<void> Interrupt::move_to(u32 cpu) {
     if (!is_connected()) return lib::fail(Errc::BadState);
