@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Where an application processor begins after SIPI: real mode at the start of a page below 1 MiB, into which
 // boot/bring_up.cpp copies this. From there straight to long mode on the kernel's page table, in which this page is mapped
 // at its own address, read-only and executable, as long as CPUs are being started. Reached by offsets only.

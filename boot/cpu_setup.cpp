@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <boot/cpu_setup.hpp>
 #include <drivers/microcode.hpp>
 #include <kernel/cpu.hpp>

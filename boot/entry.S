@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Multiboot2 header and the way from GRUB's 32-bit protected mode to boot_main in long mode. Runs at physical addresses
 // until the jump to boot_high: P(symbol) is a symbol's physical address.
 #define P(symbol) ((symbol) - 0xffffffff80000000)

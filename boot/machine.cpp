@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <array>
 #include <boot/machine.hpp>
 #include <boot/screen.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The composition root: from GRUB's hand-off to the guests, and what the boot CPU does from then on.
 #include <boot/bring_up.hpp>
 #include <boot/cpu_setup.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <boot/machine.hpp>
 #include <boot/pci.hpp>
 #include <kernel/cpu.hpp>

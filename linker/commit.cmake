@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # cmake -DSOURCE=FOLDER -DOUTPUT=FILE.cpp -P commit.cmake: writes the commit that SOURCE is at, with "+" if it was changed since, as
 # manage::commit. The file changes only when that does, so that nothing is built again for nothing.
 execute_process(COMMAND git -C ${SOURCE} rev-parse --short=12 HEAD OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Flags and image rules of the hypervisor proper. lib/freestanding comes first on the include path: it configures libc++'s
 # headers for a machine without an operating system.
 add_library(mullion_platform INTERFACE)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The clang cross toolchain for the freestanding image. CMAKE_SYSTEM_NAME Generic: there is no system underneath.
 set(CMAKE_SYSTEM_NAME Generic)
 set(CMAKE_SYSTEM_PROCESSOR x86_64)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Programs for the administrator's Linux, built from the hypervisor's own parsers: libc++'s headers as the hypervisor has them,
 # on top of the C library alone, so that one file runs on every Linux.
 add_library(mullion_platform INTERFACE)

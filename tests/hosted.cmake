@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The same folders as ordinary libraries on the build host: clang-19 with libc++, AddressSanitizer and
 # UndefinedBehaviorSanitizer. tests/fakes stands where lib/x86_64 stands in the image: it plays the instructions.
 add_library(mullion_platform INTERFACE)

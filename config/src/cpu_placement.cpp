@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "description_values.hpp"
 #include <charconv>
 #include <config/cpu_placement.hpp>

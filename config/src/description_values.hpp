@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Values within the strings of a description, and how near two words are.
 #include <config/description.hpp>

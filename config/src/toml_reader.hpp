@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Tokens of the TOML subset: keys, values, positions. Never allocates, never goes back more than a copy of itself.
 #include <lib/types.hpp>

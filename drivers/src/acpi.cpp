@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/acpi.hpp>
 
 #include "acpi_tables.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Readers of single tables: each takes a whole table with its header and adds to the AcpiInfo.
 #include <drivers/acpi.hpp>

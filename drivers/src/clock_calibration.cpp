@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/clock_calibration.hpp>
 
 #include <algorithm>

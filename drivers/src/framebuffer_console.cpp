@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/framebuffer_console.hpp>
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/ioapic.hpp>
 
 #include <lib/x86/instructions.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/pic.hpp>
 
 #include <initializer_list>

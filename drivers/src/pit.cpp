@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/pit.hpp>
 
 #include <lib/x86/instructions.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/pm_timer.hpp>
 
 #include <lib/x86/instructions.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/text_grid.hpp>
 
 #include <algorithm>

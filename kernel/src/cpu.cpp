@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/cpu.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/interrupts.hpp>

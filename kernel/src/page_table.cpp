@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
 #include <kernel/page_table.hpp>

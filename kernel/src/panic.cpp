@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <atomic>
 #include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/pci_config.hpp>
 #include <lib/assert.hpp>
 #include <lib/x86/instructions.hpp>

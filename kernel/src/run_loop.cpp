@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/calls.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/heap.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Time: charging, slices, caps, and what one CPU decides from its own core's queue. scheduler_balance.cpp has what goes
 // on between cores.
 #include "scheduler_locks.hpp"

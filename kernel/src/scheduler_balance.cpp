@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Between cores: stealing, finding a place for who wakes or must move, telling idle CPUs.
 #include "scheduler_locks.hpp"
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The locks of kernel/src/scheduler*.cpp. Cores are locked one at a time, or two by rising index.
 #include <kernel/scheduler.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Adding, removing and changing entities while everything runs. Rare: one lock for all of it.
 #include "scheduler_locks.hpp"
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/time.hpp>
 #include <lib/x86/instructions.hpp>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Entry of every interrupt and exception: a stub per vector pushes what is missing to make all frames alike
 // (kernel/traps.hpp, TrapFrame).
 .section .text

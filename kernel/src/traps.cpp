@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <array>
 #include <kernel/apic.hpp>
 #include <kernel/cpu.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/log.hpp>
 #include <kernel/tsc_sync.hpp>
 #include <lib/x86/instructions.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What libc++'s headers expect of its library: the end of functions that would throw where there are exceptions.
 #include <lib/assert.hpp>
 #include <string_view>

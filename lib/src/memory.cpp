@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The four functions that the compiler calls by itself, plus strlen and memchr. REP string instructions: no vector
 // registers in ring 0.
 #include <cstddef>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <lib/assert.hpp>
 #include <loader/boot_copies.hpp>

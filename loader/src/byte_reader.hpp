@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Reads little-endian numbers from an untrusted file.
 #include <lib/types.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/platform_layout.hpp>
 #include <loader/e820.hpp>
 #include <loader/guest_acpi_tables.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "byte_reader.hpp"
 #include <algorithm>
 #include <loader/boot_area.hpp>

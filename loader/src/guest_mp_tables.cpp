@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <array>
 #include <lib/bits.hpp>
 #include <lib/platform_layout.hpp>

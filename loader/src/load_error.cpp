@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/load_error.hpp>
 
 namespace loader {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "multiboot_common.hpp"
 #include <algorithm>
 

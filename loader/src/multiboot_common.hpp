@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What both Multiboot versions share.
 #include "byte_reader.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/boot_area.hpp>
 #include <loader/elf.hpp>
 #include <loader/pvh_loader.hpp>

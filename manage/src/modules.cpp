@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <manage/modules.hpp>
 
 namespace manage {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The monitor's commands about the machine's devices.
 #include <charconv>
 #include <kernel/cpus.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The birth of a VM: modules, memory, platform, kernel, scheduler; and its move to other CPUs.
 #include <algorithm>
 #include <config/cpu_placement.hpp>

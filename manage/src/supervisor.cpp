@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <kernel/log.hpp>
 #include <manage/supervisor.hpp>

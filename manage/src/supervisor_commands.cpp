@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the operator can ask of VMs in each of their phases. What cannot be done changes nothing.
 #include <kernel/log.hpp>
 #include <manage/supervisor.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <platform/acpi_pm.hpp>
 
 namespace platform {

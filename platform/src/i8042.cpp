@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <platform/i8042.hpp>
 
 namespace platform {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/bits.hpp>
 #include <platform/ioapic.hpp>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <platform/msix_table.hpp>
 
 namespace platform {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/assert.hpp>
 #include <platform/pci_host.hpp>
 

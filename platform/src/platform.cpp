@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <cstring>
 #include <lib/assert.hpp>
 #include <platform/platform.hpp>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the scripts share."""
 import pathlib
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Between the user's terminal and the machine's serial line."""
 import fcntl
 import os

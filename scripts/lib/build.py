@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Configures and builds a preset of CMakePresets.json."""
 import pathlib
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What can be found wrong before anything is downloaded, built or booted."""
 import os
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Writes "newc" cpio archives, byte for byte the same for the same content: no time, inode or owner of the build machine."""
 import stat
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A disk with an installed Debian 13 that boots by BIOS and by UEFI, for tests of the package. Made once by mmdebstrap, without loop
 devices and without a boot: partitions, file systems and GRUB's pieces are written into the file.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Other releases of Debian, for their GRUB and emulators: a root folder for each, made once by mmdebstrap.
 
 What is built stays as it is; inside a root only boot images are made and emulators started. The packages come from the mirror

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """VM descriptions: the one `run` writes, and the files that a user's own one names."""
 
 from . import iso

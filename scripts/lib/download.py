@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Single files out of Debian packages that are not to be installed."""
 import pathlib
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Starts a machine in Bochs or QEMU and hands out its serial line. Nothing of it outlives the script."""
 import contextlib
 import dataclasses

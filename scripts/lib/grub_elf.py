@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What GRUB's Multiboot2 loader tests before it boots an ELF64 file: versions 2.06, 2.12 and 2.14, which refuse different things.
 GRUB is not asked itself, because a computer has one of these versions only. Source: GRUB 2.14, grub-core/loader/multiboot_mbi2.c,
 multiboot_elfxx.c and grub-core/kern/elfXX.c; the file format: [elf]."""

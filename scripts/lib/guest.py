@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What runs inside: Debian's cloud kernel and a small initramfs made of a static busybox."""
 import lzma
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Makes a bootable ISO (BIOS and UEFI, from CD or disk) with GRUB on it."""
 import os
 import pathlib

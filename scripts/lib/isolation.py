@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a VM on its own CPU loses to what another does on its own, in QEMU with a thread for each CPU.
 
 Work is counted by the seconds that the emulator's thread of that CPU ran: what else the computer does meanwhile takes time from the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Guests that nobody here wrote: single files out of Debian's packages, downloaded through apt once into .cache/guests."""
 import os
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Debian packages the project needs, by purpose, and how they are installed."""
 import os
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A listening socket for an emulator in a network of its own.
 
 Bochs can only offer its display as a VNC server, without a password, on every interface of the host. In its own network

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where things are, and how a script tells its user what it is doing."""
 import contextlib
 import ctypes

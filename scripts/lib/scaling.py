@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How what an operation costs changes with the number of VMs and of CPUs: the benchmark guest beside idle neighbours."""
 import re
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why a machine goes no further, from its serial line and the CPU time that its emulator uses."""
 import re
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The test runner's own parts: what a test is, how one runs, and the table of results."""
 import dataclasses
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the serial line says about the end: of a command in the guest, of the VMs, of the machine."""
 import re
 

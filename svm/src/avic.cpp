@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The tables of AVIC.
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>

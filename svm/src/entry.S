@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // void svm_run(svm::Vcpu* vcpu, std::array<u64, 16>* gprs, u64 vmcb, u64 host_area)
 // Enters the guest again and again: after each exit the guest's general registers are stored and svm_after_exit(vcpu)
 // decides. It returns true to go on; then what it left in the registers' array is loaded. RAX, RSP, RIP and RFLAGS are in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <svm/npt_space.hpp>
 #include <vm/apic_page.hpp>
 

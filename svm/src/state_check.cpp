@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/x86/registers.hpp>
 #include <svm/state_check.hpp>
 

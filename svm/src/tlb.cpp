@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/cpus.hpp>
 #include <lib/x86/instructions.hpp>
 #include <svm/vcpu.hpp>

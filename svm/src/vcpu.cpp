@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Creation of a vCPU: its VMCB and register areas.
 #include <kernel/cpus.hpp>
 #include <lib/x86/registers.hpp>

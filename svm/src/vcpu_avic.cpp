@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // AVIC as one vCPU uses it. [amd/vol2] 15.29
 #include <algorithm>
 #include <kernel/cpus.hpp>

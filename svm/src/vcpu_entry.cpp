@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The way into the guest: requests, interrupts and the run loop.
 #include <kernel/apic.hpp>
 #include <kernel/cpus.hpp>

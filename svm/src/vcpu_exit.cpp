@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The way out of the guest: from the VMCB's exit information to a vendor-neutral exit and its outcome.
 #include <cstring>
 #include <kernel/cpus.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A vCPU's registers: in the VMCB, or in the CPU's own while it is loaded.
 #include <kernel/cpus.hpp>
 #include <kernel/machine_check.hpp>

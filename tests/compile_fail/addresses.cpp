@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Addresses of different spaces never mix.
 #include <kernel/direct_map.hpp>
 #include <lib/types.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Control words are types of their own, and so are their bits.
 #include <lib/x86/registers.hpp>
 #include <vmx/controls.hpp>

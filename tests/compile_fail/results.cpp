@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A result is looked at, and a switch over outcomes forgets none.
 #include <kernel/frame_allocator.hpp>
 #include <kernel/spinlock.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // VMCS fields are read and written with their own types, and only while a VMCS is loaded.
 #include <vmx/vmcs.hpp>
 

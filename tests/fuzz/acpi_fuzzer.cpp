@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whatever firmware leaves: no read outside the tables, and plain values that keep their promises. The input is a list
 // of tables {kind, length low, length high, body}; headers and checksums are put right, so that the bodies are looked
 // at.

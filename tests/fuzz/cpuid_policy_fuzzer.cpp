@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A host whose CPUID is arbitrary bytes, and any question to the policy made from it. The guest's answers keep the
 // promises that do not depend on the host: no virtualization, a hypervisor, no MONITOR, sane topology and sizes.
 #include <cstdlib>

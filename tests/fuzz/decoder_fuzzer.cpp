@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Random code bytes: nothing is read behind them, and what is decoded is well formed, repeatable and independent of
 // what follows it.
 #include <array>

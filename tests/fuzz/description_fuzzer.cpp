@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Random descriptions: every message names a line of the file, and a description without messages keeps its promises.
 #include <algorithm>
 #include <config/description.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Plays a hostile guest to a backend over the fake CPU: exits of every kind in any order, from any state, with events,
 // memory and time changed in between. Whatever the guest does, Mullion does not panic, enters the guest at most once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A guest's device access or string I/O, from random code, segments, page tables and registers: the emulator ends after
 // bounded work, with RIP where it was or after the instruction, and touches devices only if it made the access that was
 // reported.

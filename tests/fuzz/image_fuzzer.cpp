@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Random ELF and Multiboot kernels: nothing is written outside of guest memory (the sanitizer watches the edges),
 // nothing hangs, no more is written than there is memory, and what is loaded starts in RAM.
 #include "../unit/loader/fake_guest.hpp"

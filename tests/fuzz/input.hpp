@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The bytes of a fuzzer's input, taken one value after the other; zeroes where they end.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Random kernels with a believable header: nothing is written outside of guest memory (the sanitizer watches the
 // edges), and what is loaded lies in RAM.
 #include "../unit/loader/fake_guest.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Streams of register accesses, interrupts and time against one local APIC. Whatever a guest writes: IRR and ISR hold
 // no vector below 16, their fast summaries agree with the page, nested service is ordered, and the timer works at most
 // once per period.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Microcode files of both makers: no read outside of the file, and only updates that lie in it, are newer, and are for
 // the CPU. The first byte picks the maker, the next the CPU.
 #include <drivers/microcode.hpp>

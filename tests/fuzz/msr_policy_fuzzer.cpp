@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Streams of RDMSR and WRMSR. Whatever the value: what reaches the hooks is architecturally valid, a stored MSR reads
 // back as it was accepted, and writing back what was read is accepted wherever writing is possible at all.
 #include <array>

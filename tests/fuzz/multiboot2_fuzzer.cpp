@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whatever a loader leaves in memory: no read outside it, no endless walk, and what is given out lies inside.
 #include <boot/multiboot2.hpp>
 #include <config/command_line.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A machine whose PCI functions answer whatever the input says: the search ends, and what it believes is sound.
 // Input: pieces of 4 bytes (bus, device and function, offset / 4, length) and `length` bytes for the configuration
 // space from that offset on. Bytes that no piece sets read as 0 where a function is, and BARs keep what is written.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Streams of accesses, steps of time and events to a whole platform. It must neither crash nor hang, do bounded work
 // per request, and keep its promises to the host: no unknown line, no timer storm, at most the bytes that were offered.
 #include <platform/platform.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A hostile guest on AMD-V: see exit_player.hpp.
 #include "exit_player.hpp"
 #include "svm/machine.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A hostile guest on VT-x: see exit_player.hpp.
 #include "exit_player.hpp"
 #include "vmx/machine.hpp"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Unit tests of the scripts: what they decide, without an emulator."""
 import io
 import lzma
@@ -521,6 +522,23 @@ class LayersTest(unittest.TestCase):
             bad = list(layers.complaints(path, "platform", owners))
         self.assertEqual(len(bad), 1)
         self.assertIn(":3: layer platform may not include kernel", bad[0])
+
+
+class LicenceLineTest(unittest.TestCase):
+    def test_it_comes_first_or_after_what_runs_a_script(self):
+        check = script("check-spdx")
+        line = check.line_for(pathlib.Path("scripts/run"))
+        self.assertEqual(check.with_line("#!/bin/sh\necho\n", line), f"#!/bin/sh\n{line}echo\n")
+        self.assertEqual(check.with_line("text\n", line), f"{line}text\n")
+        for text in ("#!/bin/sh\necho\n", "text\n", ""):
+            self.assertEqual(check.with_line(check.with_line(text, line), line), check.with_line(text, line))
+
+    def test_each_kind_of_file_has_its_comment(self):
+        check = script("check-spdx")
+        for name, start in (("a/b.cpp", "// SPDX"), ("CMakeLists.txt", "# SPDX"), ("docs/a.md", "<!-- SPDX"), ("a.ld", "/* SPDX")):
+            self.assertTrue(check.line_for(pathlib.Path(name)).startswith(start), name)
+        self.assertIsNone(check.line_for(pathlib.Path("tests/corpus/acpi/x.bin")))
+        self.assertRaises(project.Failure, check.line_for, pathlib.Path("a.unknown"))
 
 
 class PackageTest(unittest.TestCase):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whole machines under test: boot an image in an emulator, talk to its serial line, look at how it ends.
 
 A test is a function in test_*.py with the decorator @system_test; it gets no arguments and fails by an exception. It runs once

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What an administrator can get wrong: each case must end with a message that says what is wrong, never in silence."""
 from framework import boot, description, guest, linux_files, system_test, verdict
 

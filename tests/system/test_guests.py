@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The guest kernels of tests/guest: what the CPU and the platform must do, and what a hostile guest must not achieve."""
 import re
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A Linux guest, as a user meets it."""
 import base64
 import hashlib

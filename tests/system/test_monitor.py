@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The operator's monitor on the serial line: Ctrl-A c enters and leaves it."""
 import re
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Guests that nobody here wrote, from Debian's packages: each must come as far as it does without Mullion.
 
 GRUB invaders is not among them: it draws in the text memory of a VGA, and a VM has none.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The Debian package on an installed Debian 13: its menu entry, Mullion once, and Debian again."""
 import contextlib
 import re

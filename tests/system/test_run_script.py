@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """scripts/run as its user sees it, in a terminal. Mostly the guest boots without Mullion in QEMU: here the script is under test."""
 import os
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Several CPUs: of the machine, and of its guests."""
 import re
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The screen of the machine: UEFI with a framebuffer, and a BIOS with VGA text. QEMU with AMD-V; and VT-x by UEFI."""
 import re
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Several VMs on several CPUs: the example of the README, and what one VM's life may do to the others: nothing."""
 import random
 import re

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What nearly every unit test includes, compiled once for all of them. A test still includes what it uses.
 #pragma once
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // mullion-check: is this machine fit for Mullion; is this description right.
 #include <check/description_check.hpp>
 #include <check/machine_check.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <vm/apic_timer.hpp>
 
 namespace vm {

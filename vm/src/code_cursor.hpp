@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What both decoders share: a cursor that never passes the end, and the ModRM operand.
 #include <bit>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Computes the CPUID of one VM from the host's and the allow-list.
 #include <algorithm>
 #include <bit>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The leaves whose answer depends on the subleaf or on the state of the asking vCPU.
 #include <algorithm>
 #include <vm/cpuid_allow_list.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf.
 #include <bit>

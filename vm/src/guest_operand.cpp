@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <vm/guest_operand.hpp>
 #include <vm/vm.hpp>

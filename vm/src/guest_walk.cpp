@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/memory.hpp>
 #include <vm/guest_walk.hpp>
 #include <vm/vm.hpp>

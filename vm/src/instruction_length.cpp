@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "code_cursor.hpp"
 #include "prefixes.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <atomic>
 #include <lib/memory.hpp>
 #include <vm/kvm_clock.hpp>

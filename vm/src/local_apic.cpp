@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // State changes and interrupt delivery. Register accesses are in local_apic_registers.cpp.
 #include <vm/local_apic.hpp>
 

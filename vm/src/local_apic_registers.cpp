@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Register accesses of the local APIC: xAPIC MMIO, x2APIC MSRs, APIC-write exits.
 #include <vm/local_apic.hpp>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <vm/msr_table.hpp>
 
 namespace vm {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The prefixes of an instruction, for both decoders. [intel/vol2] 2.1.1, 2.2.1
 #include <vm/decoder.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The exit router: what becomes of an instruction that left the guest. One switch without a default, so a reason that
 // nobody thought of does not compile.
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/bits.hpp>
 #include <vm/guest_operand.hpp>
 #include <vm/task_switch.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <array>
 #include <kernel/cpus.hpp>
 #include <lib/x86/instructions.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>

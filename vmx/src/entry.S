@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // void vmx_run(vmx::Vcpu* vcpu, std::array<u64, 16>* gprs, bool is_launched)
 // Enters the guest again and again: after each VM exit the guest's general registers are stored and
 // vmx_after_exit(gprs) decides, which knows the vCPU around them. It returns true to resume; then what it left in the registers' array is loaded. A failed VMLAUNCH or VMRESUME

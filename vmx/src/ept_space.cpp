@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/calls.hpp>
 #include <lib/x86/instructions.hpp>
 #include <vm/apic_page.hpp>

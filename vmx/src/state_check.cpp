@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <array>
 #include <lib/x86/registers.hpp>
 #include <vmx/exit_reason.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Creation of a vCPU: its VMCS, MSR bitmap and register areas.
 #include <cstring>
 #include <kernel/cpus.hpp>

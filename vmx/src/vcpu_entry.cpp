@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The way into the guest: requests, interrupts and the run loop.
 #include <algorithm>
 #include <kernel/apic.hpp>

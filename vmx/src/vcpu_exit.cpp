@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The way out of the guest: from the VMCS's exit information to a vendor-neutral exit and its outcome.
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>

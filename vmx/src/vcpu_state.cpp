@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A vCPU's registers: in the VMCS, or in the CPU's own while it is loaded.
 #include <bit>
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Starts the other CPUs of the machine.
 #include <drivers/acpi.hpp>

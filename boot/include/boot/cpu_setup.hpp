@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What each CPU gets before it runs guests: the firmware's limits lifted, the newest microcode, virtualization turned
 // on.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Places that the linker script and the entry code name.
 extern "C" {

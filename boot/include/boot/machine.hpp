@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The physical machine after boot: its tables, interrupt controllers, console, clock, and how to switch it off.
 #include <boot/multiboot2.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // From the boot information's memory map to the frame allocator and the final page tables.
 #include <boot/multiboot2.hpp>

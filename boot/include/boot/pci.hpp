@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The machine's PCI functions at boot.
 #include <boot/multiboot2.hpp>

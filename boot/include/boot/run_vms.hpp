@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Binds the supervisor and the monitor to this machine.
 #include <config/command_line.hpp>

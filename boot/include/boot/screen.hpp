@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The screen as the loader left it: VGA text, or a framebuffer. At most one is in use; no mode is ever set.
 // Not supported: indexed colours, text modes elsewhere than in the VGA's window.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Mullion's own options, words `key=value` on the loader's command line. Text in quotes keeps its spaces. A word that
 // is not understood is reported and leaves the option as it was: a typing error must not keep a machine from starting.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Which of the machine's processors VMs get: whether what a description, or the operator, asks for can be had beside
 // the other VMs. Processor 0 is where Mullion does its own work, so nobody has that to himself. Two VMs never run on

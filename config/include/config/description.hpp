@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The text file in which a person describes the virtual machines: a subset of TOML.
 // Not supported: quoted and dotted keys, arrays of tables, multi-line strings, floating point numbers, dates. What

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What Mullion needs to know from the machine's ACPI tables, as plain values. [acpi/6.5] 5.2
 // Tables come from firmware and are checked like any foreign input: lengths, checksums, bounds; a table that is not

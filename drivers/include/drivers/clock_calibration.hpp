@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The frequency of the TSC, measured against a clock whose frequency is known. CPUID is only a hint to compare with:
 // what it says is what the vendor meant, not what an emulator, a hypervisor below or a mistuned board does. Needs a TSC

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Text on a linear RGB framebuffer of 15 to 32 bits per pixel. The framebuffer is only written, and only where a cell
 // changed. Not supported: indexed colours, glyphs of another width than 8, a visible cursor.

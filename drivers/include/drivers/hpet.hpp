@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The main counter of a High Precision Event Timer. [intel/hpet] 2.3
 // Not supported: its comparators; the legacy replacement route stays as it is.

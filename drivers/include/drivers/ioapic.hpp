@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // An IOAPIC of the machine. [intel/82093aa] 3.0
 // Its registers are reached through an index and a window, so the caller keeps to one CPU at a time (a lock, interrupts

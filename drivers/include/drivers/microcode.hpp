@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Microcode updates from files of the CPU's maker: Intel's updates one after the other ([intel/vol3] 10.11), AMD's
 // containers ([linux/amd-ucode]). The files are foreign input: every length is checked, and what does not fit is

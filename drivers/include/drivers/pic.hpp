@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The machine's two 8259s, which Mullion does not use: they are moved out of the way and masked. [intel/8259a]
 #include <lib/types.hpp>

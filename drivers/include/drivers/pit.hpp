@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Channel 2 of the 8254, which no interrupt hangs on, as a free-running counter. [intel/8254]
 // Not supported: channels 0 and 1, the speaker.

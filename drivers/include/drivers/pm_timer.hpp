@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The ACPI power management timer: 3.579545 MHz, 24 or 32 bits. [acpi/6.5] 4.8.2.1
 // Not supported: the old PIIX4 chips whose timer must be read three times.

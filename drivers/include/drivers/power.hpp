@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Turning the machine off and starting it again. [acpi/6.5] 4.8.3, 7.4.2
 // Usable from a panic: no locks, no memory, every wait bounded. Each function returns if the machine did not obey.

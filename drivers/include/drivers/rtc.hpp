@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The wall clock of an MC146818 with its CMOS memory. [motorola/mc146818]
 // Not supported: setting it, alarms, time zones (the clock is taken to run on UTC).

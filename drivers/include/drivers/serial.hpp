@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A 16550A UART of the machine, at ports or in memory, polled or by interrupts. No wait is without bound: a dead UART
 // costs one time-out, after which writes are dropped until it shows life again. [ns/pc16550d] Not supported: other

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Text in cells: the cursor, line breaks and scrolling that text mode and framebuffer consoles share. Lives in ordinary
 // memory, so that a slow screen is only ever written.

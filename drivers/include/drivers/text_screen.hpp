@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The text mode of a VGA, colour, at 0xb8000. [ibm/vga]
 // Not supported: setting a mode, fonts, blinking, monochrome adapters.

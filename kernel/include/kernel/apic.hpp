@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The local APIC of the physical CPU, in x2APIC mode where it can, else by its page. [intel/vol3] 12
 #include <lib/result.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Work that one CPU gives another. Two kinds: calls, which interrupt whatever the other does, are short, and are waited
 // for (a TLB shootdown, taking a vCPU's state out of a CPU); and deferred work, which the other's run loop does between

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One serial line shared by the log, the monitor and the guests' consoles. Everything written goes through one queue
 // that the driver drains; what is typed goes to whoever has the line: a guest, or the monitor (Ctrl-A c).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A set of physical CPUs, by index.
 #include <array>

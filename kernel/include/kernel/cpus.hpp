@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // All CPUs that run Mullion, by index; 0 is the one that booted.
 #include <kernel/cpu.hpp>

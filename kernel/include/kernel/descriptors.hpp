@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // GDT, TSS and IDT of one CPU. [intel/vol3] 3.4.5, 6.11, 8.7
 #include <array>

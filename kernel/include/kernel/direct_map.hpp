@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // All RAM is mapped at one offset, so that a frame is reached by an addition.
 #include <lib/types.hpp>

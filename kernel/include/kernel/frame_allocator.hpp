@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Physical memory: a buddy allocator over zones, each one range of RAM of one NUMA node. A zone's book-keeping (two
 // bits per frame) lies in the zone itself; the list links of free blocks lie in the free frames.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Small objects: size classes 32 … 2048 bytes cut from single frames; larger ones are whole blocks of frames. Sized
 // deletion tells the class, so objects carry no header. operator new (nothrow only) and delete use the one heap.

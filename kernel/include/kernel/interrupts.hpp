@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Interrupts of devices. Each has a vector on one CPU, a handler, and a source that sends it; it can move to another
 // CPU without being lost. The vectors of a CPU are its own: the same number means another device on another CPU. Not

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Edits one line on a VT100 terminal, byte by byte: takes what was typed, gives what the terminal has to print. Pure:
 // no memory, no clock, no lock. Lines longer than the terminal scroll sideways. Not supported: characters beyond ASCII

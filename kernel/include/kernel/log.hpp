@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The log: time-stamped lines with a level, kept in a ring of the last 64 KiB and handed to a sink (the console).
 #include <lib/format.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Machine checks: what the machine itself reports as broken. Without CR4.MCE each of them resets the machine without a
 // word; so Mullion sets it on every CPU and keeps it set while guests run. [intel/vol3] chapter 17, [amd/vol2] chapter

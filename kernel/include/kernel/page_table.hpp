@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The hypervisor's own 4-level page tables: W^X, NX for all data, 1 GiB and 2 MiB pages where they fit.
 #include <lib/bits.hpp>

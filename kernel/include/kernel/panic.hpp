@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The end: our own bug. Prints registers and a symbolised backtrace on every console, polled, and stops all CPUs.
 #include <kernel/traps.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The PCI functions of the machine: found once at boot, as firmware has set them up. [pci/3.0] 6
 // Whatever a device or broken firmware answers, the search ends. Not supported: giving bus numbers, addresses or

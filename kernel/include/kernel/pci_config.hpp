@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Configuration space of the machine's PCI functions: by memory (ECAM) where the firmware's MCFG table says, else by
 // the ports 0xcf8 and 0xcfc. [pci/3.0] 3.2.2.3, [pcie/4.0] 7.2 Not supported: segments without ECAM, the ports' second

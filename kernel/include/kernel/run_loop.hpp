@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU, account for it, over and
 // over; HLT when there is nothing. Interrupts are off except in HLT and in guests.

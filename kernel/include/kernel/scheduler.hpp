@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Which vCPU runs on which physical CPU, and for how long. Pure decisions: no clock, no interrupts, no guest; the run
 // loop (kernel/run_loop.hpp) carries them out, tests/unit/kernel/scheduler_test.cpp drives them through millions of

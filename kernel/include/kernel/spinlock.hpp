@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Data lives in its lock, and every lock has a rank (docs/LOCKING.md). A CPU takes locks in rising rank only and with
 // interrupts off, which debug builds check.

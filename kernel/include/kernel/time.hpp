@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Machine time from the TSC, calibrated once at boot, and timers per CPU.
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the
 // caller (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core

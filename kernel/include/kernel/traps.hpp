@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Exceptions and interrupts of the hypervisor itself.
 #include <lib/delegate.hpp>

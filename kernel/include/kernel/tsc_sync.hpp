@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // How far the TSC of a CPU that starts is from another's, and its correction by IA32_TSC_ADJUST. [intel/vol3] 18.17.3
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Our own bugs stop the machine with a readable panic. Never reachable from anything a guest does.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // How a guest kernel is started: what a description names and what the loaders carry out.
 #include <lib/types.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Bounds-checked little-endian reading of tables that somebody else wrote. A value outside the bytes reads as 0, so a
 // short or damaged table looks like one whose last fields are empty; has() tells the difference where it matters.

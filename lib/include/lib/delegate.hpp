@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A member function bound to its object, without allocation: what std::function is where there is a heap.
 #include <type_traits>

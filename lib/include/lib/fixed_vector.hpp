@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A list with room for a fixed number of elements inside itself.
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Type-safe formatting without allocation. "{}" decimal or text, "{:x}" hexadecimal, "{:#x}" with 0x, a width after an
 // optional fill 0: "{:08x}", "{:>12}" right-aligned text, "{:<12}" left-aligned. "{{" is a brace.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A bounds-checked window on guest RAM. Copies only: the guest may change memory while we look, so a value is fetched
 // once, then validated, then used.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A doubly linked list whose links live in the elements, so that insertion never allocates.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Little-endian values at any address. In freestanding code std::memcpy is a call, whatever the size; these are the
 // compiler's own loads and stores.

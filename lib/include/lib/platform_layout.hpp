@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Where a guest finds the virtual platform's hardware: what the device models answer at and what the ACPI tables
 // tell the guest must be the same.

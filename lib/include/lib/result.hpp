@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Recoverable errors: Result<T> and TRY. Our own bugs: ASSERT (lib/assert.hpp). A guest's doing: vm::Outcome.
 #include <expected>

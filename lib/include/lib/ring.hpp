@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A bounded queue for one producer and one consumer that may run on different CPUs, or one in an interrupt handler.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The integer names used everywhere, and the address and size types that never mix.
 #include <compare>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // As much ACPI machine language as our DSDT needs, assembled at compile time: every function returns the bytes of one
 // term. [acpi] 20.2

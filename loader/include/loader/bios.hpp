@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What real-mode code finds of a BIOS: an interrupt vector table, a data area, and the few services that kernels call
 // on their way to protected mode. [bios] interrupt list

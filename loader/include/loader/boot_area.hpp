@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The piece of low guest memory that holds what a loader says to a kernel until the kernel has moved it elsewhere.
 #include <expected>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The large copies of a start, kernel, initrd and modules, and the zeroes after an ELF segment's bytes: a loader says
 // what goes where, whoever starts the VM carries it out bit by bit, so that other work has its turn in between.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What every loader gets.
 #include <lib/types.hpp>

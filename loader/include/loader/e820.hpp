@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The map of guest-physical memory as firmware would report it. [acpi] 15
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // ELF32 and ELF64 files for x86, as far as a loader needs them: segments, entry point and the PVH note.
 // Not supported: relocation, sections, symbols, big-endian files. [elf] Object files, program headers

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a loader hands over: the state in which the first vCPU starts.
 #include <lib/types.hpp>

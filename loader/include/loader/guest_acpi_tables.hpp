@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The ACPI tables of the virtual platform, written into guest memory before a guest starts: RSDP, RSDT, XSDT, FADT,
 // FACS, MADT, HPET, MCFG, DSDT. [acpi] 5.2

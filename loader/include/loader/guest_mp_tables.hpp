@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Intel's MultiProcessor tables, for kernels that are older than ACPI or do without it (xv6, Plan 9). [mp] 4
 // They say the same as the MADT.

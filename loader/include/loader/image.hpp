@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Which kind of kernel a file is, and the loader for it.
 #include <lib/boot_kind.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Loads a Linux bzImage. [linux/boot] The Linux/x86 boot protocol, 2.06 to 2.15.
 // Not supported: zImage, EFI entry points, setup_data, kernels above 4 GiB, a video mode.

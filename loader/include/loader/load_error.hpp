@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Why a guest cannot be loaded, in numbers and in words.
 #include <expected>

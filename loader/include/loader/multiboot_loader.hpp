@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Loads kernels with a Multiboot or Multiboot2 header; both are entered in 32-bit protected mode.
 // Not supported: video modes and framebuffers, ELF symbols, drives, APM, EFI, relocation (a kernel stays where it is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Where in guest memory something can go, by the memory map that the guest will see.
 #include <loader/e820.hpp>

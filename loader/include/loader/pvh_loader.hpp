@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Loads ELF kernels that are entered by the x86/HVM direct boot ABI ("PVH"), and plain ELF files in its likeness.
 // Not supported: relocatable (ET_DYN) kernels elsewhere than where they are linked, kernels above 4 GiB.

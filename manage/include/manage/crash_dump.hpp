@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The states of a VM's vCPUs at its last crash, as text.
 #include <kernel/heap.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A VM as its supervisor sees it: what it can be made to do, and what it has come to. VirtualMachine is one;
 // tests have another. All of it in the run loop of CPU 0.

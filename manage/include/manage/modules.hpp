@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The files that the loader brought along. They stay where they are: a VM that restarts is loaded from them again.
 #include <lib/fixed_vector.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The operator's command line on the shared serial line: Ctrl-A c enters and leaves it. Interrupts only note that there
 // is something to do; everything is done by run_pending() in the run loop of CPU 0. Guests run

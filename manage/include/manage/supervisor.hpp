@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The life of the VMs of the description: starts them, ends them, starts them again, and ends the machine when the last
 // one has ended. Decides only: VMs and the machine are behind interfaces. All of it in the run loop of CPU 0.

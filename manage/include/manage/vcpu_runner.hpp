@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A vCPU as the run loop sees it.
 #include <kernel/run_loop.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Binds one VM together: the vCPUs and memory of vm/, the virtual platform of platform/, the machine's console and
 // timers.

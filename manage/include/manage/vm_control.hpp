@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What the monitor may know about and do with VMs and the machine. Everything here is called in the main loop of the
 // boot CPU, never in an interrupt.

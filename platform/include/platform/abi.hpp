@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The whole contract between the virtual platform and whoever hosts it: plain values, a narrow Host, bounds-checked
 // guest memory; and between a device and the board that it sits on. The same structs can be a function argument today

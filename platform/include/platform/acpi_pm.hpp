@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The fixed ACPI hardware: PM1 event and control block, power-management timer, power button, alarm of the RTC.
 // [acpi] 4.8.3

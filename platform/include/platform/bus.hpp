@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Finds the device for an access. Ports below 0x1000 are found by one table look-up; regions above and MMIO regions, of
 // which there are few, by comparison, each kind in a list of its own.

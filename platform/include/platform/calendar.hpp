@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The Gregorian calendar in whole seconds since 1970, without leap seconds.
 #include <lib/types.hpp>

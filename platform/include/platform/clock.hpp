@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Machine time in ticks of a fixed-rate oscillator. Seconds and the rest are converted apart, so nothing overflows in
 // the 584 years of Nanos and no error adds up; all divisors are constants, which the compiler turns into multiply and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Every device of the platform: the one list that a new device is added to. From it follow their numbers, their order
 // of construction and reset, which regions are attached, and the saved state.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // High precision event timers: a counter and three comparators, each of which can be periodic. [intel/hpet]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A keyboard controller with nothing plugged in: answers its self-tests at once, so that no driver waits for it, and
 // passes on the reset pulse. The FADT says that there is none; this is for those who look anyway. [ibm/at] 8042

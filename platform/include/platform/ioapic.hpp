@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // I/O APIC with 24 inputs and, as version 0x20, an EOI register. [intel/82093aa] [intel/ich] 13.5
 //

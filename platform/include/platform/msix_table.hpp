@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The MSI-X table and pending bits of one PCI function: which message each of its vectors sends, and which wait behind
 // a mask. [pci/3.0] 6.8.2, 6.8.3

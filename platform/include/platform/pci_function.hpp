@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Configuration space of one PCI function with a type-0 header: identification, command and status, base address
 // registers, capabilities. Every register is 32 bits of which a mask says what a guest may change, so that no sequence

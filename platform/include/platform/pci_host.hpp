@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // PCI bus 0 of the virtual machine in the shape of Intel's Q35: configuration space by ports 0xcf8 and 0xcfc and by a
 // window of memory (ECAM), the host bridge at 00:00.0, the LPC bridge of ICH9 at 00:1f.0, and up to 30 functions more.

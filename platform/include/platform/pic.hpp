@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The pair of 8259A interrupt controllers of a PC with the edge/level control registers of PIIX. [intel/8259a]
 // [intel/piix]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // 8254 programmable interval timer and the system control port at 0x61 that gates its speaker channel. [intel/8254]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One counter of an 8254, as a pure function of the number of clock pulses since power-on: it holds no clock and no
 // timer. [intel/8254]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The virtual platform of one VM: a PC's chipset with one PCI bus. Owns every device by value, wires their lines to the
 // 8259 pair and the I/O APIC, and finds the device for an access.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // MC146818 real-time clock with 256 bytes of CMOS memory. [motorola/mc146818]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A 16550A on the bus, between an interrupt line and the host's console.
 //

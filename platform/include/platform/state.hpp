@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a device's saved state must be: plain bytes without padding, so that copying it out shows nothing of ours, and a
 // version, so that a state of another layout is refused.

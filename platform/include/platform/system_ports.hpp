@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The chipset ports that stand alone: reset control 0xcf9, system control 0x92, POST code 0x80 and the delay port 0xed.
 // [intel/ich] 13.7

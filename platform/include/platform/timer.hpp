@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One timer of one device, and the only way to one: Host::arm_timer has no other caller. Hands out generations, so that
 // an expiry which was on its way when the device changed its mind is recognised as stale, and keeps two expiries apart

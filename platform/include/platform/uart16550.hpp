@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The register machine of a 16550A: no bus, no line, no console. [ns/pc16550d]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // AVIC and x2AVIC: the CPU itself works on the APIC page of the vCPU that it runs, and sends interrupts from one vCPU
 // to another. [amd/vol2] 15.29

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // AMD-V as a vm::Backend.
 #include <svm/capabilities.hpp>

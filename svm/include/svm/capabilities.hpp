@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What this CPU's AMD-V can do. Not used although it may be there: virtual GIF and virtual VMLOAD/VMSAVE (they serve
 // STGI, CLGI, VMLOAD and VMSAVE of a guest, and guests have no SVM of their own), virtual NMI, LBR virtualization, TSC

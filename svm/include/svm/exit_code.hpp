@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Exit codes by number and name. [amd/vol2] appendix C. From INTR on, an intercept's bit in the VMCB is its exit code
 // less INTR.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Nested page tables: ordinary long-mode entries, walked as user accesses. [amd/vol2] 15.25.5, 5.3
 #include <lib/bits.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Guest-physical space of one VM by nested paging.
 #include <svm/avic.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // After a refused VMRUN: which rule of [amd/vol2] 15.5.1 the VMCB breaks, and the VMCB in words.
 #include <lib/format.hpp>

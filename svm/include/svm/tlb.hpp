@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Address-space identifiers and TLB flushes. [amd/vol2] 15.16
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A vCPU on AMD-V.
 #include <lib/x86/registers.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The VMCB: 1 KiB of controls, then the state save area. [amd/vol2] appendix B
 #include <cstddef>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Hosted builds have no panic: a broken invariant ends the test program with its place. Weak, so that tests of the
 // kernel's own panic can link it.
 #include <lib/assert.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <fakes/cpu.hpp>
 
 #include <cstdio>

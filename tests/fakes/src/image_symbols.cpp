@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Symbols that the image gets from assembly, the linker script and scripts/make-symbols. Tests fill them where they
 // look at them; everybody else only links.
 asm(".pushsection .data, \"aw\"\n"

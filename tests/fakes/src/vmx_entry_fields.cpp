@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Which VMCS fields a VM entry uses under the controls in force, by the manual's numbers and not by the names of the
 // code under test. [intel/vol3] 25.4 to 25.8, 27.2, 27.3, appendix B
 #include <fakes/vmx_model.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <fakes/vmx_model.hpp>
 
 #include <stdexcept>

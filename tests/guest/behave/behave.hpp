@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a CPU and its platform do, asserted. Every test prints guest: FAIL lines for what differs and is to pass
 // natively too.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Interrupts from the PIT, by the 8259 pair and by the IOAPIC, and the local APIC's timer.
 #include "behave/behave.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The HPET: its rate, one-shot and periodic interrupts in place of the PIT's and the RTC's. [intel/hpet] 2.3
 #include "behave/behave.hpp"
 

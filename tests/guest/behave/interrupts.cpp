@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The local APIC's own order of things, in xAPIC mode and then, where there is one, in x2APIC mode.
 #include "behave/behave.hpp"
 

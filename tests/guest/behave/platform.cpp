@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Clocks against each other, the UART, and how instructions meet the IOAPIC's registers.
 #include "behave/behave.hpp"
 

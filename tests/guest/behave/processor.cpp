@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Debug registers, single steps, MSRs, paging bits and CPUID.
 #include "behave/behave.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Leaves long mode all the way down to 16-bit real mode at 0x8000 and comes back through unreal, protected and PAE mode.
 // u32 behave_descend(u32 cr3): a bit per stage that worked. Position: copied to 0x8000, GDT from the kernel (it lies
 // below 16 MiB and all its bases are 0).

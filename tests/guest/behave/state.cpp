@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // FPU and vector state over exits. Instructions in assembly: the compiler never uses these registers here.
 #include "behave/behave.hpp"
 

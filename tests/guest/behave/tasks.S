@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Hardware task switches. Leaves long mode for 32-bit code without paging, switches tasks in all ways, then with PAE
 // paging, and comes back. u32 behave_tasks(): a bit for each kind of switch that worked.
 #include "behave/long_mode.inc"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "behave/behave.hpp"
 
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What exceptions leave in RFLAGS, single steps where a shadow holds them back, and SYSENTER from a 32-bit program.
 #include "behave/behave.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Ports and MMIO of the platform's devices.
 #include "bench/measure.hpp"
 

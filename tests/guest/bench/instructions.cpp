@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // CPUID, MSRs, control registers, exceptions.
 #include "bench/measure.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The local APIC in both modes, and the TSC-deadline timer.
 #include "bench/measure.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Interrupt gates of the benchmarks. The time stamp is taken as early as two pushes allow, the EOI comes behind it.
 .section .text
 .code64

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // "Guest rdtsc to rdtsc": warm-up, then one sample per operation, less the empty pair; the median is what counts.
 #include "runtime/runtime.hpp"

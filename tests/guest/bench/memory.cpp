@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // First and later writes to RAM that nothing has touched since the VM began.
 #include "bench/measure.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Two CPUs: what an IPI costs on either side when each has a core of its own, what a switch costs when they share one.
 #include "bench/measure.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The ways a guest ends its own machine: its VM resets or stops, nothing else does.
 #include "hostile/hostile.hpp"
 #include "runtime/smp.hpp"

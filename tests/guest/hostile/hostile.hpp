@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a guest may try against its hypervisor. Every test survives and ends with "guest: ok NAME ..."; those of
 // ends.cpp end the VM by design.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // All kinds of instructions on physical addresses that are devices, ROM or nothing.
 #include "hostile/hostile.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Instruction forms with a memory operand at (%rdi), the address under test. RSI = ordinary memory, RCX = 3 for the
 // repeated forms, RAX, RDX, RBX = patterns.
 #include "hostile/snippets.inc"

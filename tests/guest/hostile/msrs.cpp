@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Reads and writes of MSRs nobody asked for. Counts only: which ones exist is the policy's business, not this test's.
 #include "hostile/hostile.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Every I/O port in every size. IN never faults in ring 0, whatever is or is not behind the port.
 #include "hostile/hostile.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Every privileged and virtualization instruction in ring 0 and in ring 3. What each does is printed for comparison
 // between machines; the assertion is that the guest is still there, with its registers under its control.
 #include "hostile/hostile.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Random bytes as code, in ring 3 and in ring 0, ended by exceptions or by the timer.
 // A quarter runs in ring 0 and may reach the kernel itself: a long run can end in a triple fault of its own making.
 #include "hostile/hostile.hpp"

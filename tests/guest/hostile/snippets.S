@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Privileged and virtualization instructions, one per entry: SNIP "name", rax, rcx, rdx, rbx, instruction.
 // RSI = RDI = user_data (64 KiB of ordinary memory, zeros), RBP = 0x1234567890.
 #include "hostile/snippets.inc"

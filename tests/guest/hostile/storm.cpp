@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Floods of everything that makes an exit, bounded by count=N.
 #include "hostile/hostile.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A processor that never reaches an instruction again: the delivery of each #DB raises the next one. The handler's
 // stack is one of the IST, so every delivery writes its frame to the same place, and a data breakpoint watches that
 // place. The trap comes before the machine's interrupts are looked at. [intel/vol3] 7.9, 18.2

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A Multiboot2 header beside the runtime's Multiboot1 header; the entry point is the same. [multiboot2] 3.1
 .set MAGIC, 0xe85250d6
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Says what modules the loader gave it, as Multiboot and Multiboot2 tell: command line, size and a sum of the bytes.
 // Looks itself whether they lie in memory that is theirs. [multiboot1] 3.3, [multiboot2] 3.6.6
 #include "runtime/runtime.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "runtime/apic.hpp"
 
 namespace guest::apic {

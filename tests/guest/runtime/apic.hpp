@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The local APIC in both of its modes, registers by their x2APIC number (xAPIC offset / 16).
 // [intel/vol3] 12.4.1, 12.12.1.2

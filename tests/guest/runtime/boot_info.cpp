@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Command line and size of RAM from the PVH start info or the Multiboot information. [xen/pvh] hvm_start_info,
 // [multiboot1] 3.3, [multiboot2] 3.6
 #include "runtime/boot_info.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "runtime/clock.hpp"
 
 namespace guest::clock {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Clocks to compare with each other: PM timer, PIT, RTC, and what CPUID says of the TSC.
 #include "runtime/runtime.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Both entries arrive in 32-bit protected mode with flat segments and paging off: PVH with EBX = start info, Multiboot1
 // with EAX = 0x2badb002 and EBX = Multiboot information. [xen/pvh] [multiboot1] 3.2
 .set MULTIBOOT_MAGIC, 0x1badb002

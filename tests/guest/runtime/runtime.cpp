@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "runtime/runtime.hpp"
 
 #include "runtime/apic.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What every guest kernel stands on: console, exceptions that can be survived, interrupt handlers, command line, end of
 // run. Not here: SMP, heap, floating point in C++, 4 KiB pages.

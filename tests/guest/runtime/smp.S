@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a CPU runs behind a SIPI: copied to 0x8000, where it arrives in real mode with CS = 0x800. Straight into long
 // mode on the tables of the first CPU, on the stack in smp_stack. [intel/vol3] 9.4.4
 .set LOW, 0x8000

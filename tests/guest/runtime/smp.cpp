@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "runtime/smp.hpp"
 
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Other CPUs: started one at a time by INIT and SIPI, each then runs one function for ever. Not here: TSS, stacks for
 // exceptions, try_execute() and the console on any CPU but the first.

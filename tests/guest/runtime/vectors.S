@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // 256 interrupt stubs of 16 bytes, the common path to guest_dispatch(), and the pair guest_try/guest_recover.
 .section .text
 .code64

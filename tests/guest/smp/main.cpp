@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Several CPUs, asserted: start, interrupts between them, NMI, INIT, TSCs. cpus=N says how many there are; the APIC ids
 // are 0 to N-1, as Mullion and the emulators give them.
 #include "runtime/smp.hpp"

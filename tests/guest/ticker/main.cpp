@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A small guest that is no Linux, for machines with several VMs: says every `interval` ms how long it has run and how
 // much it got done, obeys the power button, and does what the other options say in between.
 //   does=idle    sleeps (usual)

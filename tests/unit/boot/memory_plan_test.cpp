@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <boot/memory_plan.hpp>
 #include <gtest/gtest.h>
 #include <vector>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <boot/multiboot2.hpp>
 
 #include <gtest/gtest.h>

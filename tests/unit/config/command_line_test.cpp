@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <config/command_line.hpp>
 
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <config/cpu_placement.hpp>
 
 #include <gtest/gtest.h>

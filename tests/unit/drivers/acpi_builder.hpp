@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Builds physical memory with ACPI tables in it, checksums and root tables included.
 #include <cstring>

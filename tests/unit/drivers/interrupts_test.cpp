@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Interrupts of devices through an I/O APIC and two CPUs that keep to the manual: edges at a masked input are gone,
 // a level-triggered input waits for the end of its own vector, CPUs take interrupts by priority and late.
 #include "kernel/kernel_cpu.hpp"

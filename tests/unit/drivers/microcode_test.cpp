@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <cstring>
 #include <drivers/microcode.hpp>
 #include <fakes/cpu.hpp>

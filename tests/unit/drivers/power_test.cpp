@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <drivers/power.hpp>
 
 #include <fakes/cpu.hpp>

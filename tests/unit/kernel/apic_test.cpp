@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernel/kernel_cpu.hpp"
 #include "support/machine_memory.hpp"
 

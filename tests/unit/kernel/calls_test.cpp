@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Work that one CPU gives another, which answers late or never.
 #include "kernel/kernel_cpu.hpp"
 

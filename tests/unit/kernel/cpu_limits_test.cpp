@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What firmware may have set on a CPU and Mullion takes back.
 #include "kernel/kernel_cpu.hpp"
 

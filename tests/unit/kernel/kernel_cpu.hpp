@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A test on the fake CPU as the kernel's CPU 0.
 #include <cstdio>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <kernel/line_editor.hpp>
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Machine checks: what the banks hold decides who goes on.
 #include "kernel/kernel_cpu.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Locks out of order, broken invariants and traps end in a readable panic.
 #include "kernel/kernel_cpu.hpp"
 

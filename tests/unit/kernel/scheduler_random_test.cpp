@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Millions of random steps on machines of several shapes: after each, everything that SimulatedMachine::check() knows.
 #include "kernel/simulated_machine.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernel/simulated_machine.hpp"
 
 #include <numeric>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The scheduler with a real thread for each CPU: what random steps on one thread cannot find.
 #include <chrono>
 #include <fakes/cpu.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A machine of CPUs that obey a kernel::Scheduler, with vCPUs that compute and sleep by plan; time is a number. Every
 // CPU does what kernel/run_loop.hpp does: pick, run until the decision's end, a kick, or the end of the work.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Two CPUs, each a thread with its own fake CPU, whose TSCs run on one real clock with a distance between them.
 #include <chrono>
 #include <fakes/cpu.hpp>

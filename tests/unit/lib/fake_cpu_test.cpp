@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The fake CPU is what many tests trust: it must fail what the manual fails.
 #include <lib/x86/instructions.hpp>
 

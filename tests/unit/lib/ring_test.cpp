@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <lib/ring.hpp>
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/e820.hpp>
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Guest RAM as a PC has it, with the hole below 1 MiB, and the bytes of small kernels to load into it.
 #include <array>

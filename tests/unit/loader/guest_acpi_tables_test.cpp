@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/guest_acpi_tables.hpp>
 
 #include <cstdio>

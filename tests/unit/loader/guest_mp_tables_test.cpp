@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/guest_mp_tables.hpp>
 
 #include <gtest/gtest.h>

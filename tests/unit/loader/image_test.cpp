@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/elf.hpp>
 #include <loader/image.hpp>
 #include <loader/multiboot_loader.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <loader/linux_loader.hpp>
 
 #include "fake_guest.hpp"

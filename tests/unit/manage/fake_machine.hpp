@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // VMs and a machine that do what the supervisor tells them, complain when it tells them nonsense, and count memory.
 #include <manage/supervisor.hpp>

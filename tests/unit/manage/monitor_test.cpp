@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <manage/monitor.hpp>
 
 #include "kernel/kernel_cpu.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A vCPU that is paused, and a guest that ends itself at that moment.
 #include <manage/vcpu_runner.hpp>
 

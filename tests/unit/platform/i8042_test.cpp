@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <fakes/fake_host.hpp>
 #include <gtest/gtest.h>
 #include <platform/i8042.hpp>

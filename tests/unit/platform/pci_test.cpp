@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // PCI for guests: configuration space, BARs and their windows, interrupts by pin and by message.
 #include <platform/pci_host.hpp>
 

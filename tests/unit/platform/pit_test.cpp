@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <platform/pit.hpp>
 
 #include <fakes/fake_host.hpp>

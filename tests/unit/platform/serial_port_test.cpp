@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <platform/serial_port.hpp>
 
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // One round trip for every device: save, modify, restore, compare; and modifying must have made a difference.
 #include <platform/platform.hpp>
 

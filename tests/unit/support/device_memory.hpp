@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Device memory of a VM under test: what is read has one value, and every access is kept.
 #include <vector>

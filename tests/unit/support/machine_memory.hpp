@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Physical memory for hosted tests of what allocates frames: one zone for the whole test program, whose "physical"
 // addresses are addresses of the process (kernel/direct_map.hpp).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // More guests than a CPU has ASIDs for them (16, less the host's), played against a model of its TLB: no guest ever
 // meets what another has cached, nor what it has been told to forget. [amd/vol2] 15.16
 #include "svm/machine.hpp"

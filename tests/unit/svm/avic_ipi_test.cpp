@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Interrupts on their way to vCPUs with AVIC: from the CPU of another vCPU, and from us.
 #include "svm/avic_machine.hpp"
 

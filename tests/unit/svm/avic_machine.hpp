@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A Zen 4 with AVIC, a VM with several vCPUs, and what the CPU does with the tables of AVIC when a vCPU sends an
 // interrupt. [amd/vol2] 15.29.6.1

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The machine of the AVIC tests.
 #include "svm/avic_machine.hpp"
 

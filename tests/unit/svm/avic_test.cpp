@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // When a vCPU uses AVIC, what its control block and the tables say, and the exits for what the CPU leaves to us.
 #include "svm/avic_machine.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "svm/machine.hpp"
 
 namespace machine {

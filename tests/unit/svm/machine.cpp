@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The machine of the SVM tests.
 #include "svm/machine.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // An AMD machine on the fake CPU, and a VM whose runs are played by the test.
 #include "support/device_memory.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // That the tests' machine refuses the VM entries that it should, and what becomes of CPUs and memory.
 #include "svm/machine.hpp"
 

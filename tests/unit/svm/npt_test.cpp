@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Nested page tables as the CPU walks them: 4 KiB, 2 MiB and 1 GiB pages.
 #include "support/machine_memory.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <check/machine_check.hpp>
 
 #include <cstring>

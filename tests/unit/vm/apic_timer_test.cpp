@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vm/fake_apic_bus.hpp"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // CPUID of a few host machines, as far as the policy reads it, for tests.
 #include <vm/cpuid_policy.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vm/cpuid_hosts.hpp"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <vm/decoder.hpp>
 #include <vm/instruction_length.hpp>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <vm/emulate.hpp>
 
 #include <algorithm>

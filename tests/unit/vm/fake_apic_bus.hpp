@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Records what a local APIC asks of the world; time moves only when told.
 #include <optional>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A VM with fake vCPUs for a test.
 #include "vm/fake_vm.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A vCPU whose registers are plain values, its backend and its platform: what the vendor-neutral code is tested with.
 #include "support/device_memory.hpp"

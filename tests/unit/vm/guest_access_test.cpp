@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Device accesses and string I/O of a guest, from its code bytes to the platform.
 #include "vm/fake_vcpu.hpp"
 

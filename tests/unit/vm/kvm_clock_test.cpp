@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vm/fake_vcpu.hpp"
 
 #include <vm/kvm_clock.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Who gets an interrupt, and when: destinations, priorities against a model, posting between threads, and the page that
 // the hardware shares.
 #include "vm/test_apic.hpp"

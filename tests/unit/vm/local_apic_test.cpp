@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vm/test_apic.hpp"
 
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Outcomes that do not depend on a vendor; tests/unit/vmx goes through the rest with a VMCS around it.
 #include "vm/fake_vcpu.hpp"
 #include <kernel/page_table.hpp>

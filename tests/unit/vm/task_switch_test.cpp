@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vm/fake_vcpu.hpp"
 
 #include <vm/task_switch.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A local APIC of its own, with the accesses that a guest makes.
 #include "vm/fake_apic_bus.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Requests to a vCPU from other CPUs, and what must not be lost while it handles some.
 #include "vm/fake_vcpu.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The machine of the VMX tests, and that its entry refuses what it should.
 #include "vmx/machine.hpp"
 #include "vm/cpuid_hosts.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // An Intel machine on the fake CPU: capability MSRs as real ones have them, and a VM whose VM entries are played by the
 // test. The entry refuses what the manual refuses, as far as this code has ever a chance to get it wrong.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "vmx/machine.hpp"
 
 #include <kernel/machine_check.hpp>

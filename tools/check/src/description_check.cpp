@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <check/description_check.hpp>
 
 #include <cerrno>

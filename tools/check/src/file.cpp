@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <check/file.hpp>
 
 #include <cerrno>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <check/file.hpp>
 #include <check/machine_check.hpp>
 

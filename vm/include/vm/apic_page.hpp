@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The register file of a local APIC in its architectural layout: one page that VT-x APIC-register virtualization and
 // AMD AVIC can work on directly. Every register is 32 bits at a 16-byte stride. [intel/vol3] 12.4.1

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The timer of a local APIC: one-shot, periodic, TSC-deadline. It ticks at the crystal frequency (TSC / multiplier),
 // divided; all state is in ticks of the guest's TSC, so nothing drifts and no conversion rounds. Not modelled: stopping

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a CPU vendor's virtualization offers, implemented by vmx and svm. A VMCS or VMCB is visible in neither
 // direction.

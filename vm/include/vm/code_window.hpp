@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The page that a vCPU's code was in last: what its page tables said on the way there, and where it is for us. The
 // translation is used only while every entry on the way still holds the same value, so it is never staler than a walk

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Architectural validity of control-register, EFER, XCR0, PAT and base-address writes: what both backends must refuse
 // with #GP(0) before the value reaches hardware. Not modelled: 5-level paging, CET, protection keys for supervisor

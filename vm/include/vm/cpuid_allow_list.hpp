@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The allow-list of CPUID: which host bits may pass (`pass`), which are always set (`forced`), by leaf and subleaf.
 // What no row names reads as zero. Whatever depends on the VM (topology, sizes, frequencies) is computed in

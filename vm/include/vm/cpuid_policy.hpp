@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // CPUID as a guest sees it, by allow-list: a bit of the host reaches the guest only when vm/cpuid_allow_list.hpp names
 // it. Everything that can be known when a VM is created is computed then; a lookup is one table access for most leaves.

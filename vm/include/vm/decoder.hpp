@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Decodes the instruction behind a memory exit: which register or immediate meets which memory operand.
 // Not supported, and reported as such with nothing guessed: instructions without a memory operand, calls and returns,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Carries out a decoded instruction, one of whose memory operands is a device's.
 // Not supported: atomicity towards other processors beyond one read-modify-write of a device (LOCK is ignored),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A VM exit in vendor-neutral form, and what becomes of the instruction that caused it.
 #include <lib/types.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // How long exits take, by reason: from the first instruction after the exit to the one before the next entry, in TSC
 // ticks. Filled only while somebody asked for it (Vcpu::measure_exits).

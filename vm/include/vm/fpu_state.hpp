@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a guest keeps in x87, SSE, AVX and XSAVE registers. The hypervisor itself uses none of them, so they stay in the
 // CPU while the vCPU is loaded there.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Guest instructions that touch devices by memory or string I/O: fetched, decoded and carried out on the guest's
 // behalf, on the CPU that runs the vCPU, between an exit and the next entry.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Guest memory as the guest's instructions reach it: through a segment and the page tables, with what the CPU checks on
 // the way, and devices where there is no RAM. All of this is for the CPU that runs the vCPU, between an exit and the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The RAM of one VM: blocks of host memory, owned, zeroed before use, and reached with bounds checks.
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The guest's own page tables, walked as its CPU would, without paging, with 32-bit, PAE and 4-level paging.
 // [intel/vol3] 4.3, 4.4, 4.5. Not supported: 5-level paging, protection keys for supervisor pages (neither is offered).

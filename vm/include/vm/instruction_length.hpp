@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Names and measures the instructions that an AMD-V exit reports without their length (no NRIP save, no decode
 // assists). Not supported, and reported as such: every other instruction.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // KVM's clock: how the guest's TSC becomes time, told in a structure in guest memory. Linux, FreeBSD and OpenBSD learn
 // the rate of the TSC from it instead of measuring. [linux/kvm-msr] MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The local APIC of a vCPU, xAPIC and x2APIC. [intel/vol3] chapter 12
 // Not supported: moving the MMIO page (IA32_APIC_BASE keeps the address it is given, the page stays at FEE00000h),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // MSRs by allow-list: what vm/msr_table.hpp does not name is #GP, and so is a reserved bit. Values without an effect
 // are kept here per vCPU; those with one go through MsrHooks, already validated. Not offered: performance counters,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The allow-list of MSRs and its index. Values that guests read without expecting #GP but that mean nothing here are
 // constants.

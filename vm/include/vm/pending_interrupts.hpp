@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Interrupts on their way to a vCPU. Any CPU posts; only the CPU that runs the vCPU takes, so that IRR itself needs no
 // lock. The first 64 bytes have the layout of VT-x's posted-interrupt descriptor, which a CPU takes from by itself: one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Second-level page tables (EPT, NPT): 4 levels, 4 KiB, 2 MiB and 1 GiB pages, over an entry type of the vendor's.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Hardware task switches, which VT-x leaves to its hypervisor: the old task's state goes to its TSS and the new one's
 // comes from there, with the CPU's checks and faults in their order. [intel/vol3] 8.3

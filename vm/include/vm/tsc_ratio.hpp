@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The rate of a guest's TSC against the machine's, as the CPU's TSC scaling multiplies. [intel/vol3] 25.6.5, 26.3
 #include <algorithm>

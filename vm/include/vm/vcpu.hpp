@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One virtual CPU: the vendor-neutral half. A backend derives from it and adds its control block.
 #include <array>

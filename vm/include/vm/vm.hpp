@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One virtual machine: memory, second-level tables, CPUID, vCPUs, and its link to the virtual platform.
 #include <array>

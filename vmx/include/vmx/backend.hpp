@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Intel VT-x as a vm::Backend.
 #include <vm/backend.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What this CPU's VT-x can do, negotiated once: the control words that every VMCS starts from.
 #include <lib/format.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // VM-execution, VM-exit and VM-entry control words, a type each, so that bits of one cannot land in another.
 // [intel/vol3] 25.6, 25.7, 25.8

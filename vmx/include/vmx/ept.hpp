@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Extended page tables. [intel/vol3] 29.3
 #include <lib/bits.hpp>

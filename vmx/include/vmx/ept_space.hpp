@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Guest-physical space of one VM by EPT.
 #include <kernel/spinlock.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Basic exit reasons by number and name. [intel/vol3] appendix C
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // After a failed VM entry: which rule of [intel/vol3] 27.3.1 the guest state breaks, and the VMCS in words.
 #include <lib/delegate.hpp>

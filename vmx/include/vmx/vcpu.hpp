@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A vCPU on Intel VT-x.
 #include <vm/fpu_state.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The VMCS: fields as types, reachable only through the proof that the VMCS is loaded. Each declaration's width and
 // read-only-ness are checked against its encoding when it is compiled. [intel/vol3] 25.11.2, appendix B

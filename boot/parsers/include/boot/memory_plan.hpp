@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What of the firmware's memory map is used, and for what.
 #include <algorithm>

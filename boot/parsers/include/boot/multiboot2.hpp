@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The boot information that a Multiboot2 loader leaves in memory. [multiboot2] 3.6
 // Everything in it is checked: a broken tag list is read up to the break and is_complete() is then false.

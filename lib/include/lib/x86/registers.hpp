@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Control registers, flags and model-specific registers, by their names in the manuals.
 #include <lib/bits.hpp>

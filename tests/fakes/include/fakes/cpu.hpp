@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The CPU and the wires that lib/x86/instructions.hpp reaches in hosted builds: strict and recording. It accepts what
 // the manual accepts and fails what the manual fails. An instruction that would fault throws Fault; one that touches a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The world around a virtual platform, under the test's control: a clock that moves when told, timers that fire in
 // order, a record of everything else. Only what tests of the virtual platform include sees platform/abi.hpp, so this

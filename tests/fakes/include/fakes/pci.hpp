@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The PCI functions of a machine, reached by ports 0xcf8 and 0xcfc and by ECAM, as fakes::Cpu's devices. Strict: an
 // access of a wrong width or alignment, a write to what cannot be written, a status bit that is cleared by the way, and

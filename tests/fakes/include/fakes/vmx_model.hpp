@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The VMX instructions as the manual describes them, with VMCS regions keyed by physical address. [intel/vol3] 25, 31
 #include <functional>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Whether the hypervisor would accept a description and could load the kernels that it names: by its own parser and its
 // own loaders, on this computer.

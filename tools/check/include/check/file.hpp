@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A file in memory, read as a whole.
 #include <cstdlib>

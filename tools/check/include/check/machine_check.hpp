@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Whether the machine that this Linux runs on has what Mullion needs. Facts are gathered in one place and judged in
 // another.

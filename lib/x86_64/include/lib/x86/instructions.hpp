@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // One function per instruction: the seam for tests. tests/fakes has a file of this name with the same functions, played
 // by a recording CPU. Nothing here decides anything.
