@@ -177,16 +177,18 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
     return access.is_write && obeys && (way.rights & writable) == 0;
 }
 
-// The usual access in 64-bit mode, without judgement: with NX, all entries in RAM, present and marked already, all of
-// them allowing it, pages of 4 KiB or 2 MiB. Every CPU has 36 address bits or more. False: the long way has to judge.
+// The usual access in 64-bit mode, without judgement: all entries in RAM, present and marked already, all of them
+// allowing it, pages of 4 KiB or 2 MiB. Every CPU has 36 address bits or more. False: the long way has to judge.
 [[gnu::always_inline]] inline bool find_marked(GuestRam const& ram, u64 cr3, u64 linear, WalkAccess access,
-                                               bool has_smap, u64& physical) {
+                                               bool has_smap, bool has_nx, u64& physical) {
     u64 const wanted = present | accessed | (access.is_user ? user : u64{0}) | (access.is_write ? writable : u64{0});
+    u64 const reserved = has_nx ? u64{0} : no_execute;
     u64 table = cr3 & frame_64;
     u64 rights = all_rights | accessed;
     for (unsigned shift = shift_512g;; shift -= 9) {
         u64 const entry = ram.load_aligned<u64>(GuestPhys{table + (linear >> shift & 511) * 8});
         rights &= entry;
+        if ((entry & reserved) != 0) return false;
         table = entry & frame_64;
         bool const is_large = shift != 12 && (entry & large) != 0;
         if (shift != 12 && !is_large) continue;
@@ -226,9 +228,9 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     u64 const cr4_value = vcpu.cr4();
     bool const is_long = (efer_value & efer::LMA) != 0;
     if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
-    if (u64 physical = 0;
-        is_long && (efer_value & efer::NXE) != 0 && !access.is_fetch &&
-        find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & cr4::SMAP) != 0, physical)) [[likely]]
+    if (u64 physical = 0; is_long && !access.is_fetch &&
+                          find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & cr4::SMAP) != 0,
+                                      (efer_value & efer::NXE) != 0, physical)) [[likely]]
         return GuestPhys{physical};
     Paging const paging = is_long ? Paging::Long : paging_of(vcpu.cr0(), cr4_value);
     EntryRules const rules = entry_rules_of(vcpu, paging, efer_value);

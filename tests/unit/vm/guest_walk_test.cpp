@@ -247,14 +247,16 @@ TEST_F(Walk, WalksMarkWhatTheyUse) {
 // There is a short way for entries that have their marks.
 TEST_F(Walk, MarkedEntriesAreJudgedAsUnmarkedOnes) {
     constexpr u64 choices[] = {P | W | U, P | W, P | U, P, P | W | U | NX, 0};
-    for (u64 const cr4 : {u64{0}, SMAP})
+    for (auto const [cr4, efer] :
+         {std::pair{u64{0}, 0x500 | NXE}, std::pair{SMAP, 0x500 | NXE}, std::pair{u64{0}, u64{0x500}}})
         for (u64 const upper : choices)
             for (u64 const leaf : choices)
                 for (u64 const target : {u64{0x5000}, u64{0x20'0000} | PS, u64{0x20'4000} | PS, u64{1} << 39})
                     for (WalkAccess const& access : {read, write, user_read, user_write, fetch, implicit}) {
                         bool const is_large = (target & PS) != 0;
                         auto const walk_with = [&](u64 marks) {
-                            map(leaf, cr4);
+                            map(leaf);
+                            mode(0x8001'0001, 0x20 | cr4, efer);
                             put<u64>(root, second | P | W | U | marks);
                             put<u64>(second, third | upper | marks);
                             put<u64>(third, (is_large ? target | leaf | D * (marks != 0) : fourth | P | W | U) | marks);
