@@ -85,10 +85,12 @@ IoReply PciHost::configuration(u32 function, u32 offset, IoRequest const& reques
     if (slot >= slot_count || function % 8 != 0 || slots_[slot].function == nullptr) return floating_bus;
     PciFunction& target = *slots_[slot].function;
     u64 result = 0;
-    for (u32 done = 0; done < request.size;) { // a piece for each register that it touches
+    u32 const size = std::min<u32>(request.size, sizeof(result));
+    for (u32 done = 0; done < size;) { // a piece for each register that it touches
         u32 const at = offset + done, in_register = at % 4;
-        u32 const count = std::min<u32>(request.size - done, 4 - in_register);
-        u32 const mask = (count == 4 ? ~0U : (1U << (count * 8)) - 1);
+        u32 const count = std::min(size - done, 4 - in_register);
+        constexpr std::array<u32, 5> masks{0, 0xff, 0xffff, 0xff'ffff, ~0U}; // of so many bytes
+        u32 const mask = masks.data()[count];
         if (request.op == Op::Read)
             result |= u64{target.read(at / 4) >> (in_register * 8) & mask} << (done * 8);
         else
