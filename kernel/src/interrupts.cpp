@@ -46,7 +46,7 @@ void give_vector_back(u32 index, u8 vector) {
 
 // Waits until that CPU has handled every interrupt of a device that it had accepted: the local APIC delivers by
 // priority, and vectors::drain is below them all. False if it does not within that time. The CPU may be the calling
-// one, which takes its interrupts meanwhile.
+// one, which takes its interrupts while it waits.
 bool drain(u32 index, u32 seconds) {
     ASSERT(this_cpu().held_lock_ranks == 0);
     Cpu& there = cpu(index);
@@ -129,6 +129,7 @@ lib::Result<void> Interrupt::move_to(u32 cpu) {
         give_vector_back(cpu_, vector_);
         cpu_ = cpu;
         vector_ = vector;
+        is_stuck_ = false;
     } else {
         give_vector_back(cpu, vector);
     }
@@ -180,16 +181,17 @@ lib::Result<void> move_interrupt(std::string_view name, u32 cpu) {
 }
 
 void confine_interrupts(CpuSet const& allowed, u32 refuge) {
-    while (auto* const found = find_interrupt(
-               [&](Interrupt const& each) { return !allowed.has(each.cpu()) && each.cpu() != refuge; })) {
+    while (auto* const found = find_interrupt([&](Interrupt const& each) {
+               return !allowed.has(each.cpu()) && each.cpu() != refuge && !each.is_stuck_;
+           })) {
         u32 const from = found->cpu();
         auto const result = found->move_to(refuge);
         if (result) {
             log_info("interrupt {}: moved to CPU {}, because a VM has CPU {} for itself", found->name(), refuge, from);
             continue;
         }
+        found->is_stuck_ = true;
         log_warning("interrupt {}: it stays on CPU {}: {}", found->name(), found->cpu(), name_of(result.error()));
-        return;
     }
 }
 

@@ -65,6 +65,7 @@ public:
 
 private:
     friend void dispatch_interrupt(u8 vector);
+    friend void confine_interrupts(CpuSet const& allowed, lib::u32 refuge);
     void handle() {
         count_.store(count() + 1, std::memory_order_relaxed);
         handler_();
@@ -75,6 +76,7 @@ private:
     InterruptSource* source_ = nullptr;
     lib::u32 cpu_ = 0;
     u8 vector_ = 0;
+    bool is_stuck_ = false; // it could not be moved: confine_interrupts() leaves it alone until somebody has moved it
     std::atomic<u64> count_{0};
 };
 
@@ -101,7 +103,8 @@ lib::u32 interrupt_count();
 bool interrupt_status(lib::u32 index, InterruptStatus& out);
 // Moves those of one name. NotFound, and the errors of move_to().
 lib::Result<void> move_interrupt(std::string_view name, lib::u32 cpu);
-// Moves those that are on a CPU outside of `allowed` to `refuge`; one that cannot be moved is named in the log.
+// Moves those that are on a CPU outside of `allowed` to `refuge`. One that cannot be moved is named in the log and not
+// tried again, because each try waits for a second.
 void confine_interrupts(CpuSet const& allowed, lib::u32 refuge);
 
 } // namespace kernel

@@ -370,6 +370,26 @@ TEST_F(InterruptTest, OneThatDoesNotComeToRestStaysWhereItWas) {
     EXPECT_EQ(devices[0].served, 1U);
 }
 
+TEST_F(InterruptTest, OneThatCannotBeConfinedIsTriedOnce) {
+    devices = {{.input = 4}, {.input = 5}};
+    IoApicInput input(ioapics, 4, {.is_active_low = false, .is_level = true}), other(ioapics, 5, {});
+    ASSERT_TRUE(input.claim());
+    ASSERT_TRUE(other.claim());
+    kernel::Interrupt stuck("stuck", handler_of(devices[0])), free("free", handler_of(devices[1]));
+    ASSERT_TRUE(stuck.connect(input, 1));
+    ASSERT_TRUE(free.connect(other, 1));
+    hang_remote_irr(4);
+    cpu.tsc_step = 10'000'000;
+    kernel::confine_interrupts(kernel::CpuSet::single(0), 0);
+    EXPECT_EQ(stuck.cpu(), 1U);
+    EXPECT_EQ(free.cpu(), 0U) << "the others are moved all the same";
+    u64 const before = cpu.tsc;
+    kernel::confine_interrupts(kernel::CpuSet::single(0), 0);
+    EXPECT_EQ(cpu.tsc, before) << "nobody waits a second time";
+    forget_remote_irr(4);
+    EXPECT_TRUE(stuck.move_to(0));
+}
+
 TEST_F(InterruptTest, OneWhoseCpuTakesNoInterruptsStaysWhereItWas) {
     devices = {{.input = 4}};
     IoApicInput input(ioapics, 4, {});
