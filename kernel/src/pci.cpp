@@ -17,7 +17,7 @@ constexpr u32 bar_is_io = 1, bar_type = 3U << 1, bar_type_64 = 2U << 1, bar_is_p
 constexpr u32 rom_is_on = 1;
 // [pci/3.0] appendix H; Advanced Features: [pci/af]
 constexpr u8 capability_msi = 0x05, capability_express = 0x10, capability_msix = 0x11, capability_af = 0x13;
-constexpr unsigned most_capabilities = (256 - 64) / 4; // of 4 bytes at least, behind the header
+constexpr unsigned most_capabilities = (256 - 64) / 4; // of 4 bytes at least, after the header
 // [pcie/4.0] 7.5.3.2, 7.5.3.3
 constexpr u8 port_root = 4, port_downstream = 6;
 constexpr u32 express_has_reset = 1U << 28;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT
 // Streams of accesses, steps of time and events to a whole platform. It must neither crash nor hang, do bounded work
 // per request, and keep its promises to the host: no unknown line, no timer storm, at most the bytes that were offered.
-#include <platform/platform.hpp>
+#include "input.hpp"
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fakes/fake_host.hpp>
 #include <map>
 #include <memory>
+#include <platform/platform.hpp>
 #include <vector>
 
 namespace {
 
+using fuzz::Input;
 using lib::u16;
 using lib::u32;
 using lib::u64;
@@ -25,22 +26,6 @@ void require(bool condition, int line = __builtin_LINE()) {
     std::fprintf(stderr, "broken promise at line %d\n", line);
     std::abort();
 }
-
-class Input {
-public:
-    explicit Input(std::span<u8 const> bytes) : bytes_(bytes) {}
-    bool is_empty() const { return bytes_.empty(); }
-    template <typename T> T take() {
-        T value{};
-        std::size_t const count = std::min(sizeof(T), bytes_.size());
-        std::memcpy(&value, bytes_.data(), count);
-        bytes_ = bytes_.subspan(count);
-        return value;
-    }
-
-private:
-    std::span<u8 const> bytes_;
-};
 
 constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,
                                      0x60,  0x64,  0x70,  0x71,  0x72,  0x73,  0x80,  0x92,  0xed,  0x3f8, 0x3f9,

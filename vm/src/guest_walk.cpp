@@ -201,7 +201,7 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
     }
 }
 
-// Sets the accessed bits, and the dirty one of the leaf. False: another CPU changed an entry meanwhile.
+// Sets the accessed bits, and the dirty one of the leaf. False: another CPU has changed an entry since the walk.
 template <typename Entry> bool mark(Way const& way, bool is_write) {
     for (unsigned i = 0; i < way.count; i++) {
         u64 const bits = is_write && i == way.count - 1 ? accessed | dirty : accessed;

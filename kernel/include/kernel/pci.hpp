@@ -40,7 +40,7 @@ struct PciBar {
     u64 size = 0; // a power of two
 };
 
-// Who may use a function, and so let it write to memory.
+// What may use a function, and so let it write to memory.
 enum class PciOwner : u8 { Nobody, Kernel };
 
 class PciFunction : public lib::ListLink<PciFunction> {
@@ -55,7 +55,7 @@ public:
     bool has_function_reset = false;   // by PCI Express or by the capability Advanced Features
     u8 messages = 0;                   // MSI: how many it can have; 0: none
     u16 message_table = 0;             // MSI-X: entries of its table; 0: none
-    u8 secondary = 0, subordinate = 0; // of a bridge to other buses: the buses behind it
+    u8 secondary = 0, subordinate = 0; // of a bridge: the first and last bus that it leads to
     std::array<PciBar, bar_count + 1> bars{};
 };
 
