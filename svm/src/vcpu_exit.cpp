@@ -262,10 +262,13 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
 // An exit in the middle of the delivery of an event: the event must be delivered again. What an instruction caused (INT
 // n, INT3, INTO) comes again by itself, as RIP is still before it. [amd/vol2] 15.7.2
 void Vcpu::requeue_interrupted_event() {
-    EventInfo const event = control().exit_int_info;
+    EventInfo event = control().exit_int_info;
     if (!event.get<EventInfo::Valid>()) return;
-    u8 const type = event.get<EventInfo::Type>();
     u8 const vector = event.get<EventInfo::Vector>();
+    // QEMU calls an interrupt an exception here. VMRUN refuses an exception with such a vector. [amd/vol2] 15.20
+    if (event.get<EventInfo::Type>() == EventInfo::exception && vector >= x86::exception_vectors)
+        event.set<EventInfo::Type>(EventInfo::external);
+    u8 const type = event.get<EventInfo::Type>();
     x86::take_interrupts(); // see slow_exit()
     if (type == EventInfo::software_interrupt) return;
     if (type == EventInfo::exception && (vector == x86::exception_bp || vector == x86::exception_of)) return;

@@ -147,6 +147,12 @@ void SvmMachine::enter() {
     EXPECT_NE(block.save.efer & vm::efer::SVME, 0U);
     EXPECT_TRUE(block.control.intercepts.has(exit_code::VMRUN));
     check_avic(block);
+    using svm::EventInfo;
+    if (EventInfo const event = block.control.event_injection;
+        event.get<EventInfo::Valid>() && event.get<EventInfo::Type>() == EventInfo::exception) {
+        EXPECT_LT(event.get<EventInfo::Vector>(), lib::x86::exception_vectors);
+        EXPECT_NE(event.get<EventInfo::Vector>(), lib::x86::exception_nmi);
+    }
     block.control.event_injection = {}; // the CPU clears it
     block.control.exit_int_info = {};
     block.control.next_rip = 0;

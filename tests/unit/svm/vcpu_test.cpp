@@ -176,6 +176,8 @@ TEST_F(VcpuTest, InterruptedEventsAreDeliveredAgain) {
     u64 const page_fault = event(14, 3) | 1U << 11 | u64{7} << 32;
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(page_fault)})), page_fault);
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(0x50, 0))})), event(0x50, 0));
+    // As QEMU tells it.
+    EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(0xec, 3))})), event(0xec, 0));
     // What an instruction caused comes again by itself.
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(0x80, 4))})), 0U);
     EXPECT_EQ(injected(after({exit_code::INTR, 0, 0, with(event(3, 3))})), 0U);

@@ -105,5 +105,6 @@ inline constexpr u8 exception_de = 0, exception_db = 1, exception_nmi = 2, excep
                     exception_br = 5, exception_ud = 6, exception_nm = 7, exception_df = 8, exception_ts = 10,
                     exception_np = 11, exception_ss = 12, exception_gp = 13, exception_pf = 14, exception_mf = 16,
                     exception_ac = 17, exception_mc = 18, exception_xm = 19, exception_ve = 20, exception_cp = 21;
+inline constexpr u8 exception_vectors = 32; // of them all, also those that have no name yet
 
 } // namespace lib::x86
