@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lib/memory.hpp>
+#include <lib/x86/instructions.hpp>
 #include <vm/guest_walk.hpp>
 #include <vm/vm.hpp>
 
@@ -9,7 +10,8 @@ namespace {
 constexpr u64 present = 1, writable = 2, user = 4, accessed = 0x20, dirty = 0x40, large = 0x80;
 constexpr u64 all_rights = present | writable | user;
 constexpr u64 frame_64 = 0x000f'ffff'ffff'f000, no_execute = lib::bit(63);
-constexpr u32 error_present = 1, error_write = 2, error_user = 4, error_reserved = 8, error_fetch = 0x10;
+constexpr u32 error_present = 1, error_write = 2, error_user = 4, error_reserved = 8, error_fetch = 0x10,
+              error_key = 0x20;
 constexpr u64 rflags_ac = lib::bit(18);
 constexpr unsigned shift_2m = 21, shift_1g = 30, shift_512g = 39;
 
@@ -163,6 +165,25 @@ EntryRules entry_rules_of(Vcpu& vcpu, Paging paging, u64 efer_value) {
     return rules;
 }
 
+// The current guest's PKRU, which is in the CPU. Pages of ours are the supervisor's: PKE means nothing to them.
+u32 current_pkru() {
+    u64 const host_cr4 = lib::x86::read_cr4();
+    lib::x86::write_cr4(host_cr4 | cr4::PKE);
+    u32 const value = lib::x86::rdpkru();
+    lib::x86::write_cr4(host_cr4);
+    return value;
+}
+
+// Whether the page's key forbids an access that the rights may allow. [intel/vol3] 4.6.2
+bool is_refused_by_key(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u64 cr4_value) {
+    if ((cr4_value & cr4::PKE) == 0 || paging != Paging::Long || access.is_fetch || (way.rights & user) == 0)
+        return false;
+    u64 const key = way.entries[way.count - 1] >> 59 & 15;
+    u32 const rights = current_pkru() >> (key * 2);
+    bool const obeys = access.is_user || (vcpu.cr0() & cr0::WP) != 0;
+    return (rights & 1) != 0 || (access.is_write && obeys && (rights & 2) != 0);
+}
+
 // Whether the access is refused. [intel/vol3] 4.6.1
 bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u64 cr4_value) {
     if (paging == Paging::Off) return false;
@@ -180,7 +201,7 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
 // The usual access in 64-bit mode, without judgement: all entries in RAM, present and marked already, all of them
 // allowing it, pages of 4 KiB or 2 MiB. Every CPU has 36 address bits or more. False: the long way has to judge.
 [[gnu::always_inline]] inline bool find_marked(GuestRam const& ram, u64 cr3, u64 linear, WalkAccess access,
-                                               bool has_smap, bool has_nx, u64& physical) {
+                                               bool are_user_pages_special, bool has_nx, u64& physical) {
     u64 const wanted = present | accessed | (access.is_user ? user : u64{0}) | (access.is_write ? writable : u64{0});
     u64 const reserved = has_nx ? u64{0} : no_execute;
     u64 table = cr3 & frame_64;
@@ -195,7 +216,7 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
         u64 const offset = (u64{1} << shift) - 1;
         if (is_large && (shift != shift_2m || (table & offset & ~u64{0x1000}) != 0)) return false;
         if ((rights & wanted) != wanted || (access.is_write && (entry & dirty) == 0)) return false;
-        if (!access.is_user && has_smap && (rights & user) != 0) return false;
+        if (are_user_pages_special && (rights & user) != 0) return false;
         physical = (table & ~offset) | (linear & offset);
         return physical >> 36 == 0;
     }
@@ -228,8 +249,9 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     u64 const cr4_value = vcpu.cr4();
     bool const is_long = (efer_value & efer::LMA) != 0;
     if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
+    u64 const special = access.is_user ? cr4::PKE : cr4::PKE | cr4::SMAP;
     if (u64 physical = 0; is_long && !access.is_fetch &&
-                          find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & cr4::SMAP) != 0,
+                          find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & special) != 0,
                                       (efer_value & efer::NXE) != 0, physical)) [[likely]]
         return GuestPhys{physical};
     Paging const paging = is_long ? Paging::Long : paging_of(vcpu.cr0(), cr4_value);
@@ -240,12 +262,14 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
         constexpr unsigned most_looks = 8;
         Way const way = follow(vcpu.vm().ram(), paging, vcpu.cr3(), linear, rules);
         bool const is_present = (way.rights & present) != 0;
-        if (!is_present || way.has_reserved_bit || is_refused(vcpu, paging, way, access, cr4_value)) {
+        bool const by_key =
+            is_present && !way.has_reserved_bit && is_refused_by_key(vcpu, paging, way, access, cr4_value);
+        if (!is_present || way.has_reserved_bit || by_key || is_refused(vcpu, paging, way, access, cr4_value)) {
             bool const says_fetch = (paging >= Paging::Pae && (efer_value & efer::NXE) != 0) ||
                                     (paging != Paging::Off && (cr4_value & cr4::SMEP) != 0);
             u32 const code = (is_present ? error_present : 0) | (access.is_write ? error_write : 0) |
                              (access.is_user ? error_user : 0) | (way.has_reserved_bit ? error_reserved : 0) |
-                             (access.is_fetch && says_fetch ? error_fetch : 0);
+                             (by_key ? error_key : 0) | (access.is_fetch && says_fetch ? error_fetch : 0);
             return std::unexpected(Exception{14, true, code, is_long ? linear : linear & 0xffff'ffff});
         }
         bool const is_32 = paging == Paging::Bits32 || paging == Paging::Bits32Large;

@@ -77,6 +77,7 @@ lib::Result<void> Vm::build() {
     PlatformFacts facts{.tsc_hz = tsc_hz, .vcpu_count = config_.vcpu_count};
     // A TSC that does not stop and is calibrated is a clock; emulators without the bit have one too.
     facts.invariant_tsc = true;
+    facts.pku = true; // PKRU is switched with the rest of the XSAVE state
     backend_.constrain(facts);
     cpuid_ = CpuidPolicy::create(CpuidReader::to_function<host_cpuid>(), facts);
     TRY(ram_.allocate(config_.memory, config_.node));

@@ -16,6 +16,7 @@ constexpr u32 IA32_EFER = 0xc000'0080;
 constexpr u64 EFER_SVME = 1 << 12;
 constexpr u64 CR4_VMXE = 1 << 13;
 constexpr u64 CR4_OSXSAVE = 1 << 18;
+constexpr u64 CR4_PKE = 1 << 22;
 
 std::string hex(u64 value) {
     char text[20];
@@ -200,6 +201,11 @@ u64 Cpu::xgetbv(u32 index) {
     if ((cr4 & CR4_OSXSAVE) == 0) undefined_opcode("XGETBV without CR4.OSXSAVE");
     if (index != 0) general_protection("XGETBV " + hex(index));
     return xcr0;
+}
+
+u32 Cpu::rdpkru() {
+    if ((cr4 & CR4_PKE) == 0) undefined_opcode("RDPKRU without CR4.PKE");
+    return pkru;
 }
 
 bool Cpu::vmxon(u64 region) {

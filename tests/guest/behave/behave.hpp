@@ -26,11 +26,12 @@ void trap_steps();     // single steps over MOV SS, INT1 and HLT
 void sysenter();       // by a 32-bit program
 void fpu();            // x87, SSE and AVX state over exits
 void msrs();           // SYSCALL, PAT, EFER, TSC_ADJUST, TSC_AUX
-void paging();         // NX, WP, A/D, PCD/PWT
-void cpuid();          // consistency
-void guest_time();     // PIT, PM timer, TSC, RTC against each other
-void uart();           // loopback, FIFO, scratch
-void mmio_forms();     // instruction forms on the IOAPIC
+void paging();
+void protection_keys(); // NX, WP, A/D, PCD/PWT
+void cpuid();           // consistency
+void guest_time();      // PIT, PM timer, TSC, RTC against each other
+void uart();            // loopback, FIFO, scratch
+void mmio_forms();      // instruction forms on the IOAPIC
 
 // Counts and orders what arrives.
 inline constexpr u8 vector_low = 0x41, vector_middle = 0x52, vector_high = 0x83;

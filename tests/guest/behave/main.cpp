@@ -6,7 +6,7 @@
 namespace behave {
 namespace {
 
-constexpr std::array<Test, 21> tests = {{{"apic", local_apic},
+constexpr std::array<Test, 22> tests = {{{"apic", local_apic},
                                          {"shadow", shadows},
                                          // For a VM that shares its CPU; Bochs' virtual-interrupt delivery fails it.
                                          {"flag", interrupt_flag, false},
@@ -24,6 +24,7 @@ constexpr std::array<Test, 21> tests = {{{"apic", local_apic},
                                          {"fpu", fpu},
                                          {"msr", msrs},
                                          {"paging", paging},
+                                         {"keys", protection_keys},
                                          {"cpuid", cpuid},
                                          {"time", guest_time},
                                          {"uart", uart},
@@ -70,6 +71,7 @@ void guest_main() {
     bool any = false;
     for (auto const& test : tests) {
         if (!option_lists("test", test.name) && (wanted != "all" || !test.is_in_all)) continue;
+        if (option_lists("skip", test.name)) continue;
         any = true;
         u64 const before = failures();
         apic::enable();

@@ -48,6 +48,8 @@ void keeps(std::string_view what, u32 index, u64 value) {
     x86::wrmsr(index, old);
 }
 
+void write_pkru(u32 value) { asm volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory"); }
+
 } // namespace
 
 void debug() {
@@ -188,6 +190,27 @@ void paging() {
     auto const absent = try_execute([] { x86::load8(page + 5); });
     expect_true("absent page: #PF with CR2", absent.is(PF) && absent.error == 0 && absent.cr2 == page + 5);
     set_page_bits(page, 1, 0);
+}
+
+// Rights of a user page by its key; the register is the guest's over exits.
+void protection_keys() {
+    if (!cpuid_bit(7, 0, 'c', 3)) return;
+    constexpr u64 key_1 = 1ULL << 59, cr4_pke = 1ULL << 22;
+    constexpr u32 access_disable = 1U << 2, by_key = 1U << 5;
+    x86::write_cr4(x86::read_cr4() | cr4_pke);
+    expect("OSPKE follows CR4", 1, x86::cpuid(7).ecx >> 4 & 1);
+    set_page_bits(user_page, key_1, 0);
+    write_pkru(access_disable);
+    make_exits(20);
+    u32 pkru = 0;
+    asm volatile("rdpkru" : "=a"(pkru) : "c"(0) : "rdx");
+    expect("PKRU over exits", access_disable, pkru);
+    auto const fault = try_execute([] { x86::load8(user_page); });
+    expect_true("a key forbids access", fault.is(PF) && (fault.error & by_key) != 0 && fault.cr2 == user_page);
+    write_pkru(0);
+    expect_true("and allows it", !try_execute([] { x86::load8(user_page); }).happened);
+    set_page_bits(user_page, 0, key_1);
+    x86::write_cr4(x86::read_cr4() & ~cr4_pke);
 }
 
 void cpuid() {

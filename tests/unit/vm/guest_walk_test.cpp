@@ -14,7 +14,7 @@ constexpr u64 P = 1, W = 2, U = 4, PS = 0x80, NX = u64{1} << 63;
 constexpr WalkAccess read{}, write{.is_write = true}, user_read{.is_user = true},
     user_write{.is_write = true, .is_user = true}, fetch{.is_fetch = true},
     user_fetch{.is_user = true, .is_fetch = true}, implicit{.is_implicit = true};
-constexpr u64 NXE = 0x800, SMEP = u64{1} << 20, SMAP = u64{1} << 21, AC = u64{1} << 18;
+constexpr u64 NXE = 0x800, SMEP = u64{1} << 20, SMAP = u64{1} << 21, PKE = u64{1} << 22, AC = u64{1} << 18;
 constexpr u64 A = 0x20, D = 0x40;
 constexpr u64 root = 0x1000, second = 0x2000, third = 0x3000, fourth = 0x4000;
 
@@ -228,6 +228,32 @@ TEST_F(Walk, SmapKeepsTheKernelOutOfUserPages) {
     EXPECT_EQ(fault(0, implicit), 1U) << "AC is for explicit accesses";
     map(P | W, SMAP);
     EXPECT_EQ(at(0, implicit), 0x5000U);
+}
+
+TEST_F(Walk, KeysForbidDataOfUserPages) {
+    constexpr u64 key_5 = u64{5} << 59;
+    map(P | W | U | A | D | key_5, PKE);
+    auto& pkru = cpu.pkru;
+    pkru = ~(3U << 10); // all keys but this one forbid everything
+    EXPECT_EQ(at(0, user_write), 0x5000U);
+    EXPECT_EQ(at(0, write), 0x5000U);
+    pkru = 1U << 10;
+    EXPECT_EQ(fault(0, user_read), 0x25U);
+    EXPECT_EQ(fault(0, user_write), 0x27U);
+    EXPECT_EQ(fault(0, read), 0x21U);
+    EXPECT_EQ(at(0, user_fetch), 0x5000U) << "keys are for data";
+    pkru = 2U << 10;
+    EXPECT_EQ(at(0, user_read), 0x5000U);
+    EXPECT_EQ(fault(0, user_write), 0x27U);
+    EXPECT_EQ(fault(0, write), 0x23U);
+    vcpu().set_cr0(0x8000'0001);
+    EXPECT_EQ(at(0, write), 0x5000U + 0) << "without CR0.WP the kernel may write";
+    EXPECT_EQ(fault(0, user_write), 0x27U);
+    map(P | W | key_5, PKE);
+    pkru = 3U << 10;
+    EXPECT_EQ(at(0, read), 0x5000U) << "a supervisor's page has no key";
+    map(P | W | U | key_5);
+    EXPECT_EQ(at(0, user_write), 0x5000U) << "CR4.PKE is clear";
 }
 
 TEST_F(Walk, WalksMarkWhatTheyUse) {

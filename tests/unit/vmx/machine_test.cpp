@@ -106,6 +106,14 @@ TEST_F(MachineTest, CpusThatAreNotAffectedKeepLargePages) {
     EXPECT_EQ(injected(1), hardware_exception(6, false));
 }
 
+TEST_F(MachineTest, GuestsGetProtectionKeysWhereTheCpuHasThem) {
+    create();
+    constexpr u64 pkru = 1U << 9;
+    constexpr u32 pku = 1U << 3;
+    EXPECT_NE(vm->cpuid().rules().xcr0 & pkru, 0U);
+    EXPECT_NE(vm->cpuid().lookup(7, 0, {}).ecx & pku, 0U);
+}
+
 TEST_F(MachineTest, ReturnsAllMemory) {
     u64 const before = kernel::memory_use().free;
     {

@@ -129,6 +129,7 @@ public:
     u64 cr4 = 0x20;
     u64 dr[8] = {0, 0, 0, 0, 0, 0, 0xffff'0ff0, 0x400};
     u64 xcr0 = 1;
+    u32 pkru = 0;
     u64 tsc = 0;
     u64 tsc_step = 1; // added by every RDTSC
     std::function<u64()> on_rdtsc;
@@ -162,6 +163,7 @@ public:
     void take_interrupts();
     void xsetbv(u32 index, u64 value);
     u64 xgetbv(u32 index);
+    u32 rdpkru();
     bool vmxon(u64 region);
     void require_vmx_operation() const;
     void svm(SvmInstruction::Kind kind, u64 vmcb);

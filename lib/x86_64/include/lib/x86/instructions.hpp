@@ -142,6 +142,12 @@ inline u64 xgetbv(u32 index) {
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(index));
     return u64{high} << 32 | low;
 }
+// Needs CR4.PKE.
+inline u32 rdpkru() {
+    u32 value;
+    asm volatile("rdpkru" : "=a"(value) : "c"(0) : "edx");
+    return value;
+}
 inline void xsave(void* area, u64 mask) {
     asm volatile("xsave64 (%0)"
                  :

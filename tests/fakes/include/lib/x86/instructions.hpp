@@ -65,6 +65,7 @@ inline void wbinvd() { cpu().wbinvd_count++; }
 inline u64 read_flags() { return 2 | (cpu().interrupts_enabled ? u64{1} << 9 : 0); }
 inline void xsetbv(u32 index, u64 value) { cpu().xsetbv(index, value); }
 inline u64 xgetbv(u32 index) { return cpu().xgetbv(index); }
+inline u32 rdpkru() { return cpu().rdpkru(); }
 
 inline void record_state(fakes::StateInstruction::Kind kind, void const* area, u64 mask) {
     cpu().state_instructions.push_back({kind, area, mask});
