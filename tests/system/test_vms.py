@@ -414,3 +414,13 @@ def clocks_of_guests_do_not_drift():
         assert set(ran) == {"alone", "crowded", "busy"}, ran
         # A line is late by less than one look.
         assert 600 <= ran["alone"] < 600 + 10 / 18.2 and abs(ran["crowded"] - ran["alone"]) < 0.005, ran
+
+
+@system_test(backend="qemu", why="the fault that it keeps clear of is QEMU's")
+def x87_of_one_vm_beside_exits_of_another():
+    """On CPUs 1 and 2: on the first one the second VM would not live for these 20 s (docs/CAVEATS.md)."""
+    text = (small("floats", "does=x87 interval=1000 quit=20", cpus='"1"', console='"none"')
+            + small("exits", "does=flood interval=1000 quit=20", cpus='"2"', console='"none"'))
+    with boot_small(text, cpus=3) as console:
+        check_power_off(console, 200)
+        assert [how for _, how, _ in verdict.ended_vms(bytes(console.seen))] == ["poweroff"] * 2

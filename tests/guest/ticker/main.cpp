@@ -4,6 +4,7 @@
 //   does=idle    sleeps (usual)
 //   does=work    counts rounds of arithmetic: how much of a CPU it gets
 //   does=flood   makes exits, port I/O, device accesses and self-IPIs as fast as it can, and writes all over a cache
+//   does=x87     loads the x87 environment as fast as it can
 //   does=storm   sleeps with interrupts off while the PIT runs at its highest rate: work for its hypervisor alone
 //   crash=N      after N lines, a triple fault; 0: at once        quit=N  after N lines, power-off
 #include "runtime/apic.hpp"
@@ -26,12 +27,13 @@ constexpr u64 never = ~u64{0};
 constexpr u64 cache_line = 64;
 std::array<u8, 4 << 20> cache_fill; // more than a core's own caches hold
 
-enum class Habit : u8 { Idle, Work, Flood, Storm };
+enum class Habit : u8 { Idle, Work, Flood, X87, Storm };
 
 Habit habit() {
     auto const text = option("does");
     if (text == "work") return Habit::Work;
     if (text == "storm") return Habit::Storm;
+    if (text == "x87") return Habit::X87;
     return text == "flood" ? Habit::Flood : Habit::Idle;
 }
 
@@ -80,6 +82,13 @@ void flood() {
     }
 }
 
+void load_environments() {
+    alignas(4) std::array<u8, 28> environment;
+    asm volatile("fnstenv %0" : "=m"(environment));
+    for (u64 i = 0; i < rounds_at_once; i++)
+        asm volatile("fldenv %0" : : "m"(environment));
+}
+
 // Until the TSC is `end`: how many rounds it made.
 u64 pass_time(Habit what, u64 end) {
     u64 rounds = 0;
@@ -88,6 +97,7 @@ u64 pass_time(Habit what, u64 end) {
         case Habit::Idle: x86::hlt(); break; // a tick between the look at the clock and this only makes it late
         case Habit::Work: work(); break;
         case Habit::Flood: flood(); break;
+        case Habit::X87: load_environments(); break;
         case Habit::Storm: storm();
         }
         rounds++;
