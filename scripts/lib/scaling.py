@@ -2,7 +2,7 @@
 """How what an operation costs changes with the number of VMs and of CPUs: the benchmark guest beside idle neighbours."""
 import re
 
-from . import description
+from . import description, emulator
 from .project import ROOT, Failure, Progress
 
 VMS = (1, 4, 16)
@@ -35,7 +35,8 @@ def run(kind, vms, cpus, *guest):
     guests = ROOT / "build/release/tests/guest"
     modules = {"vms.toml": descriptions(vms, *guest).encode(), "bench.elf": guests / "bench.elf", "ticker.elf": guests / "ticker.elf"}
     memory = GUEST_MEMORY + NEIGHBOUR_MEMORY * vms + REST
-    with framework.boot(modules, kind=kind, cpus=cpus, memory=memory, deterministic=kind == "qemu") as console:
+    with framework.boot(modules, kind=kind, cpus=cpus, memory=memory, deterministic=kind == "qemu", ticks_per_second=framework.FAST,
+                        cpu_model=emulator.BOCHS_MODEL_WITH_MOST_FEATURES if kind == "bochs" else "") as console:
         console.expect(r"guest: done \d", LIMIT)
         serial = bytes(console.seen)
     found = {name.decode(): int(median) for name, median, _, _ in LINE.findall(serial)}

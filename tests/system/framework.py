@@ -23,6 +23,8 @@ from lib import description, emulator, guest, iso, project, stall, verdict  # no
 
 NATIVE = os.environ.get("MULLION_NATIVE") == "1"
 PROMPT = re.escape("guest:~# ")
+# Bochs' instructions in a second, for tests of what Mullion does in microseconds.
+FAST = 100_000_000
 STATUS_SKIP = 77
 
 
@@ -242,6 +244,8 @@ def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=
 def boot_guest(name, command_line="", guest_memory=64, vcpus=1, native=NATIVE, append="", keys="", restart="never", **options):
     """Boots a guest kernel of tests/guest; keys: more lines for its description. `cpus` are the machine's."""
     modules = {f"{name}.elf": guest_kernel(name)}
+    if options.get("kind", PLATFORMS[platform]["kind"]) == "bochs" and "cpu_model" not in PLATFORMS[platform]:
+        options.setdefault("cpu_model", emulator.BOCHS_MODEL_WITH_MOST_FEATURES)
     if not native:
         text = description.default(guest_memory, vcpus, command_line, kernel=f"{name}.elf", initrd=None, name=name, restart=restart) + keys
         modules = {"vms.toml": text.encode(), **modules}

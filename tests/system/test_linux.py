@@ -4,9 +4,7 @@ import base64
 import hashlib
 import random
 
-from framework import NATIVE, PROMPT, boot_linux, check_power_off, system_test, verdict
-
-TICKS_PER_SECOND = 100_000_000
+from framework import NATIVE, PROMPT, boot_linux, check_power_off, emulator, system_test, verdict
 
 
 @system_test(quick=True, guest_only=True, also=("vt-x/debug", "amd-v/debug", "vt-x/debian-13", "amd-v/debian-13"))
@@ -19,7 +17,7 @@ def shell_and_power_off():
         if not NATIVE:
             (name, how, seconds), = verdict.ended_vms(bytes(console.seen))
             assert (name, how) == ("linux", "poweroff"), (name, how)
-            assert 0 < seconds < 60, seconds
+            assert 0 < seconds < 200, seconds  # a second has few instructions in Bochs
 
 
 @system_test(guest_only=True)
@@ -57,7 +55,7 @@ def sleep_takes_its_time():
         with boot_linux(command=f"sleep {seconds}") as console:
             console.expect(r"<mullion-status test 0>")
             ticks[seconds] = check_power_off(console).ticks
-    took = (ticks[4] - ticks[1]) / TICKS_PER_SECOND
+    took = (ticks[4] - ticks[1]) / emulator.BOCHS_TICKS_PER_SECOND
     assert abs(took - 3) < 0.03, f"sleeping 3 s longer took {took:.4f} s"
 
 

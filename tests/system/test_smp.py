@@ -3,7 +3,7 @@
 import re
 import struct
 
-from framework import PROMPT, boot, boot_guest, boot_linux, check_power_off, description, emulator, guest, guest_kernel, hypervisor, kind_of_emulator, linux_files, system_test, verdict
+from framework import FAST, PROMPT, boot, boot_guest, boot_linux, check_power_off, description, guest, guest_kernel, hypervisor, kind_of_emulator, linux_files, system_test, verdict
 from test_monitor import MONITOR, SWITCH, ask, run_seconds
 
 LOAD_AND_HOTPLUG = r"""
@@ -101,11 +101,11 @@ def linux_on_sixteen_cpus():
 def spinners(*machines, cpus=1):
     """Boots VMs that count down and switch themselves off: (name, keys, how many seconds of a CPU's work). Both emulators take the
     same time for each instruction. Returns name -> (seconds that it ran, its exits, the log's time of its end)."""
-    per_second = emulator.BOCHS_TICKS_PER_SECOND if kind_of_emulator() == "bochs" else 1_000_000_000
+    per_second = FAST if kind_of_emulator() == "bochs" else 1_000_000_000
     text = "".join(f'[vm.{name}]\nmemory = "64M"\nkernel = "bench.elf"\ncmdline = "spin={int(work * per_second) // 2}"\n{keys}\n'
                    for name, keys, work in machines)
     modules = {"vms.toml": text.encode(), "bench.elf": guest_kernel("bench")}
-    with boot(modules, deterministic=True, cpus=cpus, memory=1024) as console:
+    with boot(modules, deterministic=True, cpus=cpus, memory=1024, ticks_per_second=FAST) as console:
         check_power_off(console)
         exits = {name.decode(): int(count) for name, count in re.findall(rb"vm (\w+): (\d+) exits:", console.seen)}
         ends = {name.decode(): float(time) for time, name in re.findall(rb"\[ *(\d+\.\d+)\] mullion: vm (\w+) ended", console.seen)}

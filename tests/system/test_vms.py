@@ -4,7 +4,7 @@ import random
 import re
 import time
 
-from framework import ROOT, boot, check_power_off, guest_kernel, kind_of_emulator, linux_files, system_test, usual_options, verdict
+from framework import FAST, ROOT, boot, check_power_off, guest_kernel, kind_of_emulator, linux_files, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
@@ -300,7 +300,7 @@ def a_storm_of_timers_is_bounded_and_paid_by_its_owner():
             console.expect(r"rounds in \d+ ms", 60)
         return sorted(int(console.expect(r"ms, (\d+) rounds in \d+ ms", 60).group(1)) for _ in range(3))[1]
     # QEMU's own clock: its exits take many times what a CPU's take, and the storm's share of real time says nothing.
-    with boot(modules, cpus=1, deterministic=kind_of_emulator() == "qemu") as console:
+    with boot(modules, cpus=1, deterministic=kind_of_emulator() == "qemu", ticks_per_second=FAST) as console:
         stormy = rounds()
         open_monitor(console)
         usage = row(tell(console, "vm list"), "storm")
