@@ -64,6 +64,7 @@ private:
         if (type == 2) vector = 2;
         if (type == 3) {
             vector &= 31;
+            if (vector == lib::x86::exception_nmi) vector = lib::x86::exception_ud; // no CPU calls an NMI an exception
             has_code = 0x6002'7d00U >> vector & 1;
         }
         bool const may_strike = code == exit_code::NPF || code == exit_code::EXCEPTION_DB ||
