@@ -13,7 +13,7 @@ import subprocess
 from . import private_network
 from .project import Failure, die_with_parent, scratch_folder
 
-# XSAVES with AVX-512 loses registers in Bochs up to 3.0, and Linux' programs with them (docs/CAVEATS.md): this CPU has neither.
+# Linux' programs crash with XSAVES and AVX-512 together (docs/CAVEATS.md): this CPU has neither.
 BOCHS_MODEL = "corei7_haswell_4770"
 BOCHS_MODEL_WITH_MOST_FEATURES = "corei7_skylake_x"
 # Bochs counts one tick per instruction and this many of them as one second of the machine. A machine that waits for time, as

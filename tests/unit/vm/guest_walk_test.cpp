@@ -247,7 +247,7 @@ TEST_F(Walk, KeysForbidDataOfUserPages) {
     EXPECT_EQ(fault(0, user_write), 0x27U);
     EXPECT_EQ(fault(0, write), 0x23U);
     vcpu().set_cr0(0x8000'0001);
-    EXPECT_EQ(at(0, write), 0x5000U + 0) << "without CR0.WP the kernel may write";
+    EXPECT_EQ(at(0, write), 0x5000U) << "without CR0.WP the kernel may write";
     EXPECT_EQ(fault(0, user_write), 0x27U);
     map(P | W | key_5, PKE);
     pkru = 3U << 10;
