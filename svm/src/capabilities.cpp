@@ -3,6 +3,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/capabilities.hpp>
+#include <vm/feature_words.hpp>
 
 namespace svm {
 namespace {
@@ -26,11 +27,7 @@ constexpr u32 nested_paging = 0, next_rip = 3, clean_bits = 5, flush_by_asid = 6
 constexpr Feature unused[] = {{1, "LBR"},   {4, "TSC-ratio"}, {15, "VMSAVE"},
                               {16, "VGIF"}, {25, "VNMI"},     {30, "idle-HLT"}};
 
-struct Word {
-    std::string_view name;
-    bool Disabled::* flag;
-};
-constexpr Word words[] = {
+constexpr vm::FeatureWord<Disabled> words[] = {
     {"next-rip", &Disabled::next_rip},
     {"decode-assists", &Disabled::decode_assists},
     {"flush-by-asid", &Disabled::flush_by_asid},
@@ -62,24 +59,10 @@ bool notices_stopped_vcpus() {
 
 } // namespace
 
-bool Disabled::parse(std::string_view text) {
-    while (!text.empty()) {
-        auto const comma = std::min(text.find(','), text.size());
-        auto const word = text.substr(0, comma);
-        text.remove_prefix(std::min(comma + 1, text.size()));
-        bool found = false;
-        for (Word const& known : words) {
-            if (known.name != word && word != "all") continue;
-            this->*known.flag = true;
-            found = true;
-        }
-        if (!found) return false;
-    }
-    return true;
-}
-
+bool Disabled::parse(std::string_view text) { return vm::set_features(*this, words, text); }
 std::string_view Disabled::known_words() {
-    return "next-rip, decode-assists, flush-by-asid, clean-bits, large-pages, pause-filter, avic, x2avic, all";
+    auto const& text = vm::feature_text<words>;
+    return {text.begin(), text.size()};
 }
 
 // Without the lock, SVMDIS is a bit like any other; with it, a write has no effect. [amd/vol2] 15.30.1

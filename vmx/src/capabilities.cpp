@@ -3,6 +3,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <span>
+#include <vm/feature_words.hpp>
 #include <vmx/capabilities.hpp>
 
 namespace vmx {
@@ -18,11 +19,7 @@ constexpr u32 IA32_VMX_BASIC = 0x480, IA32_VMX_PINBASED_CTLS = 0x481, IA32_VMX_P
 constexpr u32 true_offset = 0x48d - IA32_VMX_PINBASED_CTLS; // IA32_VMX_TRUE_*, where VMX_BASIC[55] says they exist
 constexpr u64 feature_control_locked = 1, feature_control_vmx = 4;
 
-struct Word {
-    std::string_view name;
-    bool Disabled::* flag;
-};
-constexpr Word words[] = {
+constexpr vm::FeatureWord<Disabled> words[] = {
     {"vpid", &Disabled::vpid},
     {"tpr-shadow", &Disabled::tpr_shadow},
     {"apic-registers", &Disabled::apic_register_virtualization},
@@ -200,26 +197,10 @@ std::expected<void, Refusal> negotiate(Capabilities& c, Disabled const& disabled
 
 } // namespace
 
-bool Disabled::parse(std::string_view text) {
-    while (!text.empty()) {
-        auto const comma = std::min(text.find(','), text.size());
-        auto const word = text.substr(0, comma);
-        text.remove_prefix(std::min(comma + 1, text.size()));
-        bool found = false;
-        for (Word const& known : words) {
-            if (known.name != word && word != "all") continue;
-            this->*known.flag = true;
-            found = true;
-        }
-        if (!found) return false;
-    }
-    return true;
-}
-
+bool Disabled::parse(std::string_view text) { return vm::set_features(*this, words, text); }
 std::string_view Disabled::known_words() {
-    return "vpid, tpr-shadow, apic-registers, virtual-interrupts, x2apic, posted-interrupts, preemption-timer, "
-           "large-pages, "
-           "xsaves, invpcid, tsc-scaling, pause-loop, all";
+    auto const& text = vm::feature_text<words>;
+    return {text.begin(), text.size()};
 }
 
 std::expected<Capabilities, Refusal> read_capabilities(Disabled const& disabled) {
