@@ -104,10 +104,10 @@ manage::CpuStatus Machine::cpu_status(u32 index) {
     if (u64 const since = cpu.idle_since.load(std::memory_order_relaxed); since != 0 && since < now)
         idle += now - since;
     status.busy = {now - std::min(idle, now)};
-    // Runners are only taken away here, on CPU 0.
-    if (auto* const loaded = static_cast<manage::VcpuRunner*>(cpu.loaded.load(std::memory_order_acquire))) {
-        status.vm = loaded->vcpu().vm().name();
-        status.vcpu = loaded->vcpu().id();
+    // vCPUs are only taken away here, on CPU 0.
+    if (auto* const loaded = static_cast<vm::Vcpu*>(cpu.loaded.load(std::memory_order_acquire))) {
+        status.vm = loaded->vm().name();
+        status.vcpu = loaded->id();
     }
     return status;
 }

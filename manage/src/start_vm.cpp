@@ -103,7 +103,7 @@ ManagedVm::Progress VirtualMachine::go_on() {
     if (!schedule()) return Progress::Failed;
     started_at_ = kernel::now();
     vm_->start();
-    kernel::wake(*runners_[0]); // the others wait for INIT and SIPI
+    vm_->wake(vm_->vcpu(0)); // the others wait for INIT and SIPI
     ticks_building_ += lib::x86::rdtsc() - copied;
     auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
     taken_ += free_before - std::min(kernel::memory_use().free, free_before);
@@ -227,45 +227,45 @@ bool VirtualMachine::schedule() {
     for (u32 i = 0; i < description_.vcpus; i++) {
         vm::Vcpu& vcpu = vm_->vcpu(i);
         vcpu.unload(); // it was built here; where it runs is not ours to say
-        runners_[i] = kernel::Own(new (std::nothrow) VcpuRunner(
-            vcpu, group, is_held_, lib::Delegate<void()>::to<&VirtualMachine::vcpu_stopped>(*this)));
-        if (!runners_[i]) return fail("too little memory for its vCPUs");
-        vcpu.set_timer_payer(runners_[i].get());
-        auto const added = kernel::scheduler().add(*runners_[i], settings);
-        if (added) continue;
+        vcpu.set_group(group);
+        vcpu.set_timer_payer(&vcpu);
+        auto const added = kernel::scheduler().add(vcpu, settings);
+        if (added) {
+            scheduled_++;
+            continue;
+        }
         vcpu.set_timer_payer(nullptr);
-        runners_[i] = {};
         std::array<char, 200> text{};
         return fail_at(config::Key::Cpus,
                        lib::format_to(text,
                                       "vCPU {} has no place on the {} CPUs of this machine beside the VMs that run: {}",
                                       i, kernel::cpu_count(), name_of(added.error())));
     }
-    vm_->set_waker(vm::Vm::Waker::to<&VirtualMachine::wake>(*this));
+    vm_->set_scheduled();
     return true;
 }
 
 // One setting at a time, in an order in which none contradicts the one before.
-lib::Result<void> VirtualMachine::place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted) {
+lib::Result<void> VirtualMachine::place_one(vm::Vcpu& vcpu, kernel::ScheduleSettings const& wanted) {
     auto& scheduler = kernel::scheduler();
     u64 const now = kernel::now().value;
-    if (!wanted.is_exclusive) TRY(scheduler.set_exclusive(runner, false, now));
-    if (wanted.is_exclusive) TRY(scheduler.set_cap(runner, 0, now));
-    TRY(scheduler.set_affinity(runner, wanted.allowed, now));
-    TRY(scheduler.set_weight(runner, wanted.weight));
-    if (!wanted.is_exclusive) return scheduler.set_cap(runner, wanted.cap, now);
-    return scheduler.set_exclusive(runner, true, now);
+    if (!wanted.is_exclusive) TRY(scheduler.set_exclusive(vcpu, false, now));
+    if (wanted.is_exclusive) TRY(scheduler.set_cap(vcpu, 0, now));
+    TRY(scheduler.set_affinity(vcpu, wanted.allowed, now));
+    TRY(scheduler.set_weight(vcpu, wanted.weight));
+    if (!wanted.is_exclusive) return scheduler.set_cap(vcpu, wanted.cap, now);
+    return scheduler.set_exclusive(vcpu, true, now);
 }
 
 lib::Result<void> VirtualMachine::place(config::CpuPlacement const& wanted) {
     kernel::ScheduleSettings const before = settings_for(description_);
     kernel::ScheduleSettings const after = settings_for(wanted);
     for (u32 i = 0; i < vm_->vcpu_count(); i++) {
-        auto const placed = place_one(*runners_[i], after);
+        auto const placed = place_one(vm_->vcpu(i), after);
         if (placed) continue;
         // It was like this a moment ago, and nobody else has taken anything since.
         for (u32 back = 0; back <= i; back++)
-            (void)place_one(*runners_[back], before);
+            (void)place_one(vm_->vcpu(back), before);
         return placed;
     }
     return {};

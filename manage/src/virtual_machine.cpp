@@ -70,13 +70,10 @@ void VirtualMachine::destroy() {
     if (!vm_) return; // a start that came to nothing
     kernel::console().detach(*this);
     stop_timers();
-    is_held_.store(false, std::memory_order_relaxed);
     is_paused_ = false;
-    for (auto& runner : runners_) {
-        if (!runner) continue;
-        auto const removed = kernel::remove_runnable(*runner);
+    for (; scheduled_ > 0; scheduled_--) {
+        auto const removed = kernel::remove_runnable(vm_->vcpu(scheduled_ - 1));
         ASSERT(removed.has_value()); // it has stopped, or never ran
-        runner = {};
     }
     measure_exits(false);
     vm_ = {};
@@ -116,10 +113,10 @@ VmFigures VirtualMachine::figures() {
     VmFigures figures;
     figures.run_time = kernel::now() - started_at_;
     u64 nanos = 0;
-    for (auto const& runner : runners_) {
-        if (!runner) continue;
-        nanos += kernel::scheduler().used(*runner, kernel::now().value);
-        auto const latency = runner->wake_latency();
+    for (u32 i = 0; i < scheduled_; i++) {
+        vm::Vcpu& vcpu = vm_->vcpu(i);
+        nanos += kernel::scheduler().used(vcpu, kernel::now().value);
+        auto const latency = vcpu.wake_latency();
         figures.wake_ups.count += latency.count;
         figures.wake_ups.total += latency.total;
         figures.wake_ups.longest = std::max(figures.wake_ups.longest, latency.longest);
@@ -208,8 +205,6 @@ std::array<u64, 4> VirtualMachine::eoi_vectors() {
     });
 }
 
-void VirtualMachine::vm_stopped() {} // vcpu_stopped() is what counts
-
 // --- platform::Host
 
 VirtualMachine::DeviceTimer* VirtualMachine::timer_of(u16 device, u32 id) {
@@ -239,11 +234,11 @@ void VirtualMachine::arm_timer(u16 device, u32 id, u64 generation, Nanos deadlin
 
 u32 VirtualMachine::cpu_for_timers() {
     u32 const here = kernel::this_cpu().index;
-    return runners_[0] ? kernel::scheduler().cpu_for_work(*runners_[0], here) : here;
+    return scheduled_ > 0 ? kernel::scheduler().cpu_for_work(vm_->vcpu(0), here) : here;
 }
 
 void VirtualMachine::start_timer(DeviceTimer& timer, u32 cpu) {
-    timer.timer.set_payer(runners_[0].get());
+    timer.timer.set_payer(scheduled_ > 0 ? &vm_->vcpu(0) : nullptr);
     kernel::arm_timer_on(cpu, timer.timer, kernel::tsc_of(timer.deadline));
 }
 
@@ -308,15 +303,15 @@ void VirtualMachine::end(vm::EndReason reason, std::string_view why) {
 }
 
 void VirtualMachine::let_go() {
-    is_held_.store(false, std::memory_order_seq_cst);
+    vm_->hold(false);
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
-        kernel::wake(*runners_[i]);
+        vm_->wake(vm_->vcpu(i));
 }
 
 bool VirtualMachine::pause() {
     if (is_paused_) return true;
     // Whoever is in the guest comes out and finds that it may not run again; the others do not begin.
-    is_held_.store(true, std::memory_order_seq_cst);
+    vm_->hold(true);
     for (u32 i = 0; i < vm_->vcpu_count(); i++)
         vm_->vcpu(i).post(vm::request::leave);
     kernel::wait_for_other_cpus();

@@ -6,6 +6,7 @@
 #include <lib/x86/registers.hpp>
 #include <svm/npt_space.hpp>
 #include <svm/vcpu.hpp>
+#include <vm/exit_loop.hpp>
 
 namespace svm {
 namespace {
@@ -93,7 +94,7 @@ void Vcpu::publish_avic() {
 void Vcpu::leave_avic() {
     publish_avic();
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (leave_ == vm::Leave::Sleep && has_deliverable())
+    if (leave_ == kernel::RunResult::Sleep && has_deliverable())
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
 }
 
@@ -191,7 +192,7 @@ void Vcpu::incomplete_ipi_exit() {
     if (!unaccelerated_exit(exit)) return After::Enter;
     if (has_event_ && exit.reason == ExitReason::ApicAccess)
         return crash("an interrupt's delivery touched the APIC: the guest's IDT or stack is there");
-    return finish(vm::route(*this, exit), exit);
+    return ExitLoop::finish(*this, vm::route(*this, exit), exit);
 }
 
 // True when `exit` is for the router; else it is dealt with.

@@ -6,6 +6,7 @@
 #include <lib/x86/registers.hpp>
 #include <svm/vcpu.hpp>
 #include <utility>
+#include <vm/exit_loop.hpp>
 #include <vm/guest_walk.hpp>
 
 // svm/src/entry.S, and what it calls
@@ -18,36 +19,21 @@ namespace x86 = lib::x86;
 
 } // namespace
 
-vm::Leave Vcpu::run() {
+void Vcpu::run_guest() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
     if (avic_mode_ != AvicMode::Off) publish_avic();
     if (before_entry() == After::Enter) svm_run(this, &gpr_, kernel::virt_to_phys(vmcb_).value, here_->host_area.value);
     running_on_.store(~0U, std::memory_order_seq_cst);
     if (avic_mode_ != AvicMode::Off) leave_avic();
-    return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
-}
-
-bool measured_after_exit(Vcpu& vcpu);
-// Called by the assembly loop.
-bool after_exit(Vcpu& vcpu) {
-    if (vcpu.exit_times() != nullptr) [[unlikely]]
-        return measured_after_exit(vcpu);
-    // Inlined although it stands in two places: a call would cost the usual exit ten instructions.
-    [[clang::always_inline]] return vcpu.handle_exit() == Vcpu::After::Enter &&
-        vcpu.before_entry() == Vcpu::After::Enter;
-}
-[[gnu::noinline]] bool measured_after_exit(Vcpu& vcpu) {
-    return vcpu.measured(
-        [&] { return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter; });
 }
 
 Vcpu::After Vcpu::before_entry() {
     if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-        if (prepare_entry() == After::Leave) return After::Leave;
+        if (ExitLoop::prepare_entry(*this) == After::Leave) return After::Leave;
     }
     if (kernel::is_work_pending()) [[unlikely]]
-        return leave(vm::Leave::Work);
+        return leave(kernel::RunResult::Work);
     if (here_->presence.enter()) [[unlikely]]
         here_->asids.expire();
     if (must_flush_ || !here_->asids.is_current(lease_)) [[unlikely]]
@@ -56,17 +42,8 @@ Vcpu::After Vcpu::before_entry() {
     return After::Enter;
 }
 
-[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
-    using namespace vm;
-    u32 const now = take_requests();
-    if ((now & request::flush_tlb) != 0) flush_translations();
-    bool const woken = deliver_events();
-    if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running || nmi_pending_ || put_off_debug_trap_)
-        requests_.fetch_or(request::look_again, std::memory_order_relaxed);
-    if ((now & request::leave) != 0) return leave(vm::Leave::Work);
-    if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
-    return After::Enter;
+void Vcpu::take_backend_requests(u32 requests) {
+    if ((requests & vm::request::flush_tlb) != 0) flush_translations();
 }
 
 [[gnu::noinline]] void Vcpu::renew_asid() {
@@ -136,8 +113,6 @@ void Vcpu::set_task_priority_intercept(bool on) {
     writes = static_cast<u16>(on ? writes | cr8 : writes & ~cr8);
 }
 
-// Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True when
-// something arrived that ends a HLT.
 bool Vcpu::deliver_events() {
     bool woken = has_event_;
     if (put_off_debug_trap_ && deliver_debug_trap()) [[unlikely]]
@@ -203,22 +178,6 @@ void Vcpu::inject_interrupt(u8 vector) {
     inject(info);
 }
 
-// Look again right after the delivery of the event on its way: an interrupt of ours ends the guest's run there.
-void Vcpu::look_after_delivery() const {
-    kernel::local_apic().send_ipi(kernel::this_cpu().apic_id, kernel::vectors::kick);
-}
-
-// A #DB that had to let an #AC go first. True when it is on its way.
-bool Vcpu::deliver_debug_trap() {
-    if (has_event_) {
-        look_after_delivery();
-        return false;
-    }
-    put_off_debug_trap_ = false;
-    inject_exception({x86::exception_db, false, 0, 0});
-    return true;
-}
-
 // True when the NMI is on its way. The CPU does not say when the guest's NMI handler has ended: its IRET is
 // intercepted, and when the next NMI waits already, that one instruction is stepped over.
 bool Vcpu::deliver_nmi() {
@@ -281,4 +240,4 @@ void Vcpu::intercept_step(bool on) {
 } // namespace svm
 
 extern "C" bool svm_after_exit(svm::Vcpu* vcpu);
-extern "C" bool svm_after_exit(svm::Vcpu* vcpu) { return svm::after_exit(*vcpu); }
+extern "C" bool svm_after_exit(svm::Vcpu* vcpu) { return vm::ExitLoop<svm::Vcpu>::after_exit(*vcpu); }

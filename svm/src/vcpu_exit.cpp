@@ -6,6 +6,7 @@
 #include <lib/x86/registers.hpp>
 #include <svm/state_check.hpp>
 #include <svm/vcpu.hpp>
+#include <vm/exit_loop.hpp>
 #include <vm/guest_access.hpp>
 #include <vm/guest_walk.hpp>
 
@@ -78,7 +79,7 @@ void Vcpu::check_interrupt_window() {
 }
 
 // Go on behind an instruction that was carried out here.
-[[gnu::always_inline]] inline void Vcpu::step_behind(u8 length) {
+[[gnu::always_inline]] inline bool Vcpu::step_behind(u8 length) {
     u64 next = save().rip + length;
     if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
         next &= 0xffff'ffff;
@@ -86,19 +87,21 @@ void Vcpu::check_interrupt_window() {
     if (control().interrupt_state.raw != 0) [[unlikely]]
         end_shadow();
     if ((save().rflags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
-        end_instruction();
+        return end_instruction();
+    return false;
 }
 
 // What the end of an instruction does to the flags and because of them.
-[[gnu::noinline]] void Vcpu::end_instruction() {
+[[gnu::noinline]] bool Vcpu::end_instruction() {
     vmcb_->save.rflags &= ~u64{x86::Rflags::RF::mask};
-    if ((save().rflags & x86::Rflags::TF::mask) == 0) return;
+    if ((save().rflags & x86::Rflags::TF::mask) == 0) return false;
     // The step is done: its trap is what the guest expects next, or what we do.
     changing(clean::debug_registers).save.dr6 |= dr6_single_step;
     debug_exit();
+    return has_event_;
 }
 
-void Vcpu::advance(u8 length) { step_behind(length); }
+bool Vcpu::advance(u8 length) { return step_behind(length); }
 
 // What the guest's CR8 has become meanwhile.
 inline void Vcpu::fetch_virtual_tpr() {
@@ -174,28 +177,9 @@ Vcpu::After Vcpu::handle_exit() {
         return undecodable();
     Outcome const outcome = vm::route(*this, exit);
     if (outcome != Outcome::Advance) [[unlikely]]
-        return finish(outcome, exit);
+        return ExitLoop::finish(*this, outcome, exit);
     step_behind(exit.length);
     return After::Enter;
-}
-
-[[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
-    switch (outcome) {
-    case Outcome::Advance: advance(exit.length); return After::Enter;
-    case Outcome::Retry: return After::Enter;
-    case Outcome::Inject:
-        has_exception_ = false;
-        inject_exception(pending_exception_);
-        return After::Enter;
-    case Outcome::Sleep:
-        advance(exit.length);
-        activity_ = vm::Activity::Halted;
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
-        return After::Enter;
-    case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
-    case Outcome::StopVm: break;
-    }
-    return leave(vm::Leave::Stopped);
 }
 
 // The code that made this exit is not there any more: another vCPU is changing it, or its mapping, at this moment. The
@@ -275,26 +259,15 @@ void Vcpu::requeue_interrupted_event() {
     inject(event);
 }
 
-// #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
-// an instruction caused comes again when it is executed again; an interrupt, an NMI or a debug trap would be lost.
-// [amd/vol2] 8.2.9
 void Vcpu::put_off_event() {
     if (!has_event_) return;
-    has_event_ = false;
     EventInfo const event = control().event_injection;
-    if (event.get<EventInfo::Type>() == EventInfo::external) {
-        put_off_interrupt_ = event.get<EventInfo::Vector>();
-        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
-    } else if (event.get<EventInfo::Type>() == EventInfo::nmi) {
-        nmi_pending_ = true;
+    u8 const type = event.get<EventInfo::Type>();
+    if (type == EventInfo::nmi) {
         nmi_state_ = NmiState::Free;
         set_intercept(exit_code::IRET, false);
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
-    } else if (event.get<EventInfo::Type>() == EventInfo::exception &&
-               event.get<EventInfo::Vector>() == x86::exception_db) {
-        put_off_debug_trap_ = vm::is_debug_trap(save().dr6, save().dr7);
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
     }
+    vm::Vcpu::put_off_event(type, event.get<EventInfo::Vector>());
 }
 
 // Some exits come before the machine's interrupts: a debug trap after the delivery of an event, a fault or an exit in
@@ -417,7 +390,7 @@ void Vcpu::put_off_event() {
     if (has_event_ && exit.reason == ExitReason::MemoryFault) {
         return crash("an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
-    return finish(vm::route(*this, exit), exit);
+    return ExitLoop::finish(*this, vm::route(*this, exit), exit);
 }
 
 // #DB, the CPU's or the one that ends an instruction we carried out; DR6 says why. When the step was ours alone, the

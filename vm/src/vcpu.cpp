@@ -159,12 +159,6 @@ MsrResult Vcpu::write_apic_base(u64 value) {
     return result;
 }
 
-bool Vcpu::has_wake_event() {
-    u32 const requests = requests_.load(std::memory_order_acquire);
-    if (activity_ == Activity::WaitForSipi) return (requests & (request::init | request::sipi | request::leave)) != 0;
-    return (requests & request::wakes) != 0 || activity_ == Activity::Running || apic_.is_anything_posted();
-}
-
 u32 Vcpu::take_requests() {
     u32 const now = requests_.exchange(0, std::memory_order_acq_rel);
     if ((now & request::handled) == 0) return now;

@@ -116,7 +116,6 @@ void Vm::stop(EndReason reason, std::string_view text, u32 crashed_vcpu) {
         vcpus_[i]->post(request::leave);
         wake(*vcpus_[i]); // a paused one sleeps with this request posted, and post() wakes nobody twice
     }
-    platform_.vm_stopped();
 }
 
 void Vm::report_states(StatePart part) {
@@ -130,7 +129,7 @@ void Vm::report_states(StatePart part) {
 }
 
 void Vm::wake(Vcpu& vcpu) {
-    if (waker_) waker_(vcpu);
+    if (is_scheduled_.load(std::memory_order_acquire)) kernel::wake(vcpu);
 }
 
 void Vm::signal(Vcpu& target, IpiRequest const& request, TriggerMode trigger) {

@@ -6,6 +6,7 @@
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
 #include <utility>
+#include <vm/exit_loop.hpp>
 #include <vmx/ept_space.hpp>
 #include <vmx/vcpu.hpp>
 
@@ -21,37 +22,24 @@ namespace x86 = lib::x86;
 
 } // namespace
 
-// Called by the assembly loop.
-bool after_exit(Vcpu& vcpu) {
-    if (vcpu.exit_times() != nullptr) [[unlikely]]
-        return measured_after_exit(vcpu);
-    // Inlined although it stands in two places: a call would cost the usual exit ten instructions.
-    [[clang::always_inline]] return vcpu.handle_exit() == Vcpu::After::Enter &&
-        vcpu.before_entry() == Vcpu::After::Enter;
-}
-[[gnu::noinline]] bool measured_after_exit(Vcpu& vcpu) {
-    return vcpu.measured(
-        [&] { return vcpu.handle_exit() == Vcpu::After::Enter && vcpu.before_entry() == Vcpu::After::Enter; });
-}
 void entry_instruction_failed(Vcpu& vcpu) { vcpu.instruction_failed(); }
 
-vm::Leave Vcpu::run() {
+void Vcpu::run_guest() {
     load();
     running_on_.store(kernel::this_cpu().index, std::memory_order_seq_cst);
     if (apic().is_anything_posted()) requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
     if (before_entry() == After::Enter) vmx_run(this, &gpr_, std::exchange(is_launched_, true));
     running_on_.store(~0U, std::memory_order_seq_cst);
     if (preemption_deadline_ != no_deadline) hand_timer_to_kernel();
-    return vm().state() == vm::VmState::Running ? leave_ : vm::Leave::Stopped;
 }
 
 Vcpu::After Vcpu::before_entry() {
     if (requests_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-        if (prepare_entry() == After::Leave) return After::Leave;
+        if (ExitLoop::prepare_entry(*this) == After::Leave) return After::Leave;
     }
     if (preemption_deadline_ != no_deadline) load_preemption_timer();
     if (kernel::is_work_pending()) [[unlikely]]
-        return leave(vm::Leave::Work);
+        return leave(kernel::RunResult::Work);
     return After::Enter;
 }
 
@@ -94,19 +82,11 @@ void Vcpu::disarm_timer() {
     vm::Vcpu::disarm_timer();
 }
 
-[[gnu::noinline]] Vcpu::After Vcpu::prepare_entry() {
+void Vcpu::take_backend_requests(u32 requests) {
     using namespace vm;
-    u32 const now = take_requests();
-    if ((now & request::apic_mode) != 0) apply_apic_mode();
-    if ((now & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
-    if ((now & request::flush_tlb) != 0) flush_translations();
-    bool const woken = deliver_events();
-    if (activity_ == Activity::Halted && woken) activity_ = Activity::Running;
-    if (activity_ != Activity::Running || nmi_pending_ || put_off_debug_trap_)
-        requests_.fetch_or(request::look_again, std::memory_order_relaxed);
-    if ((now & request::leave) != 0) return leave(vm::Leave::Work);
-    if (activity_ != Activity::Running) return leave(vm::Leave::Sleep);
-    return After::Enter;
+    if ((requests & request::apic_mode) != 0) apply_apic_mode();
+    if ((requests & (request::eoi_bitmap | request::apic_mode)) != 0) apply_eoi_bitmap();
+    if ((requests & request::flush_tlb) != 0) flush_translations();
 }
 
 // Posted interrupts: the CPU takes them from the descriptor when it is told by vectors::notify. It does not set TMR, so
@@ -260,20 +240,6 @@ bool Vcpu::inject_beside_apic() {
     return true;
 }
 
-// A #DB that had to let an #AC go first. True when it is on its way.
-bool Vcpu::deliver_debug_trap() {
-    if (has_event_) {
-        // Look again right after the delivery of that event: an interrupt of ours ends the guest's run there.
-        kernel::local_apic().send_ipi(kernel::this_cpu().apic_id, kernel::vectors::kick);
-        return false;
-    }
-    put_off_debug_trap_ = false;
-    inject_exception({x86::exception_db, false, 0, 0});
-    return true;
-}
-
-// Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True when
-// something arrived that ends a HLT.
 bool Vcpu::deliver_events() {
     bool woken = has_event_;
     if (put_off_debug_trap_ && deliver_debug_trap()) [[unlikely]]
@@ -340,5 +306,7 @@ bool Vcpu::deliver_virtualized() {
 
 } // namespace vmx
 
-bool vmx_after_exit(std::array<lib::u64, 16>* gprs) { return vmx::after_exit(vmx::Vcpu::around(gprs)); }
+bool vmx_after_exit(std::array<lib::u64, 16>* gprs) {
+    return vm::ExitLoop<vmx::Vcpu>::after_exit(vmx::Vcpu::around(gprs));
+}
 void vmx_entry_failed(vmx::Vcpu* vcpu) { vmx::entry_instruction_failed(*vcpu); }

@@ -4,6 +4,7 @@
 #include <kernel/log.hpp>
 #include <kernel/traps.hpp>
 #include <lib/x86/registers.hpp>
+#include <vm/exit_loop.hpp>
 #include <vm/guest_walk.hpp>
 #include <vmx/ept_space.hpp>
 #include <vmx/exit_reason.hpp>
@@ -57,7 +58,7 @@ constexpr u64 dr6_fixed = 0xffff'0ff0, dr6_events = 0xe00f, dr7_general_detect =
 
 } // namespace
 
-void Vcpu::advance(u8 length) { step_over(length); }
+bool Vcpu::advance(u8 length) { return step_over(length); }
 
 // Moves RIP past an instruction and ends the shadow of the one before.
 [[gnu::always_inline]] inline void Vcpu::move_past(u8 length) {
@@ -130,7 +131,7 @@ Vcpu::After Vcpu::handle_exit() {
     exit.length = static_cast<u8>(here.read(field::EXIT_INSTRUCTION_LENGTH));
     Outcome const outcome = vm::route(*this, exit);
     if (outcome != Outcome::Advance) [[unlikely]]
-        return finish(outcome, exit);
+        return ExitLoop::finish(*this, outcome, exit);
     step_over(exit.length);
     return After::Enter;
 }
@@ -148,7 +149,7 @@ Vcpu::After Vcpu::handle_exit() {
         return After::Enter;
     Outcome const outcome = vm::route(*this, exit);
     if (outcome != Outcome::Retry) [[unlikely]]
-        return finish(outcome, exit);
+        return ExitLoop::finish(*this, outcome, exit);
     return After::Enter;
 }
 
@@ -165,25 +166,6 @@ void Vcpu::describe_memory(Exit& exit) {
     exit.memory = {vm::GuestPhys{Loaded::still_loaded().read(field::GUEST_PHYSICAL_ADDRESS)},
                    q.get<EptQualification::Write>(), q.get<EptQualification::Fetch>(),
                    q.get<EptQualification::LinearValid>() && !q.get<EptQualification::IsTranslation>()};
-}
-
-[[gnu::noinline]] Vcpu::After Vcpu::finish(Outcome outcome, Exit const& exit) {
-    switch (outcome) {
-    case Outcome::Advance: advance(exit.length); return After::Enter;
-    case Outcome::Retry: return After::Enter;
-    case Outcome::Inject:
-        has_exception_ = false;
-        inject_exception(pending_exception_);
-        return After::Enter;
-    case Outcome::Sleep:
-        if (step_over(exit.length)) return After::Enter; // the step's trap ends the HLT
-        activity_ = vm::Activity::Halted;
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed); // what waits already ends the HLT
-        return After::Enter;
-    case Outcome::Yield: advance(exit.length); return leave(vm::Leave::Yield);
-    case Outcome::StopVm: break;
-    }
-    return leave(vm::Leave::Stopped);
 }
 
 void Vcpu::describe_port(Exit& exit) {
@@ -237,7 +219,7 @@ void Vcpu::describe_task_switch(Exit& exit) {
     vmcs().write(field::GUEST_INTERRUPTIBILITY, interruptibility);
     vmcs().write(field::GUEST_PENDING_DEBUG, PendingDebug{}); // traps of the old task's last instruction
     take_interrupts(); // a trap or fault of the new task may go through the next task gate, and so on
-    return finish(vm::route(*this, exit), exit);
+    return ExitLoop::finish(*this, vm::route(*this, exit), exit);
 }
 
 // Lets the CPU take the machine's interrupts here. Exits that come before them need it: a debug trap after the delivery
@@ -269,24 +251,10 @@ void Vcpu::requeue_interrupted_event() {
     take_interrupts();
 }
 
-// #AC struck while another event was delivered. Both are benign together: the later comes first, no double fault. What
-// an instruction caused comes again when it is executed again; an interrupt, an NMI or a debug trap would be lost.
-// [intel/vol3] 7.15
 void Vcpu::put_off_event() {
     if (!has_event_) return;
-    has_event_ = false;
     auto const event = vmcs().read(field::ENTRY_INTERRUPTION_INFO);
-    if (event.get<InterruptionInfo::Type>() == InterruptionInfo::external) {
-        put_off_interrupt_ = event.get<InterruptionInfo::Vector>();
-        requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);
-    } else if (event.get<InterruptionInfo::Type>() == InterruptionInfo::hardware_exception &&
-               event.get<InterruptionInfo::Vector>() == x86::exception_db) {
-        put_off_debug_trap_ = vm::is_debug_trap(x86::read_dr(6), dr7());
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
-    } else if (event.get<InterruptionInfo::Type>() == InterruptionInfo::nmi) {
-        nmi_pending_ = true;
-        requests_.fetch_or(vm::request::look_again, std::memory_order_relaxed);
-    }
+    vm::Vcpu::put_off_event(event.get<InterruptionInfo::Type>(), event.get<InterruptionInfo::Vector>());
 }
 
 [[gnu::noinline]] Vcpu::After Vcpu::slow_exit(u16 reason) {
@@ -375,16 +343,13 @@ void Vcpu::put_off_event() {
     case reason::init_signal: return After::Enter; // INIT at the machine's CPU: not for guests
     default: {
         std::array<char, 96> text{};
-        vm().crash(*this, lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason,
-                                         reason::name(reason), rip()));
-        return leave(vm::Leave::Stopped);
+        return crash(
+            lib::format_to(text, "VM exit {} ({}) has no handler; rip {:#x}", reason, reason::name(reason), rip()));
     }
     }
-    if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess)) {
-        vm().crash(*this, "an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
-        return leave(vm::Leave::Stopped);
-    }
-    return finish(vm::route(*this, exit), exit);
+    if (has_event_ && (exit.reason == ExitReason::MemoryFault || exit.reason == ExitReason::ApicAccess))
+        return crash("an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
+    return ExitLoop::finish(*this, vm::route(*this, exit), exit);
 }
 
 // True when the exit is dealt with; else `exit` says what the router shall do.
@@ -442,23 +407,21 @@ bool Vcpu::exception_exit(Exit& exit) {
         has_event_ = vmcs().read(field::ENTRY_INTERRUPTION_INFO).get<InterruptionInfo::Valid>();
         Exit exit{};
         exit.reason = ExitReason::MachineCheck;
-        return finish(vm::route(*this, exit), exit);
+        return ExitLoop::finish(*this, vm::route(*this, exit), exit);
     }
     std::array<char, 120> text{};
     lib::BufferSink sink(text);
     lib::format(sink, "VM entry failed: {}", reason::name(reason.get<ExitReasonField::Basic>()));
     check_guest_state(Loaded::still_loaded(), entry_controls_,
                       [&](std::string_view rule) { lib::format(sink, "; {}", rule); });
-    vm().crash(*this, sink.view());
-    return leave(vm::Leave::Stopped);
+    return crash(sink.view());
 }
 
 void Vcpu::instruction_failed() {
     u32 const error = vmcs().read(field::VM_INSTRUCTION_ERROR);
     std::array<char, 120> text{};
-    vm().crash(*this, lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
-                                     instruction_error_name(error)));
-    leave(vm::Leave::Stopped);
+    crash(lib::format_to(text, "{} failed: error {}, {}", is_launched_ ? "VMRESUME" : "VMLAUNCH", error,
+                         instruction_error_name(error)));
 }
 
 void Vcpu::print_state(lib::TextSink& sink) {

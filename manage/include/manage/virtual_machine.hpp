@@ -11,7 +11,6 @@
 #include <loader/boot_copies.hpp>
 #include <manage/managed_vm.hpp>
 #include <manage/modules.hpp>
-#include <manage/vcpu_runner.hpp>
 #include <optional>
 #include <platform/platform.hpp>
 #include <vm/vm.hpp>
@@ -69,7 +68,7 @@ public:
     u8 acknowledge_pic() override;
     void end_of_interrupt(u8 vector) override;
     std::array<u64, 4> eoi_vectors() override;
-    void vm_stopped() override;
+    void vcpu_stopped() override;
 
     // platform::Host, called by the platform, that is, with its lock held
     Nanos now() override { return is_paused_ ? paused_at_ : kernel::now(); }
@@ -125,10 +124,8 @@ private:
     void start_timer(DeviceTimer& timer, u32 cpu);
     bool schedule();
     kernel::ScheduleSettings settings_for(config::CpuPlacement const& wanted) const;
-    lib::Result<void> place_one(VcpuRunner& runner, kernel::ScheduleSettings const& wanted);
+    static lib::Result<void> place_one(vm::Vcpu& vcpu, kernel::ScheduleSettings const& wanted);
     u32 node_of_cpus() const;
-    void wake(vm::Vcpu& vcpu) { kernel::wake(*runners_[vcpu.id()]); }
-    void vcpu_stopped();
     void let_go();
     void stop_timers();
     void timer_expired(DeviceTimer& timer);
@@ -159,10 +156,9 @@ private:
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start
     std::array<kernel::Own<vm::ExitTimes>, vm::max_vcpus> exit_times_{};
-    std::atomic<bool> is_held_{false};   // vCPUs may not run
     std::atomic<bool> is_paused_{false}; // devices stand still
     Nanos paused_at_{};                  // machine time
-    std::array<kernel::Own<VcpuRunner>, vm::max_vcpus> runners_{};
+    u32 scheduled_ = 0;                  // so many of the vCPUs are in the scheduler
     std::atomic<u32> live_vcpus_{0};
     kernel::DeferredWork& on_end_;
 };

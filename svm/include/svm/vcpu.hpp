@@ -18,7 +18,6 @@ public:
     static lib::Result<kernel::Own<vm::Vcpu>> create(Backend& backend, vm::Vm& vm, u32 id);
     ~Vcpu() override;
 
-    vm::Leave run() override;
     void unload() override;
     // The vCPU whose registers this CPU holds, if any, goes back to memory.
     static void unload_current();
@@ -55,7 +54,7 @@ public:
     vm::CodeState code_state() override;
     vm::Vector vector(unsigned number) override;
     void set_vector(unsigned number, vm::Vector const& value) override;
-    void advance(u8 length) override;
+    bool advance(u8 length) override;
     void drop_events() override;
     void set_tsc_offset(u64 offset) override;
     u64 read_hardware(vm::HardwareMsr which) override;
@@ -106,21 +105,12 @@ private:
     void load();
     void flush_translations() { must_flush_ = true; }
 
-    // Exit. leave() makes run() return.
-    enum class After : bool { Leave, Enter };
-    After leave(vm::Leave why) {
-        leave_ = why;
-        return After::Leave;
-    }
-    After crash(std::string_view text) {
-        vm().crash(*this, text);
-        return leave(vm::Leave::Stopped);
-    }
-    friend bool after_exit(Vcpu& vcpu);
-    friend bool measured_after_exit(Vcpu& vcpu);
+    using ExitLoop = vm::ExitLoop<Vcpu>;
+    friend ExitLoop;
+    void run_guest() override;
+    // Exit
     After before_entry();
     After handle_exit();
-    After finish(vm::Outcome outcome, vm::Exit const& exit);
     After slow_exit(u32 code);
     After undecodable();
     After entry_failed();
@@ -130,8 +120,8 @@ private:
     void check_interrupt_window();
     void settle_offer();
     void end_shadow();
-    void step_behind(u8 length);
-    void end_instruction();
+    bool step_behind(u8 length);
+    bool end_instruction();
     void fetch_virtual_tpr();
     void fetch_xcr0();
     void requeue_interrupted_event();
@@ -143,19 +133,20 @@ private:
     u8 length_from_next_rip() const;
 
     // Entry
-    After prepare_entry();
+    // Those of the requests that are about the control block.
+    void take_backend_requests(u32 requests);
     void renew_asid();
+    // Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True
+    // when something arrived that ends a HLT.
     bool deliver_events();
     bool deliver_interrupt();
     bool deliver_nmi();
-    bool deliver_debug_trap();
-    void look_after_delivery() const;
     void offer(u8 vector);
     void interrupt_taken(u8 vector);
     bool can_take_interrupt() const;
     void inject(EventInfo info);
     void inject_interrupt(u8 vector);
-    void inject_exception(vm::Exception const& exception);
+    void inject_exception(vm::Exception const& exception) override;
     void set_intercept(u32 code, bool on);
     void set_virtual_interrupt(VirtualInterrupt use, u8 vector = 0);
     void set_task_priority_intercept(bool on);
@@ -188,14 +179,10 @@ private:
     Vmcb* vmcb_;
     vm::ApicPage& apic_page_;
     CpuState* here_ = nullptr; // of the CPU that this vCPU is loaded on
-    vm::Leave leave_ = vm::Leave::Work;
     AsidLease lease_{};
     bool must_flush_ = true;
     bool has_next_rip_ = capabilities_.has_next_rip;
     u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
-    bool has_event_ = false;     // EVENTINJ is taken
-    int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
-    bool put_off_debug_trap_ = false;
     VirtualInterrupt virtual_interrupt_ = VirtualInterrupt::None;
     // What of it changes with AVIC's mode only.
     InterruptControl interrupt_control_of_mode_ = InterruptControl{}.with<InterruptControl::InterruptMasking>(true);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Interrupts on their way to vCPUs with AVIC: from the CPU of another vCPU, and from us.
+#include "support/sleepers.hpp"
 #include "svm/avic_machine.hpp"
 
 #include <chrono>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -17,8 +19,6 @@ constexpr u32 logical_bit = 1U << 11;
 
 class AvicIpiTest : public AvicMachine {
 public:
-    void wake(vm::Vcpu& vcpu) { woken.push_back(vcpu.id()); }
-
 protected:
     explicit AvicIpiTest(u32 features = features_zen4, u32 signature = signature_zen4)
         : AvicMachine(features, signature) {}
@@ -28,7 +28,7 @@ protected:
             start(i);
         for (u32 i = 0; i < 4; i++)
             stop_interrupts(i); // what arrives stays to be seen in IRR
-        vm->set_waker(vm::Vm::Waker::to<&AvicIpiTest::wake>(*this));
+        sleepers.emplace(*vm);
         current = 0;
     }
     void stop_interrupts(u32 index) { vcpu_at(index).set_rflags(2); }
@@ -40,7 +40,8 @@ protected:
         return exit.has_value();
     }
     static u64 to(u32 destination, u32 low) { return u64{destination} << 56 | low; }
-    std::vector<u32> woken;
+    std::vector<u32> woken() { return sleepers->take_woken(); }
+    std::optional<support::Sleepers> sleepers;
 };
 class OldAvicIpiTest : public AvicIpiTest {
 protected:
@@ -49,7 +50,7 @@ protected:
 
 TEST_F(AvicIpiTest, TheTargetThatDoesNotRunIsWokenAndNotSentASecondTime) {
     ASSERT_TRUE(send_with_exit(to(2, 0x61)));
-    EXPECT_EQ(woken, std::vector<u32>{2});
+    EXPECT_EQ(woken(), std::vector<u32>{2});
     EXPECT_TRUE(has(2, 0x61));
     EXPECT_FALSE(vcpu_at(2).apic().is_anything_posted());
     EXPECT_FALSE(has(1, 0x61) || has(3, 0x61));
@@ -57,16 +58,15 @@ TEST_F(AvicIpiTest, TheTargetThatDoesNotRunIsWokenAndNotSentASecondTime) {
 
 TEST_F(AvicIpiTest, OfAllTargetsThoseThatDoNotRunAreWoken) {
     EXPECT_TRUE(send_with_exit(0xc'0062)); // all but itself
-    EXPECT_EQ(woken, (std::vector<u32>{1, 2, 3}));
+    EXPECT_EQ(woken(), (std::vector<u32>{1, 2, 3}));
     EXPECT_FALSE(has(0, 0x62));
-    woken.clear();
     EXPECT_TRUE(send_with_exit(0xc'0062));
-    EXPECT_TRUE(woken.empty()) << "they know";
+    EXPECT_TRUE(woken().empty()) << "they know";
     for (current = 1; current < 4; current++)
         run({});
     current = 0;
     EXPECT_TRUE(send_with_exit(0x8'0063));
-    EXPECT_EQ(woken, (std::vector<u32>{1, 2, 3})) << "it runs itself";
+    EXPECT_EQ(woken(), (std::vector<u32>{1, 2, 3})) << "it runs itself";
     EXPECT_TRUE(has(0, 0x63));
     EXPECT_FALSE(send_with_exit(0x4'0064)) << "itself alone needs nobody";
     EXPECT_TRUE(has(0, 0x64));
@@ -74,10 +74,10 @@ TEST_F(AvicIpiTest, OfAllTargetsThoseThatDoNotRunAreWoken) {
 
 TEST_F(AvicIpiTest, WhatTheCpuDoesNotSendIsSentByUs) {
     EXPECT_TRUE(send_with_exit(to(1, 0x4400))); // NMI
-    EXPECT_EQ(woken, std::vector<u32>{1});
+    EXPECT_EQ(woken(), std::vector<u32>{1});
     EXPECT_TRUE(send_with_exit(to(3, 0x4161))); // lowest priority
     EXPECT_TRUE(has(3, 0x61));
-    EXPECT_EQ(woken, (std::vector<u32>{1, 3}));
+    EXPECT_EQ(woken(), std::vector<u32>{3});
     EXPECT_EQ(page(0)[reg::ICR_LOW], 0x4161U);
 }
 
@@ -128,7 +128,7 @@ TEST_F(AvicIpiTest, ATargetWithoutAvicFindsWhatTheCpuSent) {
     ASSERT_EQ(mode(), AvicMode::Off);
     current = 1;
     EXPECT_TRUE(send_with_exit(to(0, 0x81)));
-    EXPECT_EQ(woken, std::vector<u32>{0});
+    EXPECT_EQ(woken(), std::vector<u32>{0});
     current = 0;
     run({});
     EXPECT_EQ(vcpu().apic().highest_pending(), 0x81);
@@ -142,12 +142,11 @@ TEST_F(AvicIpiTest, InX2ApicModeTheDestinationHas32Bits) {
     }
     current = 0;
     EXPECT_TRUE(send_with_exit(u64{3} << 32 | 0x91));
-    EXPECT_EQ(woken, std::vector<u32>{3});
+    EXPECT_EQ(woken(), std::vector<u32>{3});
     EXPECT_TRUE(send_with_exit(u64{0x6} << 32 | logical_bit | 0x92));
-    EXPECT_EQ(woken, (std::vector<u32>{3, 1, 2}));
-    woken.clear();
+    EXPECT_EQ(woken(), (std::vector<u32>{1, 2}));
     EXPECT_TRUE(send_with_exit(u64{2} << 32 | 0x4400));
-    EXPECT_EQ(woken, std::vector<u32>{2});
+    EXPECT_EQ(woken(), std::vector<u32>{2});
     EXPECT_EQ(page(0)[reg::ICR_HIGH], 2U);
 }
 
@@ -159,7 +158,7 @@ TEST_F(AvicIpiTest, OneThatRunsElsewhereIsReachedByTheDoorbell) {
               EXPECT_TRUE(has(0, 0x55)) << "before it rings";
               EXPECT_EQ(doorbells(), std::vector<u64>{host_apic_id});
           }}});
-    EXPECT_TRUE(woken.empty());
+    EXPECT_TRUE(woken().empty());
     EXPECT_FALSE(vcpu().apic().is_anything_posted());
 }
 
@@ -183,7 +182,7 @@ TEST_F(OldAvicIpiTest, TheExitForARunningTargetRingsToo) {
           }}});
     EXPECT_EQ(doorbells(), std::vector<u64>{host_apic_id});
     EXPECT_TRUE(has(1, 0x56));
-    EXPECT_TRUE(woken.empty());
+    EXPECT_TRUE(woken().empty());
 }
 
 TEST_F(AvicIpiTest, ACpuThatNoDoorbellNamesIsKicked) {
@@ -203,7 +202,7 @@ TEST_F(AvicIpiTest, OneThatDoesNotRunIsWoken) {
     vcpu().post_interrupt(0x55, vm::TriggerMode::Edge);
     EXPECT_TRUE(has(0, 0x55));
     EXPECT_TRUE(doorbells().empty());
-    EXPECT_EQ(woken, std::vector<u32>{0});
+    EXPECT_EQ(woken(), std::vector<u32>{0});
 }
 
 TEST_F(AvicIpiTest, ALevelTriggeredInterruptIsTheOwnersToAccept) {
@@ -243,10 +242,10 @@ TEST_F(AvicIpiTest, HltEndsByWhatTheGuestCanTake) {
                          page().set(reg::IRR, vector);
                      }}});
     };
-    EXPECT_EQ(halt(0x55, 0x50, 0x202), vm::Leave::Sleep) << "held back by the TPR";
+    EXPECT_EQ(halt(0x55, 0x50, 0x202), kernel::RunResult::Sleep) << "held back by the TPR";
     EXPECT_FALSE(vcpu().has_wake_event());
-    EXPECT_EQ(halt(0x65, 0x50, 0x202), vm::Leave::Work) << "it goes on";
-    EXPECT_EQ(halt(0x65, 0x50, 2), vm::Leave::Sleep) << "for ever";
+    EXPECT_EQ(halt(0x65, 0x50, 0x202), kernel::RunResult::Work) << "it goes on";
+    EXPECT_EQ(halt(0x65, 0x50, 2), kernel::RunResult::Sleep) << "for ever";
     EXPECT_FALSE(vcpu().has_wake_event());
 }
 
@@ -379,8 +378,8 @@ TEST_F(AvicThreads, NoWakeUpIsLost) {
         vcpu().set_rip(0x10'0000);
         auto const leave = run({{.code = exit_code::HLT, .before = [&](svm::Vmcb&) { take(vector); }}});
         entries.clear();
-        ASSERT_NE(leave, vm::Leave::Stopped);
-        while (leave == vm::Leave::Sleep && taken_.load() < rounds && !vcpu().has_wake_event()) {
+        ASSERT_NE(leave, kernel::RunResult::Stopped);
+        while (leave == kernel::RunResult::Sleep && taken_.load() < rounds && !vcpu().has_wake_event()) {
             if (std::chrono::steady_clock::now() > give_up) break;
             std::this_thread::yield();
         }

@@ -18,7 +18,7 @@ protected:
     void SetUp() override { create_several(3); }
     svm::Vmcb after(Exit exit) {
         entries.clear();
-        EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
+        EXPECT_EQ(run({std::move(exit)}), kernel::RunResult::Work) << vm->end_text();
         return entries.back();
     }
     svm::LogicalIdEntry logical(u32 index) { return tables().logical(index); }
@@ -232,7 +232,7 @@ TEST_F(AvicTest, AccessesThatDoNotHappenAreEmulated) {
 TEST_F(AvicTest, OneInTheWayOfADeliveryStopsTheVm) {
     Exit exit = before_access(reg::CURRENT_COUNT, true);
     exit.before = [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x50, 0); };
-    EXPECT_EQ(run({exit}), vm::Leave::Stopped);
+    EXPECT_EQ(run({exit}), kernel::RunResult::Stopped);
 }
 
 TEST_F(AvicTest, X2ApicRegistersThatShouldHaveBeenInterceptedAreRefused) {

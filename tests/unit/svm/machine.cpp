@@ -104,11 +104,12 @@ void SvmMachine::settle() {
     entries.clear();
 }
 
-vm::Leave SvmMachine::run(std::vector<Exit> exits) {
+kernel::RunResult SvmMachine::run(std::vector<Exit> exits) {
     script_ = std::move(exits);
     next_ = 0;
+    kernel::this_cpu().work_pending = false; // as the run loop does
     auto const leave = vcpu().run();
-    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != vm::Leave::Work)
+    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != kernel::RunResult::Work)
         << next_ << " of the exits were used";
     return leave;
 }

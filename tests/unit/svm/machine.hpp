@@ -47,7 +47,7 @@ public:
     }
     void end_of_interrupt(u8 vector) override { ended.push_back(vector); }
     std::array<u64, 4> eoi_vectors() override { return {}; }
-    void vm_stopped() override {}
+    void vcpu_stopped() override {}
 };
 
 // One exit to come. `before` is what the guest did until then.
@@ -75,7 +75,7 @@ protected:
     void settle();
     void write_code(u64 at, std::initializer_list<u8> bytes);
     // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.
-    vm::Leave run(std::vector<Exit> exits);
+    kernel::RunResult run(std::vector<Exit> exits);
 
     u32 current = 0; // the vCPU that all this is about
     svm::Vcpu& vcpu() { return static_cast<svm::Vcpu&>(vm->vcpu(current)); }

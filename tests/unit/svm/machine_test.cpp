@@ -32,7 +32,7 @@ TEST_F(Machine, ACpuThatFirmwareLeftWithoutAmdVIsLeftOut) {
 
 TEST_F(Machine, RunsAndLeavesWhenAsked) {
     create();
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.size(), 1U);
     EXPECT_EQ(cpu.interrupt_windows, 1U) << "the interrupt that ended the run is taken";
     EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();

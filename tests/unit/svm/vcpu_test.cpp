@@ -26,7 +26,7 @@ protected:
     // One exit, and the VMCB of the entry that followed it.
     svm::Vmcb after(Exit exit) {
         entries.clear();
-        EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
+        EXPECT_EQ(run({std::move(exit)}), kernel::RunResult::Work) << vm->end_text();
         return entries.back();
     }
     // What the guest gets at this entry: by EVENTINJ, or as a virtual interrupt.
@@ -98,7 +98,7 @@ TEST_F(VcpuTest, CodeThatVanishedIsLookedAtAgainAndNotForEver) {
     EXPECT_EQ(next.save.rip, rip);
     EXPECT_NE(next.control.asid, entries.front().control.asid) << "with nothing cached";
     std::vector<Exit> many(100, Exit{exit_code::CPUID});
-    EXPECT_EQ(run(std::move(many)), vm::Leave::Stopped);
+    EXPECT_EQ(run(std::move(many)), kernel::RunResult::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
 }
 
@@ -113,7 +113,7 @@ TEST_F(VcpuTest, CodeThatVanishesNowAndThenDoesNotStopTheVm) {
                          }});
         exits.push_back({exit_code::INTR, 0, 0, [](svm::Vmcb& b) { b.save.rip = rip; }});
     }
-    EXPECT_EQ(run(std::move(exits)), vm::Leave::Work);
+    EXPECT_EQ(run(std::move(exits)), kernel::RunResult::Work);
 }
 
 TEST_F(VcpuTest, AProgramThatHidesItsCodeGetsInvalidOpcode) {
@@ -121,7 +121,7 @@ TEST_F(VcpuTest, AProgramThatHidesItsCodeGetsInvalidOpcode) {
                                           write_code(rip, {0x90, 0x90});
                                           b.save.cpl = 3;
                                       }});
-    EXPECT_EQ(run(std::move(exits)), vm::Leave::Work);
+    EXPECT_EQ(run(std::move(exits)), kernel::RunResult::Work);
     unsigned faults = 0;
     for (svm::Vmcb const& entry : entries)
         faults += injected(entry) == event(6, 3);
@@ -146,12 +146,12 @@ TEST_F(VcpuTest, NestedFaultsReachTheDevice) {
 }
 
 TEST_F(VcpuTest, TablesWhereThereIsNoMemoryStopTheVm) {
-    EXPECT_EQ(run({{exit_code::NPF, 1ULL << 33, 0xd000'0000}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{exit_code::NPF, 1ULL << 33, 0xd000'0000}}), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("page tables"), std::string_view::npos);
 }
 
 TEST_F(VcpuTest, AReservedBitInOurTablesStopsTheVm) {
-    EXPECT_EQ(run({{exit_code::NPF, 1U << 3, 0x1000}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{exit_code::NPF, 1U << 3, 0x1000}}), kernel::RunResult::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
 }
 
@@ -167,7 +167,7 @@ TEST_F(VcpuTest, InstructionsThatGuestsDoNotHaveAreInvalid) {
 }
 
 TEST_F(VcpuTest, UnknownExitsStopTheVmOnly) {
-    EXPECT_EQ(run({{0x7777}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{0x7777}}), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("0x7777"), std::string_view::npos);
 }
 
@@ -252,7 +252,7 @@ TEST_F(ZenTest, AGuestThatSpinsYields) {
     EXPECT_EQ(vmcb().control.pause_filter_count, 3000U);
     EXPECT_EQ(vmcb().control.pause_filter_threshold, 128U);
     EXPECT_EQ(run({{exit_code::PAUSE, 0, 0, [](svm::Vmcb& b) { b.control.next_rip = b.save.rip + 2; }}}),
-              vm::Leave::Yield);
+              kernel::RunResult::Yield);
     EXPECT_EQ(vcpu().rip(), rip + 2);
 }
 
@@ -261,7 +261,7 @@ TEST_F(VcpuTest, WithoutTheFilterNoPauseExits) { EXPECT_FALSE(vmcb().control.int
 TEST_F(VcpuTest, AnInterruptWhoseDeliveryHitsADeviceStopsTheVm) {
     EXPECT_EQ(
         run({{exit_code::NPF, 2, 0xfee0'0000, [](svm::Vmcb& b) { b.control.exit_int_info.raw = event(0x50, 0); }}}),
-        vm::Leave::Stopped);
+        kernel::RunResult::Stopped);
 }
 
 TEST_F(VcpuTest, AnInterruptIsOnOfferUntilTheGuestTakesIt) {
@@ -567,7 +567,7 @@ TEST_F(VcpuTest, AnAlignmentCheckDuringTheDeliveryOfATrapLosesNoTrap) {
                             b.control.exit_int_info.raw = event(1, 3);
                         }},
                        {exit_code::INTR}}),
-                  vm::Leave::Work);
+                  kernel::RunResult::Work);
         EXPECT_EQ(injected(entries[1]), event(17, 3) | 1U << 11);
         run({});
         EXPECT_EQ(injected(entries[3]), 0U) << "once";
@@ -616,7 +616,8 @@ TEST_F(VcpuTest, SegmentsSurviveThePacking) {
 }
 
 TEST_F(VcpuTest, RefusedStatesAreExplained) {
-    EXPECT_EQ(run({{exit_code::INVALID, 0, 0, [](svm::Vmcb& b) { b.save.cr0 |= 1U << 29; }}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{exit_code::INVALID, 0, 0, [](svm::Vmcb& b) { b.save.cr0 |= 1U << 29; }}}),
+              kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("CR0.NW without CR0.CD"), std::string_view::npos) << vm->end_text();
 }
 
@@ -643,7 +644,7 @@ TEST_F(TcgTest, AStateThatAProgramCanReachIsRepairedWhenItIsRefused) {
 
 TEST_F(VcpuTest, OtherCpusAreNotRepaired) {
     EXPECT_EQ(run({{exit_code::INVALID, 0, 0, [](svm::Vmcb& b) { b.save.cs.attributes |= 3U << 9; }}}),
-              vm::Leave::Stopped);
+              kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("CS.L and CS.D both set"), std::string_view::npos) << vm->end_text();
 }
 

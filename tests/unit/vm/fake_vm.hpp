@@ -24,11 +24,7 @@ class Vcpu final : public vm::Vcpu {
 public:
     Vcpu(vm::Vm& machine, u32 number, vm::ApicPage& page) : vm::Vcpu(machine, number, page), page_(page) {}
     ~Vcpu() override { kernel::free_frames(kernel::virt_to_phys(&page_), 0); }
-    vm::Leave run() override {
-        take_requests();
-        return vm().state() == vm::VmState::Running ? leaves_by : vm::Leave::Stopped;
-    }
-    vm::Leave leaves_by = vm::Leave::Work;
+    kernel::RunResult leaves_by = kernel::RunResult::Work;
     void unload() override {}
     u64 rip() override { return rip_; }
     void set_rip(u64 value) override { rip_ = value; }
@@ -62,7 +58,10 @@ public:
     bool is_64_bit() override {
         return (efer() & vm::efer::LMA) != 0 && (segment(vm::SegmentName::Cs).attributes & vm::segment::l_bit) != 0;
     }
-    void advance(u8 length) override { rip_ += length; }
+    bool advance(u8 length) override {
+        rip_ += length;
+        return false;
+    }
     void set_tsc_offset(u64 offset) override { tsc_offset_ = offset; }
     u64 read_hardware(vm::HardwareMsr which) override { return hardware[which]; }
     void write_hardware(vm::HardwareMsr which, u64 value) override { hardware[which] = value; }
@@ -77,6 +76,12 @@ public:
     std::map<vm::HardwareMsr, u64> hardware;
 
 private:
+    void run_guest() override {
+        take_requests();
+        leave(leaves_by);
+    }
+    void inject_exception(vm::Exception const&) override {}
+
     u64 rip_ = 0, rflags_ = 2, cr0_ = 0, cr3_ = 0, cr4_ = 0, efer_ = 0;
     u64 dr6_ = 0xffff'0ff0, dr7_ = 0x400;
     vm::TablePointer gdt_{};
@@ -111,7 +116,7 @@ public:
 
 class Platform final : public support::DeviceMemory {
 public:
-    unsigned stops = 0;
+    unsigned stops = 0; // of vCPUs
     u64 port_in(u16, u8) override { return 0x1234'5678'9abc'def0; }
     void port_out(u16, u8, u64) override {}
     void port_string(u16, u8, bool is_in, std::span<u8> bytes) override {
@@ -121,7 +126,7 @@ public:
     u8 acknowledge_pic() override { return 0; }
     void end_of_interrupt(u8) override {}
     std::array<u64, 4> eoi_vectors() override { return {}; }
-    void vm_stopped() override { stops++; }
+    void vcpu_stopped() override { stops++; }
 };
 
 } // namespace fake

@@ -95,11 +95,11 @@ void VmxMachine::write_code(u64 at, std::initializer_list<u8> bytes) {
     std::memcpy(vm->ram().pointer(vm::GuestPhys{at}, bytes.size()), bytes.begin(), bytes.size());
 }
 
-vm::Leave VmxMachine::run(std::vector<Exit> exits) {
+kernel::RunResult VmxMachine::run(std::vector<Exit> exits) {
     script_ = std::move(exits);
     next_ = 0;
     auto const leave = vcpu().run();
-    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != vm::Leave::Work)
+    EXPECT_TRUE(next_ >= script_.size() || vm->state() != vm::VmState::Running || leave != kernel::RunResult::Work)
         << next_ << " of the exits were used";
     return leave;
 }

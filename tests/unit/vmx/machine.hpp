@@ -86,7 +86,6 @@ public:
     unsigned pic_acknowledged = 0;
     std::vector<u8> ended;
     std::array<u64, 4> eois{};
-    unsigned stops = 0;
 
     u64 port_in(u16, u8) override { return in_value; }
     void port_out(u16 port, u8 size, u64 value) override { outs.push_back({port, size, value}); }
@@ -99,7 +98,7 @@ public:
     }
     void end_of_interrupt(u8 vector) override { ended.push_back(vector); }
     std::array<u64, 4> eoi_vectors() override { return eois; }
-    void vm_stopped() override { stops++; }
+    void vcpu_stopped() override {}
 };
 
 // One VM exit to come.
@@ -133,7 +132,7 @@ protected:
 
     vmx::Vcpu& vcpu() { return static_cast<vmx::Vcpu&>(vm->vcpu(0)); }
     // Runs the guest: it leaves with `exits` one after the other, then for something that wants the CPU back.
-    vm::Leave run(std::vector<Exit> exits);
+    kernel::RunResult run(std::vector<Exit> exits);
     template <typename T, vmx::FieldAccess A> u64 field(vmx::Field<T, A> f) const { return cpu.vmx.peek(f.encoding); }
     template <typename T, vmx::FieldAccess A> void poke(vmx::Field<T, A> f, u64 value) {
         cpu.vmx.poke(f.encoding, value);

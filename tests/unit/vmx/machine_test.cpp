@@ -13,10 +13,10 @@ class MachineTest : public VmxMachine {};
 
 TEST_F(MachineTest, RunsAndLeavesWhenAsked) {
     create();
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.size(), 1U);
     EXPECT_FALSE(entries[0].is_launched);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_TRUE(entries[1].is_launched);
     EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
 }
@@ -57,7 +57,7 @@ TEST_F(MachineTest, StateIsPrintedWithoutFieldsThatTheCpuLacks) {
     ASSERT_TRUE(disabled.parse("vpid"));
     cpu.vmx.unsupported_fields.insert(vmx::field::VPID.encoding);
     create(disabled);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     std::array<char, 4096> text{};
     lib::BufferSink sink(text);
     vcpu().print_state(sink);

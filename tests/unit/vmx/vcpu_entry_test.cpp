@@ -140,7 +140,7 @@ TEST_F(Injected, LoweringTheTaskPriorityLetsAnInterruptIn) {
         EXPECT_EQ(field(field::TPR_THRESHOLD), 4U);
         EXPECT_FALSE(has_interrupt_window());
         EXPECT_EQ(run({{reason::tpr_below_threshold, 0, 0, [&] { vcpu().apic().set_task_priority(0x20); }}}),
-                  vm::Leave::Work)
+                  kernel::RunResult::Work)
             << vm->end_text();
         EXPECT_EQ(injected(2), event(0x41, 0));
         EXPECT_EQ(field(field::TPR_THRESHOLD), 0U);
@@ -210,24 +210,24 @@ TEST_F(Injected, ThePicGetsThroughLint0) {
 }
 
 TEST_F(Injected, HaltSleepsUntilAnInterruptThatCanBeTaken) {
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     EXPECT_EQ(vcpu().activity(), vm::Activity::Halted);
     EXPECT_FALSE(vcpu().has_wake_event());
     vcpu().apic().set_task_priority(0xf0);
     interrupt(0x31); // held back by the TPR
     EXPECT_TRUE(vcpu().has_wake_event());
-    EXPECT_EQ(run({}), vm::Leave::Sleep);
+    EXPECT_EQ(run({}), kernel::RunResult::Sleep);
     EXPECT_EQ(entries.size(), 1U);
     vcpu().apic().set_task_priority(0);
     vcpu().post(request::interrupt);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.at(1).rip, rip + 1);
     EXPECT_EQ(injected(1), event(0x31, 0));
     EXPECT_EQ(vcpu().activity(), vm::Activity::Running);
 }
 
 TEST_F(Injected, AnInterruptBeforeTheHaltEndsItAtOnce) {
-    EXPECT_EQ(run({{reason::hlt, 0, 1, [&] { interrupt(0x31); }}}), vm::Leave::Work);
+    EXPECT_EQ(run({{reason::hlt, 0, 1, [&] { interrupt(0x31); }}}), kernel::RunResult::Work);
     EXPECT_EQ(injected(1), event(0x31, 0));
 }
 
@@ -237,26 +237,26 @@ TEST_F(Injected, HaltBehindStiWakesToo) {
                         poke(field::GUEST_INTERRUPTIBILITY, 1);
                         interrupt(0x31);
                     }}}),
-              vm::Leave::Work);
+              kernel::RunResult::Work);
     EXPECT_EQ(injected(1), event(0x31, 0)); // the HLT itself ended the shadow
 }
 
 TEST_F(Injected, HaltWithInterruptsOffSleepsThroughThemButNotThroughNmi) {
     vcpu().set_rflags(2);
-    EXPECT_EQ(run({{reason::hlt, 0, 1, [&] { interrupt(0x31); }}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1, [&] { interrupt(0x31); }}}), kernel::RunResult::Sleep);
     vcpu().post(request::nmi);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(injected(1), event(2, 2));
 }
 
 TEST_F(Injected, PauseYieldsAndALeaveRequestLeaves) {
-    EXPECT_EQ(run({{reason::pause}}), vm::Leave::Yield);
+    EXPECT_EQ(run({{reason::pause}}), kernel::RunResult::Yield);
     EXPECT_EQ(entries.size(), 1U);
     vcpu().post(request::leave);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.size(), 1U);
     kernel::this_cpu().work_pending = true;
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.size(), 1U);
     kernel::this_cpu().work_pending = false;
 }
@@ -346,12 +346,12 @@ TEST_F(Virtualized, ApicWritesTakeEffectBehindTheInstruction) {
 }
 
 TEST_F(Virtualized, HaltWakesByPriority) {
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     vcpu().apic().page()[vm::apic_reg::TPR] = 0x40;
     interrupt(0x31);
-    EXPECT_EQ(run({}), vm::Leave::Sleep);
+    EXPECT_EQ(run({}), kernel::RunResult::Sleep);
     interrupt(0x52);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(entries.back().rip, rip + 1);
 }
 
@@ -360,14 +360,14 @@ TEST_F(Virtualized, HaltWakesByWhatTheCpuHasInServiceNow) {
     vcpu().post(request::apic_mode);
     run({});
     vcpu().apic().page().clear(vm::apic_reg::ISR, 0x61); // a virtualized EOI
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     interrupt(0x31);
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     vcpu().apic().page().clear(vm::apic_reg::IRR, 0x31);
     vcpu().apic().page().set(vm::apic_reg::ISR, 0x71); // a virtualized delivery
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     interrupt(0x42);
-    EXPECT_EQ(run({}), vm::Leave::Sleep);
+    EXPECT_EQ(run({}), kernel::RunResult::Sleep);
 }
 
 TEST_F(Virtualized, ControlsFollowTheModeOfTheApic) {
@@ -476,18 +476,18 @@ TEST_F(Posted, AVectorThatIsPostedBothWaysKeepsItsEoi) {
 }
 
 TEST_F(Posted, ASleepingVcpuIsWoken) {
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     EXPECT_FALSE(vcpu().has_wake_event());
     interrupt(0x31);
     EXPECT_TRUE(vcpu().has_wake_event());
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(vcpu().activity(), vm::Activity::Running);
     // A notification that arrives when the vCPU has just left for its sleep.
     vcpu().apic().page().clear(vm::apic_reg::IRR, 0x31);
-    EXPECT_EQ(run({{reason::hlt, 0, 1}}), vm::Leave::Sleep);
+    EXPECT_EQ(run({{reason::hlt, 0, 1}}), kernel::RunResult::Sleep);
     descriptor().post(0x52, TriggerMode::Edge);
     EXPECT_TRUE(vcpu().has_wake_event());
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
 }
 
 TEST_F(Posted, ANotificationThatTheCpuDoesNotTakeIsNotLost) {
@@ -598,7 +598,7 @@ TEST_F(Virtualized, WithoutSingleContextFlushAllAreFlushed) {
     msrs.ept_vpid &= ~(u64{1} << 41);
     populate(cpu, msrs);
     create();
-    EXPECT_EQ(run({}), vm::Leave::Work);
+    EXPECT_EQ(run({}), kernel::RunResult::Work);
     EXPECT_EQ(cpu.vmx.invvpids.back().type, 2U);
 }
 

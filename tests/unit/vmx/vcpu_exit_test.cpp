@@ -21,7 +21,7 @@ protected:
     // One exit, and the entry that followed it.
     EntryRecord after(Exit exit) {
         entries.clear();
-        EXPECT_EQ(run({std::move(exit)}), vm::Leave::Work) << vm->end_text();
+        EXPECT_EQ(run({std::move(exit)}), kernel::RunResult::Work) << vm->end_text();
         return entries.back();
     }
     void expect_gp(EntryRecord const& entry, u64 rip) const {
@@ -255,7 +255,8 @@ TEST_F(VcpuExit, AFetchFromWhereThereIsNoMemoryIsAnInvalidOpcode) {
 
 TEST_F(VcpuExit, TablesWhereThereIsNoMemoryStopTheVm) {
     auto const at_device = [&] { poke(field::GUEST_PHYSICAL_ADDRESS, 0xfec0'0010); };
-    EXPECT_EQ(run({{reason::ept_violation, 0x081, 0, at_device}}), vm::Leave::Stopped); // a walk of the guest's tables
+    EXPECT_EQ(run({{reason::ept_violation, 0x081, 0, at_device}}),
+              kernel::RunResult::Stopped); // a walk of the guest's tables
     EXPECT_NE(vm->end_text().find("page tables"), std::string_view::npos);
 }
 
@@ -379,7 +380,7 @@ TEST_F(VcpuExit, AnAlignmentCheckDuringTheDeliveryOfATrapLosesNoTrap) {
                         }},
                        {reason::external_interrupt, 0, 0,
                         [&] { poke(field::EXIT_INTERRUPTION_INFO, event(kernel::vectors::kick, 0)); }}}),
-                  vm::Leave::Work)
+                  kernel::RunResult::Work)
             << vm->end_text();
         EXPECT_EQ(injected(1), hardware_exception(17, true));
         run({});
@@ -466,7 +467,7 @@ TEST_F(VcpuExit, WhatArrivesInAChainOfExitsIsSeenBeforeTheNextEntry) {
     entries.clear();
     EXPECT_EQ(run({{reason::exception_or_nmi, 0, 0,
                     [&] { poke(field::EXIT_INTERRUPTION_INFO, hardware_exception(1, false)); }}}),
-              vm::Leave::Work);
+              kernel::RunResult::Work);
     EXPECT_EQ(entries.size(), 1U) << "it left before it entered again";
     cpu.on_interrupt_window = {};
     EXPECT_EQ(after({reason::cpuid}).is_launched, true) << "and goes on with its #DB";
@@ -509,19 +510,19 @@ TEST_F(VcpuExit, ABreakpointInTheWayOfADeliveryIsHitAgainByItsRepetition) {
 
 TEST_F(VcpuExit, DeliveryThroughDeviceMemoryStopsTheVm) {
     EXPECT_EQ(run({{reason::ept_violation, 0x181, 0, [&] { poke(field::IDT_VECTORING_INFO, event(0x31, 0)); }}}),
-              vm::Leave::Stopped);
+              kernel::RunResult::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
     EXPECT_NE(vm->end_text().find("IDT or stack"), std::string_view::npos);
 }
 
 TEST_F(VcpuExit, WhatNobodyHandlesStopsOnlyTheVm) {
-    EXPECT_EQ(run({{reason::monitor_trap}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{reason::monitor_trap}}), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("monitor trap flag"), std::string_view::npos);
-    EXPECT_EQ(platform.stops, 1U);
+    EXPECT_EQ(vm->state(), vm::VmState::Stopping);
 }
 
 TEST_F(VcpuExit, ATripleFaultEndsTheVm) {
-    EXPECT_EQ(run({{reason::triple_fault}}), vm::Leave::Stopped);
+    EXPECT_EQ(run({{reason::triple_fault}}), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("triple fault"), std::string_view::npos) << vm->end_text();
 }
 
@@ -607,7 +608,7 @@ TEST_F(TaskExit, AFaultComesInPlaceOfTheEvent) {
 
 TEST_F(TaskExit, AFaultOfADoubleFaultsTaskEndsTheVm) {
     set_new_task(0x09);
-    EXPECT_EQ(run({through_gate(hardware_exception(8, true))}), vm::Leave::Stopped);
+    EXPECT_EQ(run({through_gate(hardware_exception(8, true))}), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("triple fault in a task switch"), std::string_view::npos) << vm->end_text();
 }
 
@@ -634,7 +635,7 @@ TEST_F(TaskExit, PageDirectoryPointersOfTheNewTaskAreLoaded) {
 
 TEST_F(VcpuExit, AFailedEntrySaysWhichRuleIsBroken) {
     EXPECT_EQ(run({{1U << 31 | reason::invalid_guest_state, 0, 0, [&] { poke(field::GUEST_RFLAGS, 0); }}}),
-              vm::Leave::Stopped);
+              kernel::RunResult::Stopped);
     EXPECT_EQ(vm->end_reason(), vm::EndReason::Crash);
     EXPECT_NE(vm->end_text().find("reserved bits of RFLAGS"), std::string_view::npos) << vm->end_text();
 }
@@ -644,7 +645,7 @@ TEST_F(VcpuExit, AFailedInstructionSaysItsError) {
         poke(field::VM_INSTRUCTION_ERROR, 8);
         return u64{1};
     };
-    EXPECT_EQ(vcpu().run(), vm::Leave::Stopped);
+    EXPECT_EQ(vcpu().run(), kernel::RunResult::Stopped);
     EXPECT_NE(vm->end_text().find("VMRESUME failed: error 8, entry with invalid host-state"), std::string_view::npos)
         << vm->end_text();
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <kernel/heap.hpp>
+#include <kernel/run_loop.hpp>
 #include <kernel/time.hpp>
 #include <lib/format.hpp>
 #include <lib/x86/instructions.hpp>
@@ -21,6 +22,7 @@
 namespace vm {
 
 class Vm;
+template <typename Backend> struct ExitLoop;
 
 // General registers by their number in instructions.
 enum class Gpr : u8 { Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15 };
@@ -80,9 +82,6 @@ struct CodeState {
     Paging paging;
 };
 
-// Why run() gave the CPU back.
-enum class Leave : u8 { Work, Sleep, Yield, Stopped };
-
 // Reasons to look up before the next entry; set by any CPU.
 namespace request {
 inline constexpr u32 interrupt = 1U << 0; // something may be deliverable
@@ -103,7 +102,12 @@ inline constexpr u32 wakes = interrupt | nmi | timer | init | sipi | leave;
 // Waiting for SIPI is what an AP does after INIT.
 enum class Activity : u8 { Running, Halted, WaitForSipi };
 
-class Vcpu : public ApicBus, public MsrHooks {
+// Types of events, as both vendors number them. [intel/vol3] table 25-17 [amd/vol2] 15.20
+namespace event_type {
+inline constexpr u8 external = 0, nmi = 2, exception = 3;
+}
+
+class Vcpu : public kernel::Runnable, public ApicBus, public MsrHooks {
 public:
     Vcpu(Vm& vm, u32 id, ApicPage& apic_page);
     virtual ~Vcpu();
@@ -113,11 +117,10 @@ public:
     // Who pays for the interrupts of its APIC timer.
     void set_timer_payer(kernel::SchedulerEntity* payer) { apic_timer_.set_payer(payer); }
 
-    // Runs the guest on the calling CPU, interrupts off, until something wants the CPU back.
-    virtual Leave run() = 0;
-    // Takes what is loaded in this CPU's registers back into memory, before another vCPU runs here or it runs
-    // elsewhere.
-    virtual void unload() = 0;
+    // kernel::Runnable, with interrupts off. While its VM is held it does not run, unless the VM is to end.
+    kernel::RunResult run() final;
+    bool has_wake_event() final;
+    void stopped() final;
 
     // State of the guest. Valid on the owning CPU between exits; slow ones read the control block.
     u64& gpr(Gpr name) { return gpr_[static_cast<unsigned>(name)]; }
@@ -154,7 +157,8 @@ public:
     virtual CodeState code_state();
 
     // Go on behind an emulated instruction: ends STI and MOV-SS shadows and delivers a single-step trap.
-    virtual void advance(u8 length) = 0;
+    // True when that trap is what comes next.
+    virtual bool advance(u8 length) = 0;
     // RESET and INIT: forgets an event that was to be injected, shadows, NMI blocking and pending debug traps.
     virtual void drop_events() {}
     void raise(Exception const& exception) {
@@ -186,8 +190,6 @@ public:
     // Sets requests and sees to it that they are looked up soon; from any CPU.
     void post(u32 requests);
     void post_interrupt(u8 vector, TriggerMode trigger);
-    // True when a sleeping vCPU has a reason to run.
-    bool has_wake_event();
 
     // TimerHost, ApicBus
     u64 guest_tsc() override;
@@ -245,6 +247,28 @@ public:
 
 protected:
     void handle_requests(u32 requests);
+
+    // Enters the guest on the calling CPU, until leave().
+    virtual void run_guest() = 0;
+    enum class After : bool { Leave, Enter };
+    After leave(kernel::RunResult why) {
+        leave_ = why;
+        return After::Leave;
+    }
+    // The VM ends, because this vCPU cannot go on.
+    After crash(std::string_view text);
+    virtual void inject_exception(Exception const& exception) = 0;
+    // The event on its way has to let an #AC go first: it waits here, unless it comes again by itself.
+    void put_off_event(u8 type, u8 vector);
+    // A #DB that had to let an #AC go first. True when it is on its way.
+    bool deliver_debug_trap();
+    // Look again right after the delivery of the event on its way: an interrupt of ours ends the guest's run there.
+    static void look_after_delivery();
+
+    kernel::RunResult leave_ = kernel::RunResult::Work;
+    bool has_event_ = false;     // one is on its way with the next entry
+    int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
+    bool put_off_debug_trap_ = false;
     // The host's TSC at a time of the guest's; never ~0.
     u64 host_deadline(u64 deadline_guest_tsc);
 
@@ -280,6 +304,7 @@ protected:
     u32 unexplained_exits_ = 0;
 
 private:
+    template <typename Backend> friend struct ExitLoop;
     friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
     void update_features();

@@ -35,8 +35,8 @@ public:
     virtual u8 acknowledge_pic() = 0;
     virtual void end_of_interrupt(u8 vector) = 0;
     virtual std::array<u64, 4> eoi_vectors() = 0; // those whose EOI must reach end_of_interrupt()
-    // This VM has ended or wants a reset; called with the vCPU out of the guest.
-    virtual void vm_stopped() = 0;
+    // A vCPU is out of the scheduler for good; called where it ran last.
+    virtual void vcpu_stopped() = 0;
 
 protected:
     ~VirtualPlatform() = default;
@@ -91,10 +91,13 @@ public:
     bool should_warn_of_instruction() { return !has_warned_of_instruction_.exchange(true, std::memory_order_relaxed); }
     void set_stopped() { state_.store(VmState::Stopped, std::memory_order_release); }
 
-    // Called when a vCPU that is not running has something to do; set by the scheduler.
-    using Waker = lib::Delegate<void(Vcpu&)>;
-    void set_waker(Waker waker) { waker_ = waker; }
+    // Its vCPUs are in the scheduler: who has something to do is woken from now on.
+    void set_scheduled() { is_scheduled_.store(true, std::memory_order_release); }
     void wake(Vcpu& vcpu);
+    // While it is held, vCPUs that come out of the guest stay out, whatever wakes them. Who lets it go wakes them then.
+    void hold(bool on) { is_held_.store(on, std::memory_order_seq_cst); }
+    // The guest may end itself while it is being held: it must still come out.
+    bool is_held() const { return is_held_.load(std::memory_order_seq_cst) && state() == VmState::Running; }
 
     // A message for vCPUs, as the IOAPIC or a device sends it. [intel/vol3] 12.11
     void deliver_message(u64 address, u32 data);
@@ -115,7 +118,7 @@ private:
     TscRatio tsc_ratio_;
     CpuidPolicy cpuid_{};
     std::array<kernel::Own<Vcpu>, max_vcpus> vcpus_{};
-    Waker waker_{};
+    std::atomic<bool> is_scheduled_{false}, is_held_{false};
     std::atomic<VmState> state_{VmState::Created};
     std::atomic<bool> is_stopping_{false};
     std::atomic<bool> has_warned_of_instruction_{false};

@@ -11,8 +11,6 @@ namespace vmx {
 using lib::HostPhys;
 
 class Vcpu;
-bool after_exit(Vcpu& vcpu);
-bool measured_after_exit(Vcpu& vcpu);
 void entry_instruction_failed(Vcpu& vcpu);
 
 // MSRs that guests write once and no instruction changes: a CPU's need not be read, and are written only where two
@@ -30,7 +28,6 @@ public:
     static Vcpu& around(std::array<u64, 16>* gprs) {
         return *reinterpret_cast<Vcpu*>(reinterpret_cast<u64>(gprs) - gpr_offset());
     }
-    vm::Leave run() override;
     void unload() override;
     // The vCPU whose registers this CPU holds, if any, goes back to memory.
     static void unload_current();
@@ -71,7 +68,7 @@ public:
         return entry_controls_.get<EntryControls::Ia32eModeGuest>() &&
                (vmcs().read(field::GUEST_CS_RIGHTS) & vm::segment::l_bit) != 0;
     }
-    void advance(u8 length) override;
+    bool advance(u8 length) override;
     void drop_events() override;
     void set_tsc_offset(u64 offset) override;
     void arm_timer(u64 deadline_guest_tsc) override;
@@ -114,18 +111,13 @@ private:
     void intercept_x2apic();
     void load_page_directory_pointers();
 
-    // Exit. leave() makes run() return.
-    enum class After : bool { Leave, Enter };
-    After leave(vm::Leave why) {
-        leave_ = why;
-        return After::Leave;
-    }
-    friend bool after_exit(Vcpu& vcpu);
-    friend bool measured_after_exit(Vcpu& vcpu);
+    using ExitLoop = vm::ExitLoop<Vcpu>;
+    friend ExitLoop;
+    void run_guest() override;
+    // Exit
     friend void entry_instruction_failed(Vcpu& vcpu);
     After before_entry();
     After handle_exit();
-    After finish(vm::Outcome outcome, vm::Exit const& exit);
     After memory_exit();
     After slow_exit(u16 reason);
     void move_past(u8 length);
@@ -149,18 +141,20 @@ private:
     void load_preemption_timer();
     void set_preemption_timer(u64 deadline);
     void hand_timer_to_kernel();
-    After prepare_entry();
+    // Those of the requests that are about the control block.
+    void take_backend_requests(u32 requests);
     void flush_guest_physical() const;
     void apply_apic_mode();
     void apply_eoi_bitmap();
     void flush_translations();
+    // Gives the guest the most urgent event it can take now, and arranges an exit for when it can take the next. True
+    // when something arrived that ends a HLT.
     bool deliver_events();
     bool deliver_virtualized();
     bool inject_beside_apic();
-    bool deliver_debug_trap();
     bool can_take_interrupt();
     void inject(InterruptionInfo info, u32 error_code, u32 instruction_length);
-    void inject_exception(vm::Exception const& exception);
+    void inject_exception(vm::Exception const& exception) override;
     void set_interrupt_window(bool on);
     void set_nmi_window(bool on);
     void set_tpr_threshold(u32 priority_class);
@@ -182,10 +176,6 @@ private:
         no_deadline;          // of the APIC timer in host TSC, while the preemption timer stands in for it
     bool is_current_ = false; // this VMCS is the current one of its CPU
     bool is_launched_ = false;
-    vm::Leave leave_ = vm::Leave::Work;
-    bool has_event_ = false;     // the entry-interruption field is taken
-    int put_off_interrupt_ = -1; // acknowledged, and not delivered yet
-    bool put_off_debug_trap_ = false;
     bool is_delivery_virtualized_ = false;
     u32 tpr_threshold_ = 0;         // as in the VMCS
     u32 last_cpu_ = ~0U;            // where the VMCS is active
