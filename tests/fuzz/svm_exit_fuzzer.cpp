@@ -22,18 +22,18 @@ constexpr u32 codes[] = {
 constexpr u8 events[] = {0, 2, 3, 4}; // types [amd/vol2] 15.20
 
 // With what a CPU has by its first input byte: QEMU's, a Zen 2's and a Zen 4's.
-constexpr u32 cpus[] = {machine::features_tcg, machine::features_zen2 & ~(1U << 13), machine::features_zen2,
-                        machine::features_zen4};
+constexpr u32 cpus[] = {amd_machine::features_tcg, amd_machine::features_zen2 & ~(1U << 13), amd_machine::features_zen2,
+                        amd_machine::features_zen4};
 
-template <u32 features> class Guest final : public ExitPlayer<machine::SvmMachine> {
+template <u32 features> class Guest final : public ExitPlayer<amd_machine::SvmMachine> {
 public:
-    Guest() : ExitPlayer<machine::SvmMachine>(features) { is_tcg = features == machine::features_tcg; }
+    Guest() : ExitPlayer<amd_machine::SvmMachine>(features) { is_tcg = features == amd_machine::features_tcg; }
 
 protected:
     void play_exit(Input& input) override {
         u32 const code = codes[input.take<u8>() % std::size(codes)];
         u8 const changes = input.take<u8>();
-        machine::Exit exit{code, number(input), number(input)};
+        amd_machine::Exit exit{code, number(input), number(input)};
         if (code == exit_code::IOIO) exit.info_1 = io_info(exit.info_1);
         if (code == exit_code::MSR) exit.info_1 &= 1;
         if (code == exit_code::NPF) exit.info_2 &= 0xff'ffff'ffff;
@@ -69,7 +69,7 @@ private:
         }
         bool const may_strike = code == exit_code::NPF || code == exit_code::EXCEPTION_DB ||
                                 code == exit_code::EXCEPTION_AC || code == exit_code::SHUTDOWN;
-        return may_strike ? machine::event(vector, type) | has_code << 11 : 0;
+        return may_strike ? amd_machine::event(vector, type) | has_code << 11 : 0;
     }
 };
 

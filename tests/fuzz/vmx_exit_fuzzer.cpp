@@ -46,12 +46,12 @@ constexpr u8 events[] = {0, 2, 3, 4, 5, 6};      // types [intel/vol3] table 25-
 constexpr u8 control_registers[] = {0, 3, 4, 8}; // [intel/vol3] table 28-3
 constexpr u8 io_sizes[] = {0, 1, 3};             // [intel/vol3] table 28-5
 
-class Guest final : public ExitPlayer<machine::VmxMachine> {
+class Guest final : public ExitPlayer<intel_machine::VmxMachine> {
 protected:
     void play_exit(Input& input) override {
         u16 const why = reasons[input.take<u8>() % std::size(reasons)];
         u8 const changes = input.take<u8>();
-        machine::Exit exit{why, qualification(why, input), 1U + input.take<u8>() % 15};
+        intel_machine::Exit exit{why, qualification(why, input), 1U + input.take<u8>() % 15};
         u64 const address = number(input), linear = number(input), rip = number(input);
         u32 const flags = input.take<u32>(), vectoring = vectoring_info(why, input);
         u8 const vector = exceptions[input.take<u8>() % std::size(exceptions)];
@@ -77,7 +77,7 @@ protected:
             if (why != reason::exception_or_nmi) return;
             u8 const type = vector == 1 && (changes & 0x40) != 0 ? 5 : 3;
             poke(field::EXIT_INTERRUPTION_INFO,
-                 machine::event(vector, type) | (vector == 17 ? 1U << 11 : 0) | (changes & 0x80 ? 1U << 12 : 0));
+                 intel_machine::event(vector, type) | (vector == 17 ? 1U << 11 : 0) | (changes & 0x80 ? 1U << 12 : 0));
             poke(field::EXIT_INTERRUPTION_ERROR_CODE, 0);
         };
         run_once(exit);
@@ -107,7 +107,7 @@ private:
         // Instructions that exit are not in the middle of a delivery. [intel/vol3] 28.2.4
         bool const may_strike = why == reason::exception_or_nmi || why == reason::task_switch ||
                                 why == reason::apic_access || why == reason::ept_violation;
-        return may_strike ? machine::event(vector, type) | (has_code ? 1U << 11 : 0) : 0;
+        return may_strike ? intel_machine::event(vector, type) | (has_code ? 1U << 11 : 0) : 0;
     }
 };
 

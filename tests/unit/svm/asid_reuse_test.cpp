@@ -7,7 +7,7 @@
 #include <map>
 #include <random>
 
-namespace machine {
+namespace amd_machine {
 namespace {
 
 constexpr unsigned guests = 16, steps = 20'000;
@@ -104,4 +104,4 @@ TEST_F(AsidReuseByAsid, NoGuestMeetsStaleTranslationsWhereOneAsidCanBeFlushed) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

@@ -8,7 +8,7 @@
 #include <random>
 #include <thread>
 
-namespace machine {
+namespace amd_machine {
 namespace {
 
 using svm::AvicMode;
@@ -391,4 +391,4 @@ TEST_F(AvicThreads, NoWakeUpIsLost) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

@@ -11,7 +11,7 @@ namespace kernel {
 extern thread_local Cpu* hosted_thread_cpu;
 }
 
-namespace machine {
+namespace amd_machine {
 
 namespace reg = vm::apic_reg;
 
@@ -50,4 +50,4 @@ private:
     std::unique_ptr<kernel::Cpu> other_;
 };
 
-} // namespace machine
+} // namespace amd_machine

@@ -2,7 +2,7 @@
 // The machine of the AVIC tests.
 #include "svm/avic_machine.hpp"
 
-namespace machine {
+namespace amd_machine {
 
 AvicMachine::AvicMachine(u32 features, u32 signature) : SvmMachine(features), other_(std::make_unique<kernel::Cpu>()) {
     cpu.set_cpuid(1, {signature, 0x0001'0800, 1U << 21, 0x178b'fbff});
@@ -99,4 +99,4 @@ std::optional<u64> AvicMachine::send(u64 icr) {
     return result;
 }
 
-} // namespace machine
+} // namespace amd_machine

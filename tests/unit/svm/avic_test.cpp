@@ -2,7 +2,7 @@
 // When a vCPU uses AVIC, what its control block and the tables say, and the exits for what the CPU leaves to us.
 #include "svm/avic_machine.hpp"
 
-namespace machine {
+namespace amd_machine {
 namespace {
 
 using svm::AvicMode;
@@ -360,4 +360,4 @@ TEST_F(WithoutAvicTest, GivesAllMemoryBack) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "svm/machine.hpp"
 
-namespace machine {
+namespace amd_machine {
 namespace {
 
 struct CapabilitiesTest : ::testing::Test {
@@ -97,4 +97,4 @@ TEST_F(CapabilitiesTest, Erratum1235IsThatOfFamily17) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

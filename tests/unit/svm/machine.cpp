@@ -9,11 +9,11 @@ extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, lib::u6
 extern "C" bool svm_after_exit(svm::Vcpu* vcpu);
 extern "C" void svm_run(svm::Vcpu* vcpu, std::array<lib::u64, 16>*, lib::u64, lib::u64) {
     do
-        machine::on_entry();
+        amd_machine::on_entry();
     while (svm_after_exit(vcpu));
 }
 
-namespace machine {
+namespace amd_machine {
 
 namespace x86 = lib::x86;
 
@@ -171,4 +171,4 @@ void SvmMachine::enter() {
     if (exit.before) exit.before(block);
 }
 
-} // namespace machine
+} // namespace amd_machine

@@ -17,7 +17,7 @@
 #include <svm/vcpu.hpp>
 #include <vm/vm.hpp>
 
-namespace machine {
+namespace amd_machine {
 
 using lib::u16;
 using lib::u32;
@@ -103,4 +103,4 @@ inline bool is_on_offer(svm::Vmcb const& block) {
            !block.control.interrupt_state.get<svm::InterruptState::Shadow>();
 }
 
-} // namespace machine
+} // namespace amd_machine

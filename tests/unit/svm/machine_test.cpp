@@ -2,7 +2,7 @@
 // That the tests' machine refuses the VM entries that it should, and what becomes of CPUs and memory.
 #include "svm/machine.hpp"
 
-namespace machine {
+namespace amd_machine {
 namespace x86 = lib::x86;
 
 namespace {
@@ -53,4 +53,4 @@ TEST_F(Machine, ReturnsAllMemory) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

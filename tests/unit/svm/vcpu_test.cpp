@@ -5,7 +5,7 @@
 #include <set>
 #include <svm/state_check.hpp>
 
-namespace machine {
+namespace amd_machine {
 namespace {
 
 using vm::Gpr;
@@ -712,4 +712,4 @@ TEST_F(VcpuTest, WithoutThatItTakesAFreshAsid) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace amd_machine

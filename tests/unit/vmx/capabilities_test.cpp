@@ -8,10 +8,10 @@
 
 namespace {
 
+using intel_machine::control;
+using intel_machine::VmxMsrs;
 using lib::u32;
 using lib::u64;
-using machine::control;
-using machine::VmxMsrs;
 using namespace vmx;
 
 TEST(Adjust, TakesWhatIsWantedAndPossible) {
@@ -28,17 +28,17 @@ TEST(Adjust, RefusesWhenARequiredBitCannotBeSet) {
 class CapabilitiesTest : public ::testing::Test {
 protected:
     fakes::Cpu cpu;
-    VmxMsrs msrs = machine::skylake();
+    VmxMsrs msrs = intel_machine::skylake();
     CapabilitiesTest() { cpu.set_cpuid(1, {0, 0, 1U << 5, 0}); }
     Capabilities read(Disabled const& disabled = {}) {
-        machine::populate(cpu, msrs);
+        intel_machine::populate(cpu, msrs);
         auto const result = read_capabilities(disabled);
         EXPECT_TRUE(result) << result.error().what;
         if (result) check(*result);
         return result.value_or(Capabilities{});
     }
     Refusal refusal(Disabled const& disabled = {}) {
-        machine::populate(cpu, msrs);
+        intel_machine::populate(cpu, msrs);
         auto const result = read_capabilities(disabled);
         EXPECT_FALSE(result);
         if (result) return {};
@@ -95,7 +95,7 @@ TEST_F(CapabilitiesTest, AServerHasItAll) {
 }
 
 TEST_F(CapabilitiesTest, AClientHasNoVirtualInterrupts) {
-    msrs = machine::haswell();
+    msrs = intel_machine::haswell();
     auto const c = read();
     EXPECT_TRUE(c.has_vpid() && c.has_tpr_shadow() && c.has_apic_accesses());
     EXPECT_FALSE(c.has_register_virtualization() || c.has_interrupt_delivery() || c.has_posted_interrupts());
@@ -114,7 +114,7 @@ TEST_F(CapabilitiesTest, NoVtx) {
 }
 
 TEST_F(CapabilitiesTest, LockedOffByFirmware) {
-    machine::populate(cpu, msrs);
+    intel_machine::populate(cpu, msrs);
     cpu.populate_msr(0x3a, 1);
     auto const result = read_capabilities({});
     ASSERT_FALSE(result);
@@ -144,7 +144,7 @@ TEST_F(CapabilitiesTest, NoUnrestrictedGuest) {
 
 TEST_F(CapabilitiesTest, EveryOtherNeedIsSaidToo) {
     for (u64 VmxMsrs::* word : {&VmxMsrs::true_pin, &VmxMsrs::true_exit, &VmxMsrs::true_entry, &VmxMsrs::ept_vpid}) {
-        msrs = machine::skylake();
+        msrs = intel_machine::skylake();
         msrs.*word = 0;
         refusal();
     }

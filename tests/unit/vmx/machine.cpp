@@ -11,7 +11,7 @@ extern "C" void vmx_run(vmx::Vcpu* vcpu, std::array<lib::u64, 16>* gprs, bool is
     constexpr lib::u64 HOST_RSP = 0x6c14;
     (void)lib::x86::vmwrite(HOST_RSP, reinterpret_cast<lib::u64>(__builtin_frame_address(0)));
     do {
-        if (machine::on_entry(*gprs, is_launched) != 0) return vmx_entry_failed(vcpu);
+        if (intel_machine::on_entry(*gprs, is_launched) != 0) return vmx_entry_failed(vcpu);
         is_launched = true;
     } while (vmx_after_exit(gprs));
 }
@@ -20,7 +20,7 @@ extern char vmx_exit[16];
 char vmx_exit[16];
 }
 
-namespace machine {
+namespace intel_machine {
 
 namespace x86 = lib::x86;
 namespace field = vmx::field;
@@ -159,4 +159,4 @@ u64 VmxMachine::enter(std::array<u64, 16>& gprs, bool is_launched) {
     return 0;
 }
 
-} // namespace machine
+} // namespace intel_machine

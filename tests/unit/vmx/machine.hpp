@@ -17,7 +17,7 @@
 #include <vmx/exit_reason.hpp>
 #include <vmx/vcpu.hpp>
 
-namespace machine {
+namespace intel_machine {
 
 using lib::u16;
 using lib::u32;
@@ -157,4 +157,4 @@ private:
 constexpr u32 event(u8 vector, u8 type) { return 1U << 31 | u32{type} << 8 | vector; }
 constexpr u32 hardware_exception(u8 vector, bool has_code) { return event(vector, 3) | (has_code ? 1U << 11 : 0); }
 
-} // namespace machine
+} // namespace intel_machine

@@ -2,7 +2,7 @@
 // That the tests' machine refuses the VM entries that it should, and what becomes of CPUs and memory.
 #include "vmx/machine.hpp"
 
-namespace machine {
+namespace intel_machine {
 
 namespace field = vmx::field;
 namespace x86 = lib::x86;
@@ -157,4 +157,4 @@ TEST_F(MachineTest, AVmForWhichMemoryIsShortLeavesNothingBehind) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace intel_machine

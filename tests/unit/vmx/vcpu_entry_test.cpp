@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vmx/machine.hpp"
 
-namespace machine {
+namespace intel_machine {
 namespace {
 
 namespace field = vmx::field;
@@ -603,4 +603,4 @@ TEST_F(Virtualized, WithoutSingleContextFlushAllAreFlushed) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace intel_machine

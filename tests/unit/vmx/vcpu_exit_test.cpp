@@ -3,7 +3,7 @@
 
 #include <kernel/machine_check.hpp>
 
-namespace machine {
+namespace intel_machine {
 namespace {
 
 namespace field = vmx::field;
@@ -660,4 +660,4 @@ TEST_F(VcpuExit, PrintsItsState) {
 }
 
 } // namespace
-} // namespace machine
+} // namespace intel_machine
