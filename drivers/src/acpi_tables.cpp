@@ -70,10 +70,8 @@ enum MadtEntry : u8 {
     LocalApic = 0,
     IoApic = 1,
     InterruptSourceOverride = 2,
-    LocalApicNmi = 4,
     LocalApicAddressOverride = 5,
     LocalX2Apic = 9,
-    LocalX2ApicNmi = 10,
 };
 
 void read_madt_entry(u8 type, ByteView entry, AcpiInfo& info) {
@@ -93,20 +91,10 @@ void read_madt_entry(u8 type, ByteView entry, AcpiInfo& info) {
         if (entry.size() >= 10 && entry.get8(2) == 0) // bus 0: ISA
             add(info, info.overrides, AcpiOverride{entry.get8(3), read_shape(entry.get16(8)), entry.get32(4)});
         return;
-    case LocalApicNmi:
-        if (entry.size() >= 6) {
-            u32 const uid = entry.get8(2) == 0xff ? AcpiNmi::all_cpus : entry.get8(2);
-            add(info, info.nmis, AcpiNmi{uid, entry.get8(5), read_shape(entry.get16(3))});
-        }
-        return;
-    case LocalX2ApicNmi:
-        if (entry.size() >= 12)
-            add(info, info.nmis, AcpiNmi{entry.get32(4), entry.get8(8), read_shape(entry.get16(2))});
-        return;
     case LocalApicAddressOverride:
         if (entry.size() >= 12) info.local_apic = {entry.get64(4)};
         return;
-    default: return; // NMI sources of an IOAPIC, Itanium's, and what is yet to come
+    default: return; // NMI sources (LINT1 is one on every PC), Itanium's, and what is yet to come
     }
 }
 
@@ -140,8 +128,6 @@ u64 read_fadt(ByteView table, AcpiInfo& info) {
     // ACPI 1.0 has no IAPC_BOOT_ARCH: such machines are full PCs.
     if (fadt.revision >= 2) {
         u16 const boot_arch = table.get16(109);
-        fadt.has_legacy_devices = (boot_arch & 1) != 0;
-        fadt.has_i8042 = (boot_arch & 2) != 0;
         fadt.has_no_vga = (boot_arch & 4) != 0;
         fadt.has_no_rtc = (boot_arch & 0x20) != 0;
     }

@@ -60,13 +60,6 @@ struct AcpiOverride { // an ISA interrupt that is not the GSI of the same number
     u32 gsi;
 };
 
-struct AcpiNmi { // what makes LINT0 or LINT1 of a CPU an NMI
-    static constexpr u32 all_cpus = 0xffff'ffff;
-    u32 acpi_uid;
-    u8 lint;
-    InterruptShape shape;
-};
-
 struct AcpiMemory {
     HostPhys base;
     u64 size;
@@ -120,8 +113,6 @@ struct AcpiFadt {
     u8 reset_value = 0;
     AcpiRegister sleep_control; // of hardware-reduced machines
     u8 century_register = 0;    // in the RTC's CMOS; 0: none
-    bool has_legacy_devices = true;
-    bool has_i8042 = true;
     bool has_no_vga = false;
     bool has_no_rtc = false;
     bool is_hardware_reduced = false;
@@ -142,7 +133,6 @@ struct AcpiInfo {
     lib::FixedVector<AcpiCpu, 512> cpus;
     lib::FixedVector<AcpiIoApic, 16> ioapics;
     lib::FixedVector<AcpiOverride, 24> overrides;
-    lib::FixedVector<AcpiNmi, 32> nmis;
     lib::FixedVector<AcpiMemory, 64> memory;
     lib::FixedVector<AcpiEcam, 16> ecams;
     lib::FixedVector<AcpiTable, 64> tables; // every sound table, for the drivers of IOMMUs and others
