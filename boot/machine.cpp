@@ -270,7 +270,7 @@ void start_early_console(Multiboot2 const* information, config::Options const& o
     if (options.screen) start_text_screen(information);
     kernel::set_panic_sink(&panic_sink);
     kernel::set_log_sink(&log_sink);
-    kernel::set_log_level(static_cast<kernel::LogLevel>(options.log_level));
+    kernel::set_log_level(options.log_level);
 }
 
 void start_machine(Multiboot2 const& information, config::Options const& options) {

@@ -79,14 +79,14 @@ private:
 
     bool leaves_alone(VmDescription const& other) const {
         CpuSet const taken = taken_by(wanted_.cpus);
-        if (taken.first_common(other.cpus) == max_host_cpus) return true;
-        u32 const common = wanted_.cpus.first_common(other.cpus);
-        if (other.exclusive && common == max_host_cpus)
+        if ((taken & other.cpus).next(0) == max_cpus) return true;
+        u32 const common = (wanted_.cpus & other.cpus).next(0);
+        if (other.exclusive && common == max_cpus)
             return refuse(
                 problem_, Key::Cpus,
                 "cpus: expected processors of cores that no other VM has to itself, found a thread of the core "
                 "of {}, which [vm.{}] of line {} has: choose another",
-                taken.first_common(other.cpus), other.name, other.line);
+                (taken & other.cpus).next(0), other.name, other.line);
         if (other.exclusive)
             return refuse(
                 problem_, Key::Cpus,
@@ -106,7 +106,7 @@ private:
         u32 unnamed = wanted_.cpus.is_empty() ? vm_.vcpus : 0;
         others([&](VmDescription const& other) {
             if (other.exclusive && other.cpus.is_empty()) unnamed += other.vcpus;
-            if (other.exclusive) named.add_all(taken_by(other.cpus));
+            if (other.exclusive) named |= taken_by(other.cpus);
             return true;
         });
         u32 const free = CpuSet::first(host_.count).without(own()).without(named).count();
@@ -225,7 +225,7 @@ bool change_placement(std::string_view word, CpuPlacement& placement, lib::TextS
 void format_cpus(lib::TextSink& sink, CpuSet const& cpus) {
     if (cpus.is_empty()) return sink.write("any");
     std::string_view separator;
-    for (u32 cpu = 0; cpu < max_host_cpus; cpu++) {
+    for (u32 cpu = 0; cpu < max_cpus; cpu++) {
         if (!cpus.has(cpu)) continue;
         u32 last = cpu;
         while (cpus.has(last + 1))

@@ -291,7 +291,7 @@ void DescriptionParser::set_cpus(Value const& value) {
             if (inside.accept(']')) break;
             Value item;
             if (inside.read_value(item) != nullptr) break;
-            if (item.type != ValueType::Integer || item.integer < 0 || item.integer >= i64{max_host_cpus})
+            if (item.type != ValueType::Integer || item.integer < 0 || item.integer >= i64{max_cpus})
                 good = false;
             else
                 cpus.add(static_cast<u32>(item.integer));
@@ -299,7 +299,7 @@ void DescriptionParser::set_cpus(Value const& value) {
             inside.accept(',');
         }
     }
-    if (!good || cpus.is_empty()) return at(value, expected, max_host_cpus, short_of(value.source));
+    if (!good || cpus.is_empty()) return at(value, expected, max_cpus, short_of(value.source));
     vm_->cpus = cpus;
 }
 

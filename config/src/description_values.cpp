@@ -48,14 +48,14 @@ std::optional<u64> parse_size(std::string_view text) {
 bool parse_cpu_list(std::string_view text, CpuSet& out) {
     for (;;) {
         skip_spaces(text);
-        auto const first = take_number(text, max_host_cpus - 1);
+        auto const first = take_number(text, max_cpus - 1);
         if (!first) return false;
         u64 last = *first;
         skip_spaces(text);
         if (!text.empty() && text.front() == '-') {
             text.remove_prefix(1);
             skip_spaces(text);
-            auto const end = take_number(text, max_host_cpus - 1);
+            auto const end = take_number(text, max_cpus - 1);
             if (!end || *end < *first) return false;
             last = *end;
             skip_spaces(text);

@@ -12,7 +12,7 @@ using lib::u64;
 
 // "256M", "1G", "512 MiB"; K, M, G and T count in powers of 1024.
 std::optional<u64> parse_size(std::string_view text);
-// "1-2,4"; every number below max_host_cpus.
+// "1-2,4"; every number below max_cpus.
 bool parse_cpu_list(std::string_view text, CpuSet& out);
 // How many letters must be inserted, removed or replaced; words longer than 24 letters are far from everything.
 u32 distance(std::string_view a, std::string_view b);

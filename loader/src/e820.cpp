@@ -18,8 +18,8 @@ lib::Result<E820Map> make_e820_map(u64 ram_below_4g, u64 ram_above_4g) {
     map.add(bios_area.value, bios_area_end.value, E820Type::Reserved);
     map.add(lib::MiB, ram_below_4g, E820Type::Ram);
     map.add(lib::layout::ecam_base, lib::layout::ecam_base + lib::layout::ecam_size, E820Type::Reserved);
-    map.add(0xfec0'0000, 0xfec0'1000, E820Type::Reserved); // I/O APIC
-    map.add(0xfee0'0000, 0xfee0'1000, E820Type::Reserved); // local APICs
+    map.add(lib::layout::ioapic_base, lib::layout::ioapic_base + lib::page_size, E820Type::Reserved);
+    map.add(lib::layout::local_apic_base, lib::layout::local_apic_base + lib::page_size, E820Type::Reserved);
     map.add(4 * lib::GiB, 4 * lib::GiB + ram_above_4g, E820Type::Ram);
     return map;
 }

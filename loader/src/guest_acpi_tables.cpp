@@ -110,7 +110,7 @@ constexpr u32 WBINVD = 1 << 0, PROC_C1 = 1 << 2, SLP_BUTTON = 1 << 5, TMR_VAL_EX
 
 struct [[gnu::packed]] MadtStart { // [acpi] 5.2.12
     TableHeader header{{'A', 'P', 'I', 'C'}, 0, 5};
-    u32 local_apic_address = 0xfee0'0000;
+    u32 local_apic_address = lib::layout::local_apic_base;
     u32 flags = 1; // PCAT_COMPAT: there is an 8259 pair
 };
 struct [[gnu::packed]] MadtLocalApic {

@@ -37,7 +37,7 @@ struct [[gnu::packed]] Header { // [mp] 4.2
     u32 oem_table = 0;
     u16 oem_table_size = 0;
     u16 entry_count = 0;
-    u32 local_apic = 0xfee0'0000;
+    u32 local_apic = lib::layout::local_apic_base;
     u16 extended_length = 0;
     u8 extended_checksum = 0;
     u8 reserved = 0;

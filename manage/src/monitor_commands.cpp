@@ -133,7 +133,7 @@ void Monitor::print_vms() {
     lib::format(terminal_, "{:<16} {:<13} {:>5} {:<16} {:>10} {:>6} {:>8} {:>10}\n", "name", "state", "vCPUs", "cores",
                 "memory MiB", "CPU %", "exits/s", "run time");
     Nanos const now = kernel::now();
-    for (u32 i = 0; i < std::min(vms_.vm_count(), max_vms); i++) {
+    for (u32 i = 0; i < std::min(vms_.vm_count(), lib::max_vms); i++) {
         VmStatus const vm = vms_.vm_status(i);
         u64 const exits = total(vm.exits);
         Sample& last = vm_samples_[i];
@@ -218,7 +218,7 @@ void Monitor::vm_show(Words const& arguments) {
 void Monitor::print_cpus() {
     lib::format(terminal_, "{:<4} {:>8} {:>7}  {}\n", "CPU", "APIC id", "busy %", "runs, or ran last");
     Nanos const now = kernel::now();
-    for (u32 i = 0; i < std::min(vms_.cpu_count(), max_cpus); i++) {
+    for (u32 i = 0; i < std::min(vms_.cpu_count(), max_cpus_listed); i++) {
         CpuStatus const cpu = vms_.cpu_status(i);
         Sample& last = cpu_samples_[i];
         lib::format(terminal_, "{:<4} {:>8} ", cpu.index, cpu.apic_id);

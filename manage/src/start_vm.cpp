@@ -116,10 +116,7 @@ ManagedVm::Progress VirtualMachine::go_on() {
 
 // The node of the CPUs it may run on, if they are all of one.
 u32 VirtualMachine::node_of_cpus() const {
-    auto const named = config::processors_for(all_, index_, description_, kernel::cpu_count());
-    kernel::CpuSet cpus;
-    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
-        if (named.has(cpu)) cpus.add(cpu);
+    auto const cpus = config::processors_for(all_, index_, description_, kernel::cpu_count());
     return kernel::machine_topology().domain_of(cpus).value_or(kernel::FrameAllocator::any_node);
 }
 
@@ -212,9 +209,7 @@ bool VirtualMachine::load() {
 kernel::ScheduleSettings VirtualMachine::settings_for(config::CpuPlacement const& wanted) const {
     kernel::ScheduleSettings settings{
         .weight = wanted.share.weight, .cap = wanted.share.cap, .is_exclusive = wanted.exclusive};
-    auto const cpus = config::processors_for(all_, index_, wanted, kernel::cpu_count());
-    for (u32 cpu = 0; cpu < kernel::cpu_count(); cpu++)
-        if (cpus.has(cpu)) settings.allowed.add(cpu);
+    settings.allowed = config::processors_for(all_, index_, wanted, kernel::cpu_count());
     return settings;
 }
 

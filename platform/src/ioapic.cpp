@@ -32,7 +32,7 @@ Msi message_of(Entry entry) {
     u64 const mode = entry.get<Entry::DeliveryMode>();
     u64 const level = entry.get<Entry::LevelTriggered>();
     u64 const redirection_hint = mode == delivery_lowest_priority;
-    return {0xfee0'0000 | entry.get<Entry::Destination>() << 12 | redirection_hint << 3 |
+    return {lib::layout::local_apic_base | entry.get<Entry::Destination>() << 12 | redirection_hint << 3 |
                 u64{entry.get<Entry::LogicalDestination>()} << 2,
             static_cast<u32>(entry.get<Entry::Vector>() | mode << 8 | lib::bit(14) | level << 15)};
 }

@@ -102,7 +102,7 @@ int main(int count, char** words) {
         } else if (word == "--module" && file_count < most && value.find('=') != std::string_view::npos) {
             auto const split = value.find('=');
             files[file_count++] = {value.substr(0, split), value.substr(split + 1)};
-        } else if (word == "--cpus" && parse_number(words[i], config::max_host_cpus, number)) {
+        } else if (word == "--cpus" && parse_number(words[i], config::max_cpus, number)) {
             request.cpus = static_cast<lib::u32>(number);
         } else if (word == "--memory" && parse_number(words[i], lib::u64{1} << 40, number)) {
             request.memory = number * lib::MiB;

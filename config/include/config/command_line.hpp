@@ -3,16 +3,17 @@
 // Mullion's own options, words `key=value` on the loader's command line. Text in quotes keeps its spaces. A word that
 // is not understood is reported and leaves the option as it was: a typing error must not keep a machine from starting.
 #include <lib/format.hpp>
+#include <lib/log_level.hpp>
 #include <lib/types.hpp>
 #include <string_view>
 
 namespace config {
 
+using lib::LogLevel;
 using lib::u16;
 using lib::u32;
 using lib::u8;
 
-enum class LogLevel : u8 { Error, Warning, Info, Debug };
 // After a panic, when Mullion cannot start, and when no VM can.
 enum class FailureAction : u8 { Halt, Reboot, PowerOff };
 enum class ClockSource : u8 { Automatic, Hpet, PmTimer, Pit };

@@ -13,14 +13,14 @@ using lib::u32;
 // The machine's processors: 0 to count - 1, and which of them are threads of one core.
 struct HostCpus {
     explicit HostCpus(u32 number) : count(number) {
-        for (u32 cpu = 0; cpu < max_host_cpus; cpu++)
+        for (u32 cpu = 0; cpu < max_cpus; cpu++)
             core[cpu] = static_cast<u16>(cpu);
     }
     // These, and the other threads of their cores.
     CpuSet cores_of(CpuSet const& cpus) const;
 
     u32 count;
-    std::array<u16, max_host_cpus> core; // any number, equal for threads of one core
+    std::array<u16, max_cpus> core; // any number, equal for threads of one core
 };
 
 struct PlacementProblem {

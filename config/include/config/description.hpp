@@ -5,8 +5,8 @@
 // needs the machine (do these processors exist, is there so much memory, is this module there) is checked elsewhere,
 // with line_of.
 #include <array>
-#include <bit>
 #include <lib/boot_kind.hpp>
+#include <lib/cpu_set.hpp>
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <span>
@@ -19,54 +19,16 @@ using lib::u32;
 using lib::u64;
 using lib::u8;
 
-inline constexpr u32 max_vms = 16;
-inline constexpr u32 max_vcpus = 32;
-inline constexpr u32 max_host_cpus = 256;
 inline constexpr u32 max_vm_name = 31;
 inline constexpr u32 max_modules = 8; // of one VM, beside kernel and initrd
 
 using lib::BootKind;
+using lib::CpuSet;
+using lib::max_cpus;
+using lib::max_vcpus;
+using lib::max_vms;
 enum class ConsoleKind : u8 { Com1, None };
 enum class RestartPolicy : u8 { Never, OnReboot, OnFailure, Always }; // which ends a start follows on
-
-class CpuSet {
-public:
-    void add(u32 cpu) { words_[cpu / 64 % words_.size()] |= u64{1} << (cpu % 64); }
-    bool has(u32 cpu) const { return cpu < max_host_cpus && (words_[cpu / 64] >> (cpu % 64) & 1) != 0; }
-    u32 count() const {
-        u32 sum = 0;
-        for (u64 const word : words_)
-            sum += static_cast<u32>(std::popcount(word));
-        return sum;
-    }
-    bool is_empty() const { return count() == 0; }
-    // The lowest member of this set that `others` has too; max_host_cpus: none.
-    u32 first_common(CpuSet const& others) const {
-        for (std::size_t i = 0; i < words_.size(); i++)
-            if (u64 const both = words_[i] & others.words_[i]; both != 0)
-                return static_cast<u32>(i * 64) + static_cast<u32>(std::countr_zero(both));
-        return max_host_cpus;
-    }
-    void add_all(CpuSet const& others) {
-        for (std::size_t i = 0; i < words_.size(); i++)
-            words_[i] |= others.words_[i];
-    }
-    CpuSet without(CpuSet const& others) const {
-        CpuSet rest = *this;
-        for (std::size_t i = 0; i < words_.size(); i++)
-            rest.words_[i] &= ~others.words_[i];
-        return rest;
-    }
-    static CpuSet first(u32 count) {
-        CpuSet set;
-        for (u32 cpu = 0; cpu < count && cpu < max_host_cpus; cpu++)
-            set.add(cpu);
-        return set;
-    }
-
-private:
-    std::array<u64, max_host_cpus / 64> words_{};
-};
 
 struct CpuShare {
     u32 weight = 100; // relative to the other VMs on the same processors: 1..10000

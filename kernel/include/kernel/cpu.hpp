@@ -4,13 +4,16 @@
 #include <array>
 #include <atomic>
 #include <kernel/calls.hpp>
-#include <kernel/cpu_set.hpp>
 #include <kernel/descriptors.hpp>
 #include <kernel/interrupts.hpp>
 #include <kernel/time.hpp>
+#include <lib/cpu_set.hpp>
 #include <lib/types.hpp>
 
 namespace kernel {
+
+using lib::CpuSet;
+using lib::max_cpus;
 
 // What this CPU (and so every CPU of the machine) can do, read once at boot.
 struct CpuFeatures {

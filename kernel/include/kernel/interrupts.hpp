@@ -5,13 +5,16 @@
 // supported: several devices on one interrupt, lowest-priority delivery, interrupt remapping.
 #include <array>
 #include <atomic>
-#include <kernel/cpu_set.hpp>
 #include <kernel/traps.hpp>
+#include <lib/cpu_set.hpp>
 #include <lib/intrusive_list.hpp>
 #include <lib/result.hpp>
 #include <string_view>
 
 namespace kernel {
+
+using lib::CpuSet;
+using lib::max_cpus;
 
 // Where a source sends its interrupt.
 struct InterruptTarget {

@@ -2,10 +2,11 @@
 #pragma once
 // The log: time-stamped lines with a level, kept in a ring of the last 64 KiB and handed to a sink (the console).
 #include <lib/format.hpp>
+#include <lib/log_level.hpp>
 
 namespace kernel {
 
-enum class LogLevel : lib::u8 { Error, Warning, Info, Debug };
+using lib::LogLevel;
 
 void set_log_level(LogLevel level);
 bool is_logged(LogLevel level);

@@ -13,8 +13,8 @@
 // supported: real-time priorities, gang scheduling, migration costs and caches (but the last core is preferred).
 #include <array>
 #include <atomic>
-#include <kernel/cpu_set.hpp>
 #include <kernel/spinlock.hpp>
+#include <lib/cpu_set.hpp>
 #include <lib/delegate.hpp>
 #include <lib/intrusive_list.hpp>
 #include <lib/result.hpp>
@@ -22,7 +22,9 @@
 
 namespace kernel {
 
+using lib::CpuSet;
 using lib::i64;
+using lib::max_cpus;
 using lib::u32;
 using lib::u64;
 using lib::u8;

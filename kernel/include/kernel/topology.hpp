@@ -3,12 +3,15 @@
 // Which CPUs share a core, a package, a NUMA node. Pure: CPUID is asked through a delegate, the node comes from the
 // caller (ACPI's proximity domain). Not supported: levels between core and package (module, tile, die), hybrid core
 // types.
-#include <kernel/cpu_set.hpp>
+#include <lib/cpu_set.hpp>
 #include <lib/delegate.hpp>
 #include <lib/x86/instructions.hpp>
 #include <optional>
 
 namespace kernel {
+
+using lib::CpuSet;
+using lib::max_cpus;
 
 using TopologyCpuid = lib::Delegate<lib::x86::CpuidResult(lib::u32 leaf, lib::u32 subleaf)>;
 

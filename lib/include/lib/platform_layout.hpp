@@ -12,6 +12,7 @@ inline constexpr u8 s5_sleep_type = 0; // what \_S5 says
 inline constexpr u64 reset_control_port = 0xcf9;
 inline constexpr u8 reset_control_value = 0x06;
 inline constexpr u64 ioapic_base = 0xfec0'0000;
+inline constexpr u64 local_apic_base = 0xfee0'0000; // of all vCPUs; also where messages that are interrupts go
 inline constexpr u32 pit_gsi = 2;
 inline constexpr u64 hpet_base = 0xfed0'0000;
 // [intel/hpet] 2.3.4: revision 1, three comparators, 64 bits, legacy replacement, Intel's; a tick in femtoseconds.

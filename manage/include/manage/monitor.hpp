@@ -19,8 +19,7 @@ using lib::u8;
 
 class Monitor final : public kernel::ConsoleUser {
 public:
-    static constexpr u32 max_vms = 16;
-    static constexpr u32 max_cpus = 64; // more are not listed
+    static constexpr u32 max_cpus_listed = 64;
     static constexpr u32 max_words = 8;
     static constexpr u64 refresh_seconds = 1;
 
@@ -134,8 +133,8 @@ private:
     // What of the log, of the dump of dump_vm_, or of the list of PCI functions is yet to be printed.
     std::size_t position_ = 0, end_ = 0;
     u32 dump_vm_ = 0;
-    std::array<Sample, max_vms> vm_samples_{};
-    std::array<Sample, max_cpus> cpu_samples_{};
+    std::array<Sample, lib::max_vms> vm_samples_{};
+    std::array<Sample, max_cpus_listed> cpu_samples_{};
 };
 
 } // namespace manage

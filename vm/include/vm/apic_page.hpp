@@ -4,6 +4,7 @@
 // AMD AVIC can work on directly. Every register is 32 bits at a 16-byte stride. [intel/vol3] 12.4.1
 #include <atomic>
 #include <lib/bits.hpp>
+#include <lib/platform_layout.hpp>
 
 namespace vm {
 
@@ -25,7 +26,7 @@ inline constexpr u32 ID = 0x20, VERSION = 0x30, TPR = 0x80, APR = 0x90, PPR = 0x
 // IA32_APIC_BASE [intel/vol3] 12.4.4
 namespace apic_base {
 inline constexpr u64 BSP = bit(8), EXTD = bit(10), EN = bit(11);
-inline constexpr u64 default_address = 0xfee0'0000;
+inline constexpr u64 default_address = lib::layout::local_apic_base;
 } // namespace apic_base
 
 struct alignas(4096) ApicPage {

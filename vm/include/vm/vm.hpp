@@ -12,7 +12,7 @@
 
 namespace vm {
 
-inline constexpr u32 max_vcpus = 64;
+using lib::max_vcpus;
 
 // Gets what a device's register holds and puts there what it shall hold; false: nothing is written.
 using MmioChange = lib::Delegate<bool(u64 old, u64& value)>;
