@@ -23,6 +23,7 @@ void CpuSetup::prepare_boot_cpu() {
     auto const result = drivers::update_microcode({files_.begin(), files_.size()}, kernel::cpu_features().is_amd);
     kernel::set_microcode_revision(result.after);
     kernel::detect_cpu_features();
+    kernel::make_lfence_serialising();
     if (result.was_refused)
         kernel::log_warning("microcode: the CPU does not take the update; it stays at revision {:#x}", result.after);
     else if (result.after != result.before)
@@ -35,6 +36,7 @@ std::expected<void, vm::Refusal> CpuSetup::prepare_other_cpu() {
     kernel::lift_firmware_limits();
     kernel::enable_machine_checks();
     auto const result = drivers::update_microcode({files_.begin(), files_.size()}, kernel::cpu_features().is_amd);
+    kernel::make_lfence_serialising();
     // What CPUID says may depend on it, and so may what guests rely on.
     if (result.after != kernel::microcode_revision())
         kernel::log_warning("microcode: CPU {} has revision {:#x}, the boot CPU {:#x}", kernel::this_cpu().index,

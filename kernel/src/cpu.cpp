@@ -77,6 +77,20 @@ void lift_firmware_limits() {
     if (features.c1e_stops_timer) turn_c1e_off();
 }
 
+// Guests count on it against speculation, and their own writes to the MSR do not reach the CPU.
+// [amd/speculation] mitigation G-2; [amd/vol3] E.4.15
+void make_lfence_serialising() {
+    if (!features.is_amd) return;
+    constexpr u64 lfence_serialise = lib::bit(1);
+    bool const is_always = x86::cpuid(0x8000'0000).eax >= 0x8000'0021 && has(x86::cpuid(0x8000'0021).eax, 2);
+    u64 value = 0;
+    if (!is_always && x86::rdmsr_safe(x86::DE_CFG, value) && (value & lfence_serialise) == 0) {
+        x86::wrmsr_safe(x86::DE_CFG, value | lfence_serialise);
+        x86::rdmsr_safe(x86::DE_CFG, value); // a hypervisor below may take the write and forget it
+    }
+    if (this_cpu().index == 0) features.serialising_lfence = is_always || (value & lfence_serialise) != 0;
+}
+
 void turn_c1e_off() {
     constexpr u64 smi_on_halt = lib::bit(27), c1e_on_halt = lib::bit(28); // [amd/vol2] appendix A, and BKDG of 10h
     u64 value = 0;

@@ -26,6 +26,7 @@ LocalApicConfig apic_config(Vm const& vm, CpuidPolicy const& cpuid, u32 id) {
 MsrFacts msr_facts(CpuidPolicy const& cpuid) {
     MsrFacts facts = msr_facts_of(cpuid);
     facts.microcode_revision = kernel::microcode_revision();
+    facts.lfence_serialising = kernel::cpu_features().serialising_lfence;
     return facts;
 }
 

@@ -21,6 +21,7 @@ struct CpuFeatures {
     bool no_execute, pages_1g, smep, smap, umip, fsgsbase, pcid, x2apic, tsc_deadline, tsc_adjust, xsave, invariant_tsc,
         arat;
     bool c1e_stops_timer;    // AMD: firmware may have turned on a sleep state that stops the APIC timer
+    bool serialising_lfence; // AMD: an LFENCE waits for all instructions before it, as Intel's does
     bool leaks_x87_pointers; // AMD: FXRSTOR and XRSTOR leave the pointers of the last x87 instruction as they are
     lib::u8 physical_address_bits;
     lib::u8 linear_address_bits;
@@ -71,6 +72,9 @@ inline bool is_work_pending() {
 
 // Loads GS, descriptor tables and control registers of the calling CPU.
 void initialise_cpu(Cpu& cpu, lib::u32 index);
+// Makes LFENCE of the calling CPU serialising where AMD leaves the choice. On the boot CPU, sets
+// cpu_features().serialising_lfence. Needs the IDT.
+void make_lfence_serialising();
 // Takes back what firmware may have set on the calling CPU: the limit of CPUID leaves (Intel) and C1E, which stops the
 // APIC timer (AMD families 0Fh and 10h). CPUID may say more afterwards. Needs the IDT.
 void lift_firmware_limits();

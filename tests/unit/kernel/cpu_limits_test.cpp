@@ -44,4 +44,31 @@ TEST_F(FirmwareLimits, C1eIsTurnedOffWhereItStopsTheTimer) {
     EXPECT_EQ(cpu.peek_msr(x86::INT_PENDING_MSG), 3U << 27);
 }
 
+TEST_F(FirmwareLimits, LfenceIsMadeSerialising) {
+    use_amd(0x0080'0f12);
+    cpu.populate_msr(x86::DE_CFG, 0x40);
+    kernel::make_lfence_serialising();
+    EXPECT_EQ(cpu.peek_msr(x86::DE_CFG), 0x42U);
+    EXPECT_TRUE(kernel::cpu_features().serialising_lfence);
+    cpu.msr_writes.clear();
+    kernel::make_lfence_serialising();
+    EXPECT_TRUE(cpu.msr_writes.empty()) << "firmware, or the first pass, has done it";
+}
+
+TEST_F(FirmwareLimits, LfenceIsNotCalledSerialisingWithoutTheMsr) {
+    use_amd(0x0004'0f33);
+    cpu.remove_msr(x86::DE_CFG);
+    kernel::make_lfence_serialising();
+    EXPECT_FALSE(kernel::cpu_features().serialising_lfence);
+}
+
+TEST_F(FirmwareLimits, LfenceThatIsAlwaysSerialisingNeedsNoMsr) {
+    use_amd(0x00a2'0f12);
+    cpu.set_cpuid(0x8000'0000, {0x8000'0021, 0, 0, 0});
+    cpu.set_cpuid(0x8000'0021, {1U << 2, 0, 0, 0});
+    cpu.remove_msr(x86::DE_CFG);
+    kernel::make_lfence_serialising();
+    EXPECT_TRUE(kernel::cpu_features().serialising_lfence);
+}
+
 } // namespace

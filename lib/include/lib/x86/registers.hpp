@@ -96,6 +96,7 @@ inline constexpr u32 IA32_KERNEL_GS_BASE = 0xc000'0102;
 inline constexpr u32 IA32_TSC_AUX = 0xc000'0103;
 
 inline constexpr u32 INT_PENDING_MSG = 0xc001'0055;
+inline constexpr u32 DE_CFG = 0xc001'1029;
 
 inline constexpr u64 pat_at_reset = 0x0007'0406'0007'0406;
 inline constexpr u64 pat_with_write_combining = 0x0007'0406'0007'0106; // in entry 1, at reset write-through
