@@ -28,6 +28,13 @@ RamPiece const* GuestMemory::find(GuestPhys at) const {
     return nullptr;
 }
 
+u8* GuestMemory::aligned(GuestPhys at, u64 size) const {
+    RamPiece const* const piece = find(at);
+    if (piece == nullptr || at.value % size != 0) return nullptr;
+    u64 const offset = at - piece->base;
+    return piece->size - offset < size ? nullptr : piece->host + offset;
+}
+
 bool GuestMemory::contains(GuestPhys at, u64 size) const {
     return for_each_run(at, size, [this](GuestPhys p) { return find(p); }, [](u8*, u64, u64) {}).has_value();
 }

@@ -165,9 +165,10 @@ bool VirtualMachine::build() {
     piece_count_ = static_cast<u32>(blocks.size());
     for (u32 i = 0; i < piece_count_; i++)
         pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
-    platform_.emplace(*this,
+    platform_.emplace(*this, lib::GuestMemory({pieces_, piece_count_}),
                       platform::MachineFacts{wall_clock_seconds(), description_.vcpus, vm_->ram().size_below_hole(),
-                                             vm_->ram().size_above_hole(), vm_->cpuid().rules().physical_bits});
+                                             vm_->ram().size_above_hole(), vm_->cpuid().rules().physical_bits,
+                                             kernel::has_random()});
     return true;
 }
 

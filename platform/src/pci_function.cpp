@@ -78,14 +78,19 @@ void PciFunction::add_interrupt_pin() {
 
 void PciFunction::set_fixed(u32 offset, u32 value) { registers_[offset / 4] = initial_[offset / 4] = value; }
 
-u32 PciFunction::read(u32 index) const {
+u32 PciFunction::read(u32 index) {
     if (index >= register_count) return 0;
+    if (portal_ && index == portal_register_) return portal_(Op::Read, 0);
     bool const shows_interrupt = index == COMMAND_STATUS && is_interrupt_wanted_;
     return registers_[index] | (shows_interrupt ? INTERRUPT_STATUS : 0);
 }
 
 void PciFunction::write(u32 index, u32 value, u32 mask) {
     if (index >= register_count) return;
+    if (portal_ && index == portal_register_) {
+        portal_(Op::Write, value);
+        return;
+    }
     u32 const before = registers_[index];
     u32 const taken = mask & writable_[index];
     registers_[index] = (before & ~taken) | (value & taken);
@@ -93,7 +98,7 @@ void PciFunction::write(u32 index, u32 value, u32 mask) {
     bool const is_command = index == COMMAND_STATUS;
     if ((is_command || index == msix_register_) && msix_ != nullptr) control_msix();
     if ((is_command || (index >= BAR0 && index < BAR0 + bar_count)) && decoding_changed_) decoding_changed_();
-    if (is_command && line_changed_) line_changed_();
+    if ((is_command || (index == msix_register_ && msix_ != nullptr)) && line_changed_) line_changed_();
 }
 
 void PciFunction::control_msix() {

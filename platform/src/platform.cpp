@@ -6,11 +6,15 @@
 namespace platform {
 
 // The devices get *this as their wires while it is under construction: they keep it, and drive no line yet.
-Platform::Platform(Host& host, MachineFacts const& facts) : host_(host), devices_(host, *this, facts) {
-    devices_.for_each([this, number = 0U]<typename D>(D& device) mutable {
+Platform::Platform(Host& host, lib::GuestMemory const& memory, MachineFacts const& facts)
+    : host_(host), memory_(memory), devices_(host, *this, memory_, facts) {
+    devices_.for_each([&, number = 0U]<typename D>(D& device) mutable {
         by_number_[number++] = &device;
         for (Region const& region : device.regions)
             ASSERT(bus_.attach(device, region).has_value());
+        if constexpr (requires { D::pci_slot; })
+            if (D::is_in(facts))
+                ASSERT(devices_.template get<PciHost>().plug_in(D::pci_slot, device.function(), device).has_value());
     });
     pic().listen(lib::Delegate<void()>::to<&Platform::masks_changed>(*this),
                  lib::Delegate<void()>::to<&Platform::before_irr_is_read>(*this));

@@ -39,8 +39,8 @@ struct World {
     };
     std::map<std::pair<u16, u32>, Rate> rates;
     fakes::FakeHost host;
-    std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB, 40});
+    std::unique_ptr<platform::Platform> platform = std::make_unique<platform::Platform>(
+        host, host.memory, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB, 40, true});
 
     World() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();

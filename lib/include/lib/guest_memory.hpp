@@ -45,12 +45,29 @@ public:
         std::memcpy(bytes.data(), &value, sizeof(T));
         return write(at, std::span<u8 const>(bytes));
     }
+    // One access that nothing tears, at a multiple of T's size; a load comes before what follows it, a store after what
+    // precedes it. For what the guest reads and writes at the same time.
+    template <typename T> lib::Result<T> load(GuestPhys at) const {
+        static_assert(std::is_unsigned_v<T>);
+        T* const host = reinterpret_cast<T*>(aligned(at, sizeof(T)));
+        if (host == nullptr) return lib::fail(lib::Errc::BadGuest);
+        return __atomic_load_n(host, __ATOMIC_ACQUIRE);
+    }
+    template <typename T> lib::Result<void> store(GuestPhys at, T value) const {
+        static_assert(std::is_unsigned_v<T>);
+        T* const host = reinterpret_cast<T*>(aligned(at, sizeof(T)));
+        if (host == nullptr) return lib::fail(lib::Errc::BadGuest);
+        __atomic_store_n(host, value, __ATOMIC_RELEASE);
+        return {};
+    }
     // True when every byte of [at, at + size) is RAM. An empty range is RAM nowhere and everywhere: true.
     bool contains(GuestPhys at, u64 size) const;
     std::span<RamPiece const> pieces() const { return pieces_; }
 
 private:
     RamPiece const* find(GuestPhys at) const;
+    // Null where there is no RAM, or `at` is no multiple of `size`.
+    u8* aligned(GuestPhys at, u64 size) const;
     std::span<RamPiece const> pieces_;
 };
 

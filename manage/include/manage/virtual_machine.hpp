@@ -6,6 +6,7 @@
 #include <config/description.hpp>
 #include <kernel/calls.hpp>
 #include <kernel/console.hpp>
+#include <kernel/random.hpp>
 #include <kernel/time.hpp>
 #include <lib/guest_memory.hpp>
 #include <loader/boot_copies.hpp>
@@ -79,6 +80,7 @@ public:
     u32 console_write(std::span<u8 const> bytes) override;
     u32 console_read(std::span<u8> bytes) override;
     void request(platform::VmRequest what) override;
+    u32 random(std::span<u8> bytes) override { return kernel::random(bytes); }
 
     // kernel::ConsoleUser
     void on_console_input() override;

@@ -6,6 +6,7 @@
 //
 // Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
 // vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
+#include <lib/guest_memory.hpp>
 #include <lib/memory.hpp>
 #include <lib/types.hpp>
 #include <span>
@@ -82,6 +83,7 @@ public:
     virtual u32 console_write(std::span<u8 const> bytes) = 0; // how many were taken; fewer: wait for ConsoleSpace
     virtual u32 console_read(std::span<u8> bytes) = 0;        // how many there were
     virtual void request(VmRequest what) = 0;
+    virtual u32 random(std::span<u8> bytes) = 0; // how many there were: unpredictable to every guest
 
 protected:
     ~Host() = default;
@@ -104,12 +106,14 @@ struct MachineFacts {
     u64 ram_below_4g;
     u64 ram_above_4g;
     u32 physical_address_bits; // of the guest's CPUs
+    bool has_random_numbers;   // Host::random gives some
 };
 
 // What every device is built with: the world outside, the lines inside, and the number under which events reach it.
 struct Plug {
     Host& host;
     Wires& wires;
+    lib::GuestMemory const& memory;
     MachineFacts const& facts; // for the constructor only
     u16 device;
 };

@@ -12,6 +12,7 @@
 #include <platform/rtc.hpp>
 #include <platform/serial_port.hpp>
 #include <platform/system_ports.hpp>
+#include <platform/virtio_rng.hpp>
 #include <tuple>
 #include <utility>
 
@@ -31,8 +32,8 @@ public:
         return number;
     }
 
-    DeviceList(Host& host, Wires& wires, MachineFacts const& facts)
-        : devices_(Plug{host, wires, facts, number_of<D>()}...) {}
+    DeviceList(Host& host, Wires& wires, lib::GuestMemory const& memory, MachineFacts const& facts)
+        : devices_(Plug{host, wires, memory, facts, number_of<D>()}...) {}
 
     template <typename Wanted> Wanted& get() { return std::get<Wanted>(devices_); }
     template <typename Wanted> Wanted const& get() const { return std::get<Wanted>(devices_); }
@@ -46,7 +47,8 @@ private:
 
 // Interrupt controllers come before what they serve, so that lines which fall in a reset are seen by controllers with
 // nothing enabled. PciHost comes first: a later device covers its windows and is found before them, and so does the
-// reset register at 0xcf9 cover a byte of the configuration address port.
-using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts>;
+// reset register at 0xcf9 cover a byte of the configuration address port. A device with a `pci_slot` is plugged in
+// there.
+using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts, VirtioRng>;
 
 } // namespace platform

@@ -45,7 +45,15 @@ public:
     u32 add_capability(u8 id, std::span<u8 const> body);
     // The table and the pending bits lie in BAR `bar` at these offsets.
     void add_msix(MsixTable& table, u32 bar, u32 table_offset, u32 pending_offset);
-    void add_interrupt_pin();              // INTA#
+    void add_interrupt_pin(); // INTA#
+    // Lets the guest change `mask` of a register.
+    void make_writable(u32 offset, u32 mask) { writable_[offset / 4] |= mask; }
+    // Accesses to this register go to `portal`, whatever their size. It returns what a read gives.
+    using Portal = lib::Delegate<u32(Op op, u32 data)>;
+    void open_portal(u32 offset, Portal portal) {
+        portal_register_ = offset / 4;
+        portal_ = portal;
+    }
     void set_fixed(u32 offset, u32 value); // a register that is the same for ever
     // `decoding`: what a BAR decodes may have changed; `line`: what intx() returns may have.
     void listen(lib::Delegate<void()> decoding, lib::Delegate<void()> line) {
@@ -54,7 +62,7 @@ public:
     }
 
     // One of the 1024 registers of a function.
-    u32 read(u32 index) const;
+    u32 read(u32 index);
     // `mask`: the bits that the access covers.
     void write(u32 index, u32 value, u32 mask);
     void reset();
@@ -68,8 +76,11 @@ public:
     u32 bars_in_use() const;
     // The device's interrupt condition, for when MSI-X is off.
     void set_interrupt(bool is_wanted);
-    // The level of INTA#.
-    bool intx() const { return is_interrupt_wanted_ && (registers_[1] & intx_disable) == 0; }
+    // The level of INTA#. A function that uses MSI-X does not drive it. [pci/3.0] 6.8.3.3
+    bool intx() const {
+        bool const has_messages = msix_ != nullptr && msix_->is_enabled();
+        return is_interrupt_wanted_ && !has_messages && (registers_[1] & intx_disable) == 0;
+    }
 
 private:
     static constexpr u32 io_enable = 1 << 0, memory_enable = 1 << 1, bus_master = 1 << 2, intx_disable = 1 << 10;
@@ -86,6 +97,8 @@ private:
     MsixTable* msix_ = nullptr;
     u32 msix_register_ = 0;
     bool is_interrupt_wanted_ = false;
+    u32 portal_register_ = 0;
+    Portal portal_;
     lib::Delegate<void()> decoding_changed_;
     lib::Delegate<void()> line_changed_;
 };

@@ -17,7 +17,8 @@ namespace platform {
 
 class Platform final : private Wires {
 public:
-    Platform(Host& host, MachineFacts const& facts);
+    // `memory`: the guest's, for devices that read and write it.
+    Platform(Host& host, lib::GuestMemory const& memory, MachineFacts const& facts);
     Platform(Platform const&) = delete;
     Platform& operator=(Platform const&) = delete;
 
@@ -63,6 +64,7 @@ private:
     Ioapic& ioapic() { return devices_.get<Ioapic>(); }
 
     Host& host_;
+    lib::GuestMemory memory_;
     Bus bus_;
     std::array<Device*, Devices::count> by_number_{};
     Devices devices_;

@@ -18,8 +18,8 @@ constexpr u64 start_of_2026 = 1'767'225'600;
 
 struct PlatformTest : testing::Test {
     fakes::FakeHost host;
-    std::unique_ptr<platform::Platform> platform =
-        std::make_unique<platform::Platform>(host, platform::MachineFacts{start_of_2026, 2, 512 * lib::MiB, 0, 40});
+    std::unique_ptr<platform::Platform> platform = std::make_unique<platform::Platform>(
+        host, host.memory, platform::MachineFacts{start_of_2026, 2, 512 * lib::MiB, 0, 40, true});
     PlatformTest() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();
         host.deliver_to([this](platform::Event const& event) { platform->on(event); });

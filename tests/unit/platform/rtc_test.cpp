@@ -21,7 +21,7 @@ struct RtcTest : testing::Test {
     std::unique_ptr<Rtc> rtc;
     RtcTest() { start(end_of_1999); }
     void start(u64 wall_clock) {
-        host.facts = {wall_clock, 4, 2 * lib::GiB, 6 * lib::GiB, 40};
+        host.facts = {wall_clock, 4, 2 * lib::GiB, 6 * lib::GiB, 40, true};
         rtc = std::make_unique<Rtc>(host.plug());
         host.deliver_to([this](platform::Event const& event) { rtc->on(event); });
     }

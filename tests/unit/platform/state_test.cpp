@@ -145,10 +145,25 @@ template <> struct Subject<platform::SystemPorts> {
     void modify() { write(device, platform::SystemPorts::PostCode, 0, 2); }
 };
 
+template <> struct Subject<platform::VirtioRng> {
+    platform::VirtioRng device;
+    explicit Subject(fakes::FakeHost& host) : device(host.plug()) {}
+    void prepare() {
+        write(device, 0, 20, 3);             // status: a driver is there
+        device.function().write(1, 6, ~0U);  // memory, bus master
+        write(device, 2, 0, 0xfee0'0000, 4); // vector 0
+    }
+    void modify() {
+        write(device, 0, 20, 0);
+        write(device, 0, 24, 4, 2); // queue size
+        write(device, 2, 12, 0, 4); // vector 0 is open
+    }
+};
+
 template <typename D> struct RoundTrip : testing::Test {};
 using Devices =
     testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
-                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts>;
+                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts, platform::VirtioRng>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {
@@ -184,7 +199,8 @@ struct PlatformStateTest : testing::Test {
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform = make(host);
     static std::unique_ptr<platform::Platform> make(fakes::FakeHost& host) {
-        return std::make_unique<platform::Platform>(host, platform::MachineFacts{1'700'000'000, 2, lib::GiB, 0, 40});
+        return std::make_unique<platform::Platform>(host, host.memory,
+                                                    platform::MachineFacts{1'700'000'000, 2, lib::GiB, 0, 40, true});
     }
     static std::vector<u8> save(platform::Platform const& platform) {
         std::vector<u8> bytes(platform.saved_size(), 0xcc);

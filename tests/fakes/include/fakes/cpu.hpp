@@ -133,6 +133,7 @@ public:
     u64 tsc = 0;
     u64 tsc_step = 1; // added by every RDTSC
     std::function<u64()> on_rdtsc;
+    std::function<bool(u64&)> on_rdrand;
     bool interrupts_enabled = false;
     bool global_interrupt_flag = true; // AMD's GIF
     unsigned hlt_count = 0;

@@ -19,8 +19,9 @@ namespace fakes {
 class FakeHost final : public platform::Host, public platform::Wires {
 public:
     // For a device that is tested alone.
-    platform::Plug plug() { return {*this, *this, facts, 0}; }
-    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0, 40};
+    platform::Plug plug() { return {*this, *this, memory, facts, 0}; }
+    lib::GuestMemory memory{{}}; // set it to some before a device uses it
+    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0, 40, true};
 
     using DeliverEvent = std::function<void(platform::Event const&)>;
     struct LineChange {
@@ -98,6 +99,15 @@ public:
         return static_cast<lib::u32>(count);
     }
     void request(platform::VmRequest what) override { requests.push_back(what); }
+    lib::u32 random(std::span<lib::u8> bytes) override {
+        random_calls++;
+        auto const count = static_cast<lib::u32>(std::min<std::size_t>(bytes.size(), random_numbers));
+        std::ranges::fill(bytes.first(count), next_random++);
+        return count;
+    }
+    std::size_t random_numbers = ~std::size_t{0}; // how many bytes there are at a time
+    lib::u8 next_random = 1;
+    std::size_t random_calls = 0;
 
     struct ArmedTimer {
         lib::u64 deadline;

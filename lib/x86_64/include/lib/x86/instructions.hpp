@@ -31,6 +31,12 @@ inline u64 rdtsc() {
     asm volatile("rdtsc" : "=a"(low), "=d"(high));
     return u64{high} << 32 | low;
 }
+// False when the source has no number at the moment. [intel/vol1] 7.3.17.1
+inline bool rdrand(u64& value) {
+    bool is_there;
+    asm volatile("rdrand %0" : "=r"(value), "=@ccc"(is_there) : :);
+    return is_there;
+}
 inline u8 in8(u16 port) {
     u8 value;
     asm volatile("inb %w1, %0" : "=a"(value) : "Nd"(port) : "memory");

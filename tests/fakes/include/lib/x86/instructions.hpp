@@ -15,6 +15,7 @@ inline void wrmsr(u32 index, u64 value) { cpu().wrmsr(index, value); }
 inline bool rdmsr_safe(u32 index, u64& value) { return cpu().rdmsr_safe(index, value); }
 inline bool wrmsr_safe(u32 index, u64 value) { return cpu().wrmsr_safe(index, value); }
 inline u64 rdtsc() { return cpu().rdtsc(); }
+inline bool rdrand(u64& value) { return cpu().on_rdrand && cpu().on_rdrand(value); }
 
 inline u8 in8(u16 port) { return static_cast<u8>(cpu().in(port, 1)); }
 inline u16 in16(u16 port) { return static_cast<u16>(cpu().in(port, 2)); }

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#include <lib/guest_memory.hpp>
+
+#include <array>
+#include <gtest/gtest.h>
+
+namespace {
+
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+struct GuestMemoryTest : testing::Test {
+    alignas(8) std::array<u8, 16> low{}, high{};
+    std::array<lib::RamPiece, 2> pieces{{{{0x1000}, 16, low.data()}, {{0x1010}, 16, high.data()}}};
+    lib::GuestMemory memory{pieces};
+};
+
+TEST_F(GuestMemoryTest, LoadsAndStoresWholeValuesAtTheirAlignment) {
+    ASSERT_TRUE(memory.store<u32>({0x1004}, 0x1234'5678));
+    EXPECT_EQ(low[4], 0x78);
+    EXPECT_EQ(memory.load<u16>({0x1006}).value(), 0x1234);
+    ASSERT_TRUE(memory.store<u64>({0x1018}, ~u64{0}));
+    EXPECT_EQ(high[15], 0xff);
+    EXPECT_EQ(high[7], 0);
+    EXPECT_EQ(memory.load<u8>({0x101f}).value(), 0xff);
+}
+
+TEST_F(GuestMemoryTest, RefusesWhatIsMisalignedOrNoRam) {
+    for (u64 const at : {u64{0x1002}, u64{0x100e}, u64{0x101e}, u64{0xffc}, u64{0x1020}, ~u64{0} - 3, ~u64{0}}) {
+        EXPECT_FALSE(memory.load<u32>({at})) << std::hex << at;
+        EXPECT_FALSE(memory.store<u32>({at}, 1)) << std::hex << at;
+    }
+    EXPECT_EQ(low, (std::array<u8, 16>{}));
+    EXPECT_EQ(high, (std::array<u8, 16>{}));
+}
+
+} // namespace
