@@ -16,11 +16,16 @@ KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
 # What the guest needs to hear its power button. Debian's kernels have both as modules, others have them built in.
 POWER_BUTTON_MODULES = ("kernel/drivers/acpi/button.ko", "kernel/drivers/input/evdev.ko")
+# What it needs to use the device for random numbers, in the order of loading.
+RANDOM_NUMBER_MODULES = ("kernel/drivers/virtio/virtio_ring.ko", "kernel/drivers/virtio/virtio.ko",
+                         "kernel/drivers/virtio/virtio_pci_legacy_dev.ko", "kernel/drivers/virtio/virtio_pci_modern_dev.ko",
+                         "kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/char/hw_random/virtio-rng.ko")
+MODULES = POWER_BUTTON_MODULES + RANDOM_NUMBER_MODULES
 
 
 def debian_kernel(visible=True):
-    """Returns the path of Debian's newest cloud kernel, downloaded once through apt into .cache/kernel, with its modules for the
-    power button beside it."""
+    """Returns the path of Debian's newest cloud kernel, downloaded once through apt into .cache/kernel, with the
+    modules named above beside it."""
     folder = CACHE / "kernel"
     cached = sorted(folder.glob("vmlinuz-*"))
     if cached and cached_modules(cached[-1]).is_dir():
@@ -31,14 +36,14 @@ def debian_kernel(visible=True):
         package = kernel_package(visible)
         return download.file_of_package(package, "boot/vmlinuz-*", folder, f"the guest kernel {package}", visible, keep_modules)
     except Failure:
-        if cached:  # by a version of this script that did not keep modules: all but the power button works
+        if cached:  # by a version of this script that did not keep modules: all works but the power button and random numbers
             return cached[-1]
         raise
 
 
 def cached_modules(kernel):
     """The folder of this kernel's modules in the cache; without files in it: they are built in."""
-    return CACHE / "kernel" / f"modules-{version_of(kernel)}"
+    return CACHE / "kernel" / f"guest-modules-{version_of(kernel)}"
 
 
 def version_of(kernel):
@@ -46,21 +51,22 @@ def version_of(kernel):
 
 
 def keep_modules(tree):
-    """Takes the modules for the power button out of an unpacked kernel package into the cache."""
+    """Takes the modules named above out of an unpacked kernel package into the cache."""
     kernel = next(tree.glob("boot/vmlinuz-*"))
     wanted = cached_modules(kernel)
     with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
         ready = pathlib.Path(scratch, "ready")
         ready.mkdir()
-        for name, content in modules_in([folder for folder in tree.glob("**/modules/*") if folder.name == version_of(kernel)]):
+        folders = [folder for folder in tree.glob("**/modules/*") if folder.name == version_of(kernel)]
+        for name, content in modules_in(folders):
             (ready / name).write_bytes(content)
         if not wanted.is_dir():
             os.replace(ready, wanted)
 
 
 def modules_in(folders):
-    """Yields name and content of the modules for the power button, uncompressed, from the first folder that has each."""
-    for module in POWER_BUTTON_MODULES:
+    """Yields name and content of the modules named above, uncompressed, from the first folder that has each."""
+    for module in MODULES:
         name = module.rpartition("/")[2]
         for folder in folders:
             for path in (folder / module, folder / name):
@@ -77,7 +83,7 @@ def modules_in(folders):
 
 
 def modules_of(kernel):
-    """Name and content of this kernel's modules for the power button; none if it is not known where they are, or not needed."""
+    """Name and content of this kernel's modules named above; none if it is not known where they are, or not needed."""
     return list(modules_in([cached_modules(kernel), pathlib.Path("/lib/modules", version_of(kernel))]))
 
 
@@ -97,8 +103,8 @@ def kernel_package(visible):
 
 def initramfs(kernel=None, busybox=BUSYBOX):
     """Returns the initramfs as an uncompressed cpio archive: the emulated CPU copies faster than it decompresses.
-    kernel: the one whose modules for the power button come along. Without them, Linux takes no notice of the button unless it
-    has them built in. busybox: may be another architecture's."""
+    kernel: the one whose modules for the power button and random numbers come along. Without them, Linux uses neither unless
+    it has them built in. busybox: may be another architecture's."""
     if not BUSYBOX.exists():
         raise Failure("no /bin/busybox; install busybox-static")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -112,7 +118,7 @@ def initramfs(kernel=None, busybox=BUSYBOX):
         archive.symlink(f"bin/{applet}", "busybox")
     archive.symlink("sbin/init", "../bin/init")
     archive.file("init", (source / "init").read_bytes(), 0o755)
-    for program in ("power-button", "resize"):
+    for program in ("power-button", "random-numbers", "resize"):
         archive.file(f"bin/{program}", (source / program).read_bytes(), 0o755)
     for name, content in modules_of(kernel) if kernel else ():
         archive.file(f"lib/modules/{version_of(kernel)}/{name}", content)

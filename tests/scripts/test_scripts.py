@@ -479,6 +479,7 @@ class BenchTest(unittest.TestCase):
 class PowerButtonTest(unittest.TestCase):
     """The kernel's modules go the way from its package through the cache into the initramfs."""
     BUTTON, EVDEV = (f"lib/modules/6.1.0-1/{module}" for module in guest.POWER_BUTTON_MODULES)
+    RANDOM = f"lib/modules/6.1.0-1/{guest.RANDOM_NUMBER_MODULES[-1]}"
 
     def way(self, **files):
         with tempfile.TemporaryDirectory() as scratch, unittest.mock.patch.object(guest, "CACHE", pathlib.Path(scratch)):
@@ -490,12 +491,12 @@ class PowerButtonTest(unittest.TestCase):
             guest.keep_modules(tree)
             guest.keep_modules(tree)  # another process may have been faster
             self.assertTrue(guest.cached_modules(kernel).is_dir(), "it would be downloaded again each time")
-            self.assertEqual([path.name for path in kernel.parent.iterdir()], ["modules-6.1.0-1"])
+            self.assertEqual([path.name for path in kernel.parent.iterdir()], ["guest-modules-6.1.0-1"])
             return guest.modules_of(kernel), guest.initramfs(kernel)
 
     def test_plain_and_compressed_modules_come_along(self):
-        found, archive = self.way(**{self.BUTTON: b"first", f"usr/{self.EVDEV}.xz": lzma.compress(b"second")})
-        self.assertEqual(found, [("button.ko", b"first"), ("evdev.ko", b"second")])
+        found, archive = self.way(**{self.BUTTON: b"first", f"usr/{self.EVDEV}.xz": lzma.compress(b"second"), self.RANDOM: b"third"})
+        self.assertEqual(found, [("button.ko", b"first"), ("evdev.ko", b"second"), ("virtio-rng.ko", b"third")])
         self.assertTrue(b"lib/modules/6.1.0-1/evdev.ko\0" in archive)
 
     def test_a_kernel_with_all_built_in_needs_none(self):

@@ -79,6 +79,35 @@ dmesg | grep 'pci_bus 0000:00: root bus resource'"""
 
 
 @system_test()
+def random_numbers_come_from_the_host():
+    """Linux finds the virtio device on its PCI bus and uses its BARs and MSI-X. 128 requests more raise the interrupt's count."""
+    command = r"""cat /sys/class/misc/hw_random/rng_current
+interrupts() { awk '/PCI-MSI.*virtio0-input/ { print $2 }' /proc/interrupts; }
+before=$(interrupts)
+dd if=/dev/hwrng bs=64 count=1 2>/dev/null >/tmp/a && dd if=/dev/hwrng bs=64 count=1 2>/dev/null >/tmp/b || exit 4
+cmp -s /tmp/a /tmp/b; differ=$?; echo "sizes $(wc -c </tmp/a) $(wc -c </tmp/b) differ $differ"
+dd if=/dev/hwrng bs=64 count=128 2>/dev/null >/tmp/c || exit 5
+echo "bytes $(wc -c </tmp/c) compressed $(gzip </tmp/c | wc -c)"
+echo "interrupts $before $(interrupts)"
+echo "bars $(head -n 5 /sys/bus/pci/devices/0000:00:01.0/resource | cut -d ' ' -f 3 | tr '\n' ' ')"
+dmesg | grep -i -c -e 'virtio.*\(error\|fail\|needs reset\)'"""
+    with boot_linux(command=command) as console:
+        found = console.expect(r"<mullion-command test>\n((?:.|\n)*)<mullion-status test (\d+)>", 300)
+        output = found.group(1).decode()
+        lines = output.split("\n")
+        assert lines[0] == "virtio_rng.0", output
+        assert lines[1] == "sizes 64 64 differ 1", output
+        size, compressed = map(int, lines[2].split()[1::2])
+        assert size == 8192 and compressed > 8000, f"random bytes do not compress: {output}"
+        before, after = map(int, lines[3].split()[1:])
+        assert after >= before + 64, output  # Linux asks for at most 64 bytes at a time, and keeps what a reader left
+        flags = [int(flag, 16) & 0x300 for flag in lines[4].split()[1:]]
+        assert flags == [0x200, 0, 0x200, 0, 0x100], f"memory, MSI-X and doorbells: {output}"
+        assert lines[5] == "0", output
+        check_power_off(console)
+
+
+@system_test()
 def a_reboot_starts_the_vm_again():
     with boot_linux(restart="on-reboot") as console:
         console.expect(PROMPT)
