@@ -7,6 +7,11 @@ namespace vm {
 namespace {
 constexpr unsigned granule_order = kernel::FrameAllocator::order_2m;
 constexpr unsigned order_1g = 18;
+
+// Returns true if memory at these addresses begins where the block ends, in the guest and in the host.
+bool continues(RamBlock const& block, GuestPhys base, HostPhys host) {
+    return block.base + block.size == base && block.host + block.size == host;
+}
 } // namespace
 
 lib::Result<void> GuestRam::append(GuestPhys base, u64 size, u32 node) {
@@ -21,9 +26,8 @@ lib::Result<void> GuestRam::append(GuestPhys base, u64 size, u32 node) {
         }
         if (!block) return lib::fail(block.error());
         u64 const bytes = lib::page_size << order;
-        RamBlock* const last = block_count_ > 0 ? &blocks_[block_count_ - 1] : nullptr;
-        if (last != nullptr && last->base + last->size == base && last->host + last->size == *block) {
-            last->size += bytes;
+        if (block_count_ > 0 && continues(blocks_[block_count_ - 1], base, *block)) {
+            blocks_[block_count_ - 1].size += bytes;
         } else {
             blocks_[block_count_++] = {base, bytes, *block};
         }
