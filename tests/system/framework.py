@@ -26,6 +26,10 @@ PROMPT = re.escape("guest:~# ")
 # Bochs' instructions in a second, for tests of what Mullion does in microseconds.
 FAST = 100_000_000
 STATUS_SKIP = 77
+# Three quarters of what Linux executes from its start to a shell tests its cryptography, checks its certificates and prepares its tracing.
+# Nothing of that concerns the machine, and in Bochs it takes half a minute. In QEMU all of it runs, and once in Bochs.
+LESS_TO_COMPUTE = "cryptomgr.notests " \
+    "initcall_blacklist=load_system_certificate_list,trace_eval_init,tracer_init_tracefs,ftrace_check_for_weak_functions"
 
 
 # Where a test can run: its options for boot(). Tests run on the first and the last unless they say otherwise.
@@ -218,6 +222,11 @@ def guest_kernel(name):
     return elf
 
 
+def linux_command_line(like_the_users=False):
+    """For Linux in tests: as ./scripts/run gives it, and in Bochs without what only computes."""
+    return guest.COMMAND_LINE if like_the_users or kind_of_emulator() != "bochs" else f"{guest.COMMAND_LINE} {LESS_TO_COMPUTE}"
+
+
 def linux_files(hears_power_button=True):
     """The modules of the guest that comes with Mullion, by the names that descriptions have for them."""
     kernel = guest.debian_kernel()
@@ -225,10 +234,11 @@ def linux_files(hears_power_button=True):
 
 
 @contextlib.contextmanager
-def boot_linux(command=None, command_line=guest.COMMAND_LINE, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
+def boot_linux(command=None, like_the_users=False, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
                hears_power_button=True, restart="never", **options):
     """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's.
-    all_features: also those that this emulator gets wrong now and then."""
+    all_features: also those that this emulator gets wrong now and then. like_the_users: all that Linux computes at its start."""
+    command_line = linux_command_line(like_the_users)
     modules = linux_files(hears_power_button)
     if command:
         modules["initrd.img"] += guest.command_archive(command, "test")

@@ -3,7 +3,7 @@
 import re
 import time
 
-from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, guest, kind_of_emulator, linux_files, system_test, usual_options, verdict
+from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, kind_of_emulator, linux_command_line, linux_files, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
 SWITCH = b"\x01c"
@@ -161,7 +161,7 @@ def the_guest_asks_the_terminal_for_its_size():
 @system_test(limit=700)
 def poweroff_waits_for_guests_but_not_for_ever():
     """On two CPUs, with a guest of two, which does not hear the power button: the kernel's modules for it are missing."""
-    modules = {"vms.toml": description.default(256, 2, guest.COMMAND_LINE).encode(), **linux_files(hears_power_button=False)}
+    modules = {"vms.toml": description.default(256, 2, linux_command_line()).encode(), **linux_files(hears_power_button=False)}
     with boot(modules, usual_options(), cpus=2) as console:
         console.expect(PROMPT, 500)
         console.send("while :; do :; done & echo bu''sy\n")
@@ -191,7 +191,7 @@ def poweroff_waits_for_guests_but_not_for_ever():
 @system_test()
 def the_serial_interrupt_moves():
     """To another CPU and back, while a guest of one CPU keeps one of the two busy: what is typed arrives by that interrupt."""
-    modules = {"vms.toml": description.default(256, 1, guest.COMMAND_LINE).encode(), **linux_files()}
+    modules = {"vms.toml": description.default(256, 1, linux_command_line()).encode(), **linux_files()}
     with boot(modules, usual_options(), cpus=2) as console:
         console.expect(PROMPT, 500)
         console.send("while :; do :; done & echo bu''sy\n")

@@ -4,14 +4,15 @@ import random
 import re
 import time
 
-from framework import FAST, ROOT, boot, check_power_off, guest_kernel, kind_of_emulator, linux_files, system_test, usual_options, verdict
+from framework import FAST, ROOT, boot, check_power_off, guest, guest_kernel, kind_of_emulator, linux_command_line, linux_files, system_test, usual_options, verdict
 from test_monitor import MONITOR, SWITCH, ask, row
 
 EXAMPLE = ROOT / "examples/two-linux.toml"
 
 
 def example_modules():
-    return {"vms.toml": EXAMPLE, **linux_files(), "ticker.elf": guest_kernel("ticker")}
+    text = EXAMPLE.read_text().replace(guest.COMMAND_LINE, linux_command_line())
+    return {"vms.toml": text.encode(), **linux_files(), "ticker.elf": guest_kernel("ticker")}
 
 
 def prompt_of(name):
