@@ -373,21 +373,35 @@ TEST_F(AvicThreads, NoWakeUpIsLost) {
             }
         });
     });
-    auto const give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (taken_.load() < rounds) {
+    // A lost wake-up leaves its round without an end. On a busy computer each hand-over waits for a slice of others, so
+    // the test ends after some seconds with the rounds that it has done.
+    using Clock = std::chrono::steady_clock;
+    constexpr auto enough = std::chrono::seconds(10), too_long = std::chrono::seconds(30);
+    auto const begin = Clock::now();
+    auto last_arrival = begin;
+    bool is_lost = false;
+    for (u32 seen = 0; taken_.load() < rounds && !is_lost;) {
         vcpu().set_rip(0x10'0000);
         auto const leave = run({{.code = exit_code::HLT, .before = [&](svm::Vmcb&) { take(vector); }}});
         entries.clear();
         ASSERT_NE(leave, kernel::RunResult::Stopped);
         while (leave == kernel::RunResult::Sleep && taken_.load() < rounds && !vcpu().has_wake_event()) {
-            if (std::chrono::steady_clock::now() > give_up) break;
+            is_lost = Clock::now() - last_arrival > too_long;
+            if (is_lost) break;
             std::this_thread::yield();
         }
-        if (std::chrono::steady_clock::now() > give_up) break;
+        if (u32 const now_taken = taken_.load(); now_taken != seen) {
+            seen = now_taken;
+            last_arrival = Clock::now();
+            if (last_arrival - begin > enough) break;
+        } else if (Clock::now() - last_arrival > too_long) {
+            is_lost = true;
+        }
     }
     is_finished_ = true;
     sender.join();
-    EXPECT_EQ(taken_.load(), rounds);
+    EXPECT_FALSE(is_lost) << "after " << taken_.load() << " rounds";
+    EXPECT_GE(taken_.load(), 100U);
 }
 
 } // namespace
