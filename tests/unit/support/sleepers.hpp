@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// The vCPUs of a VM asleep in a real scheduler: who has been woken?
+// Puts the vCPUs of a VM to sleep in a real scheduler, and tells which of them have been woken.
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <kernel/run_loop.hpp>
@@ -25,7 +25,7 @@ public:
     Sleepers(Sleepers const&) = delete;
     Sleepers& operator=(Sleepers const&) = delete;
 
-    // Those that were woken since the last time, by their numbers; they sleep again.
+    // Returns the numbers of the vCPUs that were woken since the last call, and puts them to sleep again.
     std::vector<lib::u32> take_woken() {
         std::vector<lib::u32> woken;
         while (auto* const entity = kernel::scheduler().pick(0, ++now_).entity) {

@@ -11,7 +11,7 @@ using lib::u64;
 
 constexpr u32 vcpus = 2;
 
-// A VM of two vCPUs in a real scheduler, and as much of the run loop and of pause() as decides who runs.
+// A VM of two vCPUs in a real scheduler, with the parts of the run loop and of pause() that decide which vCPU runs.
 class HeldVmTest : public fake::VmTest {
 protected:
     HeldVmTest() : VmTest(vcpus) {

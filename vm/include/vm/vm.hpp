@@ -91,7 +91,7 @@ public:
     bool should_warn_of_instruction() { return !has_warned_of_instruction_.exchange(true, std::memory_order_relaxed); }
     void set_stopped() { state_.store(VmState::Stopped, std::memory_order_release); }
 
-    // Its vCPUs are in the scheduler: who has something to do is woken from now on.
+    // Says that the vCPUs are in the scheduler: from now on, one that has something to do is woken.
     void set_scheduled() { is_scheduled_.store(true, std::memory_order_release); }
     void wake(Vcpu& vcpu);
     // While it is held, vCPUs that come out of the guest stay out, whatever wakes them. Who lets it go wakes them then.
