@@ -120,10 +120,10 @@ lib::Result<MemorySummary> set_up_memory(Multiboot2 const& information, HostPhys
     // The BIOS area, and between its halves the text screen.
     TRY(map_direct(table, 0x9f000, screen_begin));
     TRY(table.map(lib::HostVirt{screen_begin + kernel::direct_map_base}, HostPhys{screen_begin},
-                  screen_end - screen_begin, kernel::Rights::ReadWrite, kernel::Caching::Uncached));
+                  screen_end - screen_begin, kernel::Rights::ReadWrite, kernel::MemoryType::Uncached));
     TRY(map_direct(table, screen_end, 0x100000));
-    kernel::set_kernel_page_table(table);
     lib::x86::write_cr3(table.root().value);
+    kernel::set_kernel_page_table(std::move(table));
     return summary;
 }
 

@@ -51,7 +51,7 @@ lib::Result<void> show_on(Framebuffer const& found) {
     u64 const storage_bytes = std::min(FramebufferConsole::storage_for(layout, font) * sizeof(u16), largest_storage);
     auto const order = static_cast<unsigned>(std::bit_width((std::max(storage_bytes, u64{1}) - 1) / lib::page_size));
     HostPhys const storage = TRY(kernel::allocate_frames(order));
-    auto const mapped = kernel::map_device(found.address, size, kernel::Caching::WriteCombining);
+    auto const mapped = kernel::map_device(found.address, size, kernel::MemoryType::WriteCombining);
     auto const started =
         mapped
             ? framebuffer_console.start({reinterpret_cast<u8*>(mapped->value), size},

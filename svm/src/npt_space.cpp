@@ -15,20 +15,20 @@ lib::Result<void> NptSpace::create() {
     TRY(avic_.create());
     TRY(table_with_apic_.create_root());
     apic_access_page_ = TRY(kernel::allocate_zeroed_frame());
-    return table_with_apic_.map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size,
-                                vm::MemoryRights::ReadWrite);
+    return table_with_apic_.map(
+        {lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size, kernel::Rights::ReadWrite},
+        flush_everywhere);
 }
 
-lib::Result<void> NptSpace::map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) {
-    TRY(table_.map(at, to, size, rights));
-    if (has_avic_) TRY(table_with_apic_.map(at, to, size, rights));
+lib::Result<void> NptSpace::map(vm::GuestMapping const& mapping) {
+    TRY(table_.map(mapping, flush_everywhere));
+    if (has_avic_) TRY(table_with_apic_.map(mapping, flush_everywhere));
     return {};
 }
 
 lib::Result<void> NptSpace::unmap(lib::GuestPhys at, lib::u64 size) {
-    TRY(table_.unmap(at, size));
-    if (has_avic_) TRY(table_with_apic_.unmap(at, size));
-    flush_everywhere();
+    TRY(table_.unmap({at, size}, flush_everywhere));
+    if (has_avic_) TRY(table_with_apic_.unmap({at, size}, flush_everywhere));
     return {};
 }
 

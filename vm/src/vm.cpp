@@ -83,7 +83,7 @@ lib::Result<void> Vm::build() {
     TRY(ram_.allocate(config_.memory, config_.node));
     space_ = TRY(backend_.create_address_space());
     for (RamBlock const& block : ram_.blocks())
-        TRY(space_->map(block.base, block.host, block.size, MemoryRights::All));
+        TRY(space_->map({block.base, block.host, block.size, kernel::Rights::All}));
     for (u32 i = 0; i < config_.vcpu_count; i++)
         vcpus_[i] = TRY(backend_.create_vcpu(*this, i));
     u64 const offset = u64{0} - tsc_ratio_.to_guest(lib::x86::rdtsc()); // one origin: the TSCs of all vCPUs are in step

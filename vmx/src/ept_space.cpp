@@ -27,14 +27,19 @@ lib::Result<void> EptSpace::create(bool has_apic_accesses) {
     root_ = table_.with([](auto& table) { return table.root(); });
     if (!has_apic_accesses) return {};
     apic_access_page_ = TRY(kernel::allocate_zeroed_frame());
-    return map(lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size,
-               vm::MemoryRights::ReadWrite);
+    return map(
+        {lib::GuestPhys{vm::apic_base::default_address}, apic_access_page_, lib::page_size, kernel::Rights::ReadWrite});
 }
 
+template <typename Request> lib::Result<void> EptSpace::change(Request const& request) {
+    auto const locked = [this](auto step) { return table_.with(step); };
+    return kernel::change_table<EptTable>(locked, flush_everywhere, request);
+}
+
+lib::Result<void> EptSpace::map(vm::GuestMapping const& mapping) { return change(mapping); }
+
 lib::Result<void> EptSpace::unmap(lib::GuestPhys at, lib::u64 size) {
-    TRY(table_.with([&](auto& table) { return table.unmap(at, size); }));
-    flush_everywhere();
-    return {};
+    return change(kernel::Unmapping<lib::GuestPhys>{at, size});
 }
 
 } // namespace vmx

@@ -5,15 +5,15 @@
 #include <svm/capabilities.hpp>
 #include <svm/npt.hpp>
 #include <svm/tlb.hpp>
-#include <vm/stage_two.hpp>
+#include <vm/address_space.hpp>
 
 namespace svm {
 
 class NptSpace final : public vm::AddressSpace {
 public:
     explicit NptSpace(Capabilities const& capabilities)
-        : has_avic_(capabilities.has_avic), table_(largest_level(capabilities)),
-          table_with_apic_(largest_level(capabilities)) {}
+        : has_avic_(capabilities.has_avic), table_({.largest_level = largest_level(capabilities)}),
+          table_with_apic_({.largest_level = largest_level(capabilities)}) {}
     ~NptSpace() override;
     lib::Result<void> create();
     lib::HostPhys root() const { return table_.root(); }
@@ -22,7 +22,7 @@ public:
     lib::HostPhys root_with_apic() const { return table_with_apic_.root(); }
     // nullptr: the CPU has no AVIC.
     AvicTables* avic() { return has_avic_ ? &avic_ : nullptr; }
-    lib::Result<void> map(lib::GuestPhys at, lib::HostPhys to, lib::u64 size, vm::MemoryRights rights) override;
+    lib::Result<void> map(vm::GuestMapping const& mapping) override;
     lib::Result<void> unmap(lib::GuestPhys at, lib::u64 size) override;
     lib::u64 table_bytes() const override { return table_.table_bytes() + table_with_apic_.table_bytes(); }
 
@@ -31,8 +31,8 @@ private:
         return capabilities.has_pages_1g ? 3U : capabilities.has_pages_2m ? 2U : 1U;
     }
     bool has_avic_;
-    vm::StageTwoTable<NptEntry> table_;
-    vm::StageTwoTable<NptEntry> table_with_apic_; // empty without AVIC
+    NptTable table_;
+    NptTable table_with_apic_; // empty without AVIC
     lib::HostPhys apic_access_page_{};
     AvicTables avic_;
 };

@@ -8,9 +8,9 @@
 
 namespace {
 
-using kernel::Caching;
 using kernel::HostPhys;
 using kernel::HostVirt;
+using kernel::MemoryType;
 using kernel::PageEntry;
 using kernel::PageTable;
 using kernel::Rights;
@@ -82,7 +82,7 @@ TEST_F(PageTableTest, PhysicalAlignmentCountsToo) {
 
 TEST_F(PageTableTest, SplitsALargePageAndKeepsItsRights) {
     PageTable table = make();
-    ASSERT_TRUE(table.map(base, HostPhys{4 * GiB}, GiB, Rights::ReadWrite, Caching::Uncached));
+    ASSERT_TRUE(table.map(base, HostPhys{4 * GiB}, GiB, Rights::ReadWrite, MemoryType::Uncached));
     ASSERT_TRUE(table.map(base + 6 * MiB + page_size, HostPhys{0x7000}, page_size, Rights::ReadExecute));
     auto const found = leaves(table);
     EXPECT_EQ(found.size(), 511U + 512U);
@@ -169,7 +169,7 @@ TEST_F(PageTableTest, DevicesAndStacksGetPlacesOfTheirOwn) {
     auto const leaf = leaves(table).at(b->value);
     EXPECT_TRUE(leaf.entry.get<PageEntry::CacheDisable>() && leaf.entry.get<PageEntry::NoExecute>());
     EXPECT_TRUE(leaf.entry.get<PageEntry::WriteThrough>()); // PAT entry 3
-    auto const framebuffer = kernel::map_device(HostPhys{0x8000'0000}, 0x1000, Caching::WriteCombining);
+    auto const framebuffer = kernel::map_device(HostPhys{0x8000'0000}, 0x1000, MemoryType::WriteCombining);
     auto const combining = leaves(table).at(framebuffer->value);
     EXPECT_FALSE(combining.entry.get<PageEntry::CacheDisable>()); // PAT entry 1
     EXPECT_TRUE(combining.entry.get<PageEntry::WriteThrough>());

@@ -12,21 +12,23 @@
 
 namespace {
 
+using kernel::Rights;
 using lib::GiB;
 using lib::GuestPhys;
 using lib::HostPhys;
 using lib::MiB;
 using lib::page_size;
 using lib::u64;
-using vm::MemoryRights;
-using Table = vm::StageTwoTable<svm::NptEntry>;
+using Table = svm::NptTable;
 
 constexpr u64 present = 1, writable = 2, user = 4, large = 1U << 7, no_execute = u64{1} << 63;
+
+constexpr auto no_flush = [] {};
 
 struct Found {
     u64 host;
     unsigned level;
-    MemoryRights rights;
+    Rights rights;
 };
 
 // [amd/vol2] 5.3.3, 15.25.5
@@ -49,10 +51,7 @@ std::optional<Found> walk(Table const& table, u64 at) {
         EXPECT_LT(level, 4U) << "no page has 512 GiB";
         u64 const offset = (u64{1} << shift) - 1;
         EXPECT_EQ(address & offset, 0U) << "reserved bits, or PAT, of a large page";
-        return Found{address | (at & offset), level,
-                     can_execute ? MemoryRights::All
-                     : can_write ? MemoryRights::ReadWrite
-                                 : MemoryRights::Read};
+        return Found{address | (at & offset), level, kernel::make_rights(can_write, can_execute)};
     }
 }
 
@@ -61,7 +60,7 @@ protected:
     fakes::Cpu cpu;
     u64 free = support::give_memory();
     std::unique_ptr<Table> make(unsigned largest) {
-        auto table = std::make_unique<Table>(largest);
+        auto table = std::make_unique<Table>(kernel::TableFormat{.largest_level = largest});
         EXPECT_TRUE(table->create_root());
         return table;
     }
@@ -70,7 +69,7 @@ protected:
 TEST_F(NptTest, MapsWithTheLargestPagesTheCpuHas) {
     for (unsigned const largest : {1U, 2U, 3U}) {
         auto const table = make(largest);
-        ASSERT_TRUE(table->map(GuestPhys{0}, HostPhys{4 * GiB}, GiB + 2 * MiB + page_size, MemoryRights::All));
+        ASSERT_TRUE(table->map({GuestPhys{0}, HostPhys{4 * GiB}, GiB + 2 * MiB + page_size, Rights::All}, no_flush));
         EXPECT_EQ(walk(*table, 0x12345)->level, largest);
         EXPECT_EQ(walk(*table, GiB - 1)->host, 5 * GiB - 1);
         EXPECT_EQ(walk(*table, GiB + 1)->level, largest == 1 ? 1U : 2U);
@@ -84,21 +83,22 @@ TEST_F(NptTest, MapsWithTheLargestPagesTheCpuHas) {
 TEST_F(NptTest, AgreesWithAModelAndReturnsEveryFrame) {
     {
         auto const table = make(3);
-        std::map<u64, std::pair<u64, MemoryRights>> model; // page -> host page
+        std::map<u64, std::pair<u64, Rights>> model; // page -> host page
         std::mt19937_64 random(7);
         constexpr u64 window = 4096;
         for (int i = 0; i < 400; i++) {
             u64 const at = random() % 4 == 0 ? random() % (window / 512) * 512 : random() % window;
             u64 const count = random() % 3 == 0 ? 512 : 1 + random() % 30;
             if (random() % 3 == 0) {
-                ASSERT_TRUE(table->unmap(GuestPhys{at * page_size}, count * page_size));
+                ASSERT_TRUE(table->unmap({GuestPhys{at * page_size}, count * page_size}, no_flush));
                 for (u64 page = at; page < at + count; page++)
                     model.erase(page);
                 continue;
             }
             u64 const to = random() % 2 == 0 ? at + 512 * (random() % 1000) : random() % 1'000'000;
-            auto const rights = static_cast<MemoryRights>(random() % 3);
-            ASSERT_TRUE(table->map(GuestPhys{at * page_size}, HostPhys{to * page_size}, count * page_size, rights));
+            auto const rights = static_cast<Rights>(random() % 4);
+            ASSERT_TRUE(
+                table->map({GuestPhys{at * page_size}, HostPhys{to * page_size}, count * page_size, rights}, no_flush));
             for (u64 page = at; page < at + count; page++)
                 model[page] = {to + page - at, rights};
         }

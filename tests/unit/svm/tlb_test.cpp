@@ -64,10 +64,10 @@ TEST(GuestPresence, SeesEachFlushOnce) {
 
 TEST(NptEntry, IsAUserEntryOfTheLongModeFormat) {
     using svm::NptEntry;
-    auto const all = NptEntry::leaf(lib::HostPhys{0x4000'0000}, 3, vm::MemoryRights::All);
+    auto const all = NptEntry::leaf(lib::HostPhys{0x4000'0000}, 3, kernel::Rights::All);
     EXPECT_EQ(all.raw, 0x4000'00e7U);
-    EXPECT_EQ(NptEntry::leaf(lib::HostPhys{0x5000}, 1, vm::MemoryRights::Read).raw, 0x8000'0000'0000'5065U);
-    EXPECT_EQ(NptEntry::leaf(lib::HostPhys{0x5000}, 1, vm::MemoryRights::ReadWrite).raw, 0x8000'0000'0000'5067U);
+    EXPECT_EQ(NptEntry::leaf(lib::HostPhys{0x5000}, 1, kernel::Rights::Read).raw, 0x8000'0000'0000'5065U);
+    EXPECT_EQ(NptEntry::leaf(lib::HostPhys{0x5000}, 1, kernel::Rights::ReadWrite).raw, 0x8000'0000'0000'5067U);
     EXPECT_EQ(NptEntry::table(lib::HostPhys{0x6000}).raw & 7, 7U);
     EXPECT_EQ(all.piece(3, 3).raw, 0x4060'00e7U);
     EXPECT_EQ(all.piece(3, 3).piece(5, 2).raw, 0x4060'5067U);

@@ -91,7 +91,7 @@ private:
 
 class Space final : public vm::AddressSpace {
 public:
-    lib::Result<void> map(vm::GuestPhys, vm::HostPhys, u64, vm::MemoryRights) override { return {}; }
+    lib::Result<void> map(vm::GuestMapping const&) override { return {}; }
     lib::Result<void> unmap(vm::GuestPhys, u64) override { return {}; }
     u64 table_bytes() const override { return 0; }
 };

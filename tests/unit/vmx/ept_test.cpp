@@ -12,15 +12,17 @@
 
 namespace {
 
+using kernel::Rights;
 using lib::GiB;
 using lib::GuestPhys;
 using lib::HostPhys;
 using lib::MiB;
 using lib::page_size;
 using lib::u64;
-using vm::MemoryRights;
 using vmx::EptEntry;
-using Table = vm::StageTwoTable<EptEntry>;
+using Table = vmx::EptTable;
+
+constexpr auto no_flush = [] {};
 
 struct Found {
     u64 host;
@@ -44,7 +46,7 @@ std::optional<Found> walk(Table const& table, u64 at) {
             EXPECT_EQ(entry.raw & 0x000f'ffff'ffff'f000 & offset, 0U) << "reserved bits of a large page";
             return Found{(entry.raw & 0x000f'ffff'ffff'f000 & ~offset) | (at & offset), level, rights};
         }
-        EXPECT_EQ(entry.raw & 0xff8, 0U) << "reserved bits of a table entry";
+        EXPECT_EQ(entry.raw & 0xef8, 0U) << "reserved bits of a table entry";
         frame = HostPhys{entry.raw & 0x000f'ffff'ffff'f000};
     }
 }
@@ -54,7 +56,7 @@ protected:
     fakes::Cpu cpu;
     u64 free = support::give_memory();
     std::unique_ptr<Table> make(unsigned largest) {
-        auto table = std::make_unique<Table>(largest);
+        auto table = std::make_unique<Table>(kernel::TableFormat{.largest_level = largest});
         EXPECT_TRUE(table->create_root());
         return table;
     }
@@ -63,7 +65,7 @@ protected:
 TEST_F(EptTest, MapsWithTheLargestPagesAllowed) {
     for (unsigned const largest : {1U, 2U, 3U}) {
         auto const table = make(largest);
-        ASSERT_TRUE(table->map(GuestPhys{0}, HostPhys{4 * GiB}, GiB + 2 * MiB + page_size, MemoryRights::All));
+        ASSERT_TRUE(table->map({GuestPhys{0}, HostPhys{4 * GiB}, GiB + 2 * MiB + page_size, Rights::All}, no_flush));
         EXPECT_EQ(walk(*table, 0x12345)->level, largest);
         EXPECT_EQ(walk(*table, GiB - 1)->host, 5 * GiB - 1);
         EXPECT_EQ(walk(*table, GiB + 2 * MiB + 7)->host, 5 * GiB + 2 * MiB + 7);
@@ -75,9 +77,9 @@ TEST_F(EptTest, MapsWithTheLargestPagesAllowed) {
 
 TEST_F(EptTest, RightsAreWhatWasAskedFor) {
     auto const table = make(3);
-    ASSERT_TRUE(table->map(GuestPhys{0}, HostPhys{0}, page_size, MemoryRights::Read));
-    ASSERT_TRUE(table->map(GuestPhys{page_size}, HostPhys{0}, page_size, MemoryRights::ReadWrite));
-    ASSERT_TRUE(table->map(GuestPhys{2 * page_size}, HostPhys{0}, page_size, MemoryRights::All));
+    ASSERT_TRUE(table->map({GuestPhys{0}, HostPhys{0}, page_size, Rights::Read}, no_flush));
+    ASSERT_TRUE(table->map({GuestPhys{page_size}, HostPhys{0}, page_size, Rights::ReadWrite}, no_flush));
+    ASSERT_TRUE(table->map({GuestPhys{2 * page_size}, HostPhys{0}, page_size, Rights::All}, no_flush));
     EXPECT_EQ(walk(*table, 0)->rights, 1U);
     EXPECT_EQ(walk(*table, page_size)->rights, 3U);
     EXPECT_EQ(walk(*table, 2 * page_size)->rights, 7U);
@@ -85,8 +87,8 @@ TEST_F(EptTest, RightsAreWhatWasAskedFor) {
 
 TEST_F(EptTest, SplitsOnUnmapAndKeepsTheRest) {
     auto const table = make(3);
-    ASSERT_TRUE(table->map(GuestPhys{0}, HostPhys{8 * GiB}, GiB, MemoryRights::ReadWrite));
-    ASSERT_TRUE(table->unmap(GuestPhys{5 * MiB}, 2 * page_size));
+    ASSERT_TRUE(table->map({GuestPhys{0}, HostPhys{8 * GiB}, GiB, Rights::ReadWrite}, no_flush));
+    ASSERT_TRUE(table->unmap({GuestPhys{5 * MiB}, 2 * page_size}, no_flush));
     for (u64 at : {u64{0}, 4 * MiB, 5 * MiB - 1, 5 * MiB + 2 * page_size, 6 * MiB, 512 * MiB + 123, GiB - 1}) {
         ASSERT_TRUE(walk(*table, at)) << at;
         EXPECT_EQ(walk(*table, at)->host, 8 * GiB + at);
@@ -99,15 +101,15 @@ TEST_F(EptTest, SplitsOnUnmapAndKeepsTheRest) {
 
 TEST_F(EptTest, UnmappingNothingCostsNothing) {
     auto const table = make(3);
-    ASSERT_TRUE(table->unmap(GuestPhys{0}, 64 * MiB));
+    ASSERT_TRUE(table->unmap({GuestPhys{0}, 64 * MiB}, no_flush));
     EXPECT_EQ(table->table_bytes(), page_size);
     EXPECT_EQ(kernel::memory_use().free, free - page_size);
 }
 
 TEST_F(EptTest, ALargePageReplacesTablesAndFreesThem) {
     auto const table = make(3);
-    ASSERT_TRUE(table->map(GuestPhys{page_size}, HostPhys{0}, GiB - page_size, MemoryRights::All));
-    ASSERT_TRUE(table->map(GuestPhys{0}, HostPhys{GiB}, GiB, MemoryRights::All));
+    ASSERT_TRUE(table->map({GuestPhys{page_size}, HostPhys{0}, GiB - page_size, Rights::All}, no_flush));
+    ASSERT_TRUE(table->map({GuestPhys{0}, HostPhys{GiB}, GiB, Rights::All}, no_flush));
     EXPECT_EQ(walk(*table, 7 * MiB)->host, GiB + 7 * MiB);
     EXPECT_EQ(walk(*table, 0)->level, 3U);
     EXPECT_EQ(table->table_bytes(), 2 * page_size);
@@ -123,17 +125,17 @@ TEST_F(EptTest, AgreesWithAModelAndReturnsEveryFrame) {
             u64 const at = random() % 4 == 0 ? random() % (window / 512) * 512 : random() % window;
             u64 const count = random() % 3 == 0 ? 512 : 1 + random() % 30;
             if (random() % 3 == 0) {
-                ASSERT_TRUE(table->unmap(GuestPhys{at * page_size}, count * page_size));
+                ASSERT_TRUE(table->unmap({GuestPhys{at * page_size}, count * page_size}, no_flush));
                 for (u64 page = at; page < at + count; page++)
                     model.erase(page);
             } else {
                 u64 const to = random() % 2 == 0 ? at + 512 * (random() % 1000) : random() % 1'000'000;
-                auto const rights = static_cast<MemoryRights>(random() % 3);
-                ASSERT_TRUE(table->map(GuestPhys{at * page_size}, HostPhys{to * page_size}, count * page_size, rights));
+                auto const rights = static_cast<Rights>(random() % 4);
+                ASSERT_TRUE(table->map({GuestPhys{at * page_size}, HostPhys{to * page_size}, count * page_size, rights},
+                                       no_flush));
                 for (u64 page = at; page < at + count; page++)
-                    model[page] = {to + page - at, rights == MemoryRights::Read        ? 1
-                                                   : rights == MemoryRights::ReadWrite ? 3
-                                                                                       : 7};
+                    model[page] = {to + page - at, 1U | (kernel::is_writable(rights) ? 2U : 0U) |
+                                                       (kernel::is_executable(rights) ? 4U : 0U)};
             }
         }
         for (u64 page = 0; page < window + 600; page++) {
@@ -151,10 +153,10 @@ TEST_F(EptTest, AgreesWithAModelAndReturnsEveryFrame) {
 
 TEST_F(EptTest, SplitsForCodeAndOnlyThere) {
     {
-        Table table(3, true);
+        Table table({.largest_level = 3, .splits_for_code = true});
         ASSERT_TRUE(table.create_root());
-        ASSERT_TRUE(table.map(GuestPhys{0}, HostPhys{8 * GiB}, GiB + 2 * MiB, MemoryRights::All));
-        ASSERT_TRUE(table.map(GuestPhys{2 * GiB}, HostPhys{12 * GiB}, 2 * MiB, MemoryRights::ReadWrite));
+        ASSERT_TRUE(table.map({GuestPhys{0}, HostPhys{8 * GiB}, GiB + 2 * MiB, Rights::All}, no_flush));
+        ASSERT_TRUE(table.map({GuestPhys{2 * GiB}, HostPhys{12 * GiB}, 2 * MiB, Rights::ReadWrite}, no_flush));
         EXPECT_EQ(walk(table, 5 * MiB)->level, 3U);
         EXPECT_EQ(walk(table, 5 * MiB)->rights, 3U);
         EXPECT_EQ(walk(table, GiB + 5)->rights, 3U);
@@ -180,12 +182,12 @@ TEST_F(EptTest, SplitsForCodeAndOnlyThere) {
 
 TEST_F(EptTest, RefusesWhatNoGuestCanHave) {
     auto const table = make(3);
-    EXPECT_FALSE(table->map(GuestPhys{1}, HostPhys{0}, page_size, MemoryRights::All));
-    EXPECT_FALSE(table->map(GuestPhys{0}, HostPhys{1}, page_size, MemoryRights::All));
-    EXPECT_FALSE(table->map(GuestPhys{0}, HostPhys{0}, 100, MemoryRights::All));
-    EXPECT_FALSE(table->unmap(GuestPhys{0}, 100));
-    EXPECT_FALSE(table->map(GuestPhys{u64{1} << 48}, HostPhys{0}, page_size, MemoryRights::All));
-    EXPECT_FALSE(table->unmap(GuestPhys{~u64{0} - 4095}, page_size));
+    EXPECT_FALSE(table->map({GuestPhys{1}, HostPhys{0}, page_size, Rights::All}, no_flush));
+    EXPECT_FALSE(table->map({GuestPhys{0}, HostPhys{1}, page_size, Rights::All}, no_flush));
+    EXPECT_FALSE(table->map({GuestPhys{0}, HostPhys{0}, 100, Rights::All}, no_flush));
+    EXPECT_FALSE(table->unmap({GuestPhys{0}, 100}, no_flush));
+    EXPECT_FALSE(table->map({GuestPhys{u64{1} << 48}, HostPhys{0}, page_size, Rights::All}, no_flush));
+    EXPECT_FALSE(table->unmap({GuestPhys{~u64{0} - 4095}, page_size}, no_flush));
     EXPECT_EQ(table->table_bytes(), page_size);
 }
 
@@ -193,10 +195,11 @@ TEST_F(EptTest, FailsWithoutMemoryAndStillReturnsEverything) {
     for (unsigned left = 0; left < 4; left++) {
         {
             support::MemoryShortage const shortage(left);
-            Table table(3);
+            Table table({.largest_level = 3});
             EXPECT_EQ(table.create_root().has_value(), left > 0);
             if (left > 0)
-                EXPECT_EQ(table.map(GuestPhys{0}, HostPhys{0}, page_size, MemoryRights::All).has_value(), left > 3);
+                EXPECT_EQ(table.map({GuestPhys{0}, HostPhys{0}, page_size, Rights::All}, no_flush).has_value(),
+                          left > 3);
         }
         EXPECT_EQ(kernel::memory_use().free, free) << left;
     }
@@ -220,7 +223,7 @@ TEST_F(EptSpaceTest, PointsToAFourLevelWriteBackTable) {
         EXPECT_EQ(space.pointer().raw & 0xfff, 0x1eU); // [intel/vol3] table 25-9
         EXPECT_EQ(space.table_bytes(), 4 * page_size);
         EXPECT_NE(space.apic_access_page().value, 0U);
-        ASSERT_TRUE(space.map(GuestPhys{0}, HostPhys{0}, 2 * MiB, MemoryRights::All));
+        ASSERT_TRUE(space.map({GuestPhys{0}, HostPhys{0}, 2 * MiB, Rights::All}));
         cpu.vmx.invepts.clear();
         ASSERT_TRUE(space.unmap(GuestPhys{0}, page_size));
         EXPECT_EQ(cpu.vmx.invepts.size(), 1U);

@@ -6,8 +6,8 @@
 #include <kernel/heap.hpp>
 #include <lib/format.hpp>
 #include <lib/result.hpp>
+#include <vm/address_space.hpp>
 #include <vm/cpuid_policy.hpp>
-#include <vm/stage_two.hpp>
 
 namespace vm {
 
