@@ -23,8 +23,9 @@ bool Scheduler::may_use_core(SchedulerEntity const& entity, Core const& core) co
     return false;
 }
 
+// On a core of one CPU nobody runs beside it: one who naps there makes room for everybody.
 bool Scheduler::group_fits(Core const& core, SchedulerEntity const& entity) const {
-    if (config_.share_cores) return true;
+    if (config_.share_cores || !core.has_siblings) return true;
     u32 const group = core.running_group.load(std::memory_order_relaxed);
     return group == none || group == entity.group_;
 }
