@@ -7,6 +7,7 @@
 #include <kernel/interrupts.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
+#include <kernel/services.hpp>
 #include <kernel/topology.hpp>
 #include <manage/monitor.hpp>
 #include <manage/supervisor.hpp>
@@ -29,6 +30,7 @@ public:
 
     void start() {
         kernel::console().set_monitor(monitor_);
+        start_services();
         auto const* const file = modules_.description();
         if (file != nullptr) {
             std::string_view const text(reinterpret_cast<char const*>(file->bytes.data()), file->bytes.size());
@@ -72,8 +74,16 @@ public:
 private:
     static constexpr lib::Nanos never{~u64{0}};
 
+    // Modules are so far the only programs that there are: services/NAME.
+    void start_services() {
+        constexpr std::string_view folder = "services/";
+        kernel::set_machine_services(services_);
+        for (auto const& module : modules_.all())
+            if (module.name.starts_with(folder)) services_.add(module.name.substr(folder.size()), module.bytes);
+    }
     void work() {
         monitor_.run_pending();
+        services_.manage();
         supervisor_.manage();
         kernel::confine_interrupts(kernel::scheduler().shared_cpus(), 0); // CPUs that a VM now has for itself
         monitor_.run_pending();                                           // its prompt stands below what was logged
@@ -86,6 +96,7 @@ private:
     manage::Modules const& modules_;
     vm::Backend& backend_;
     manage::Supervisor supervisor_;
+    kernel::Services services_{lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
     lib::Nanos alarm_at_ = never;
@@ -104,11 +115,8 @@ manage::CpuStatus Machine::cpu_status(u32 index) {
     if (u64 const since = cpu.idle_since.load(std::memory_order_relaxed); since != 0 && since < now)
         idle += now - since;
     status.busy = {now - std::min(idle, now)};
-    // vCPUs are only taken away here, on CPU 0.
-    if (auto* const loaded = static_cast<vm::Vcpu*>(cpu.loaded.load(std::memory_order_acquire))) {
-        status.vm = loaded->vm().name();
-        status.vcpu = loaded->id();
-    }
+    // vCPUs and services are only taken away here, on CPU 0.
+    if (auto const* const loaded = cpu.loaded.load(std::memory_order_acquire)) status.runs = loaded->identity();
     return status;
 }
 

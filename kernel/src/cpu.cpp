@@ -18,6 +18,12 @@ using lib::u8;
 constinit CpuFeatures features{};
 constexpr unsigned exception_stack_pages = 2;
 
+// What trap_on_own_stack finds at the top of its stack.
+struct alignas(16) StackTop {
+    Cpu* cpu;
+    u64 unused;
+};
+
 constinit u32 the_microcode_revision = 0;
 
 // From CPUID 1 EAX. [amd/vol3] E.3.2
@@ -109,9 +115,12 @@ void initialise_cpu(Cpu& cpu, u32 index) {
     for (u64& top : stacks) {
         auto const stack = allocate_stack(exception_stack_pages);
         if (!stack) refuse_to_start("too little memory for exception stacks", "add memory");
-        top = stack->value;
+        top = stack->value - sizeof(StackTop);
+        *reinterpret_cast<StackTop*>(top) = {&cpu, 0};
     }
     cpu.tables.load(stacks);
+    // A firmware's SYSENTER must not be a way into ring 0: with no selector it is #GP. [intel/vol2] SYSENTER
+    x86::wrmsr_safe(x86::IA32_SYSENTER_CS, 0);
     // Loading segment registers may clear the GS base on some CPUs; say it again.
     x86::wrmsr(x86::IA32_GS_BASE, reinterpret_cast<u64>(&cpu));
 }
@@ -121,7 +130,9 @@ void enable_cpu_protections() {
     if (features.no_execute) x86::wrmsr(x86::IA32_EFER, efer | x86::Efer::NXE::mask);
     x86::write_cr0((x86::read_cr0() | x86::Cr0::WP::mask | x86::Cr0::NE::mask | x86::Cr0::MP::mask) &
                    ~(x86::Cr0::EM::mask | x86::Cr0::TS::mask | x86::Cr0::CD::mask | x86::Cr0::NW::mask));
-    u64 cr4 = x86::read_cr4() | x86::Cr4::PGE::mask | x86::Cr4::OSFXSR::mask | x86::Cr4::OSXMMEXCPT::mask;
+    // Ring 3 reads no performance counters and sets no segment bases.
+    u64 cr4 = x86::read_cr4() & ~(x86::Cr4::PCE::mask | x86::Cr4::FSGSBASE::mask | x86::Cr4::TSD::mask);
+    cr4 |= x86::Cr4::PGE::mask | x86::Cr4::OSFXSR::mask | x86::Cr4::OSXMMEXCPT::mask;
     if (features.smep) cr4 |= x86::Cr4::SMEP::mask;
     if (features.smap) cr4 |= x86::Cr4::SMAP::mask;
     if (features.umip) cr4 |= x86::Cr4::UMIP::mask;

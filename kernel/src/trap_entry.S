@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Entry of every interrupt and exception: a stub per vector pushes what is missing to make all frames alike
-// (kernel/traps.hpp, TrapFrame).
+// (kernel/traps.hpp, TrapFrame). What interrupts ring 3 goes on in user_entry.S.
 .section .text
+#define FRAME_SIZE 176
+#define IA32_GS_BASE 0xc0000101
 
 .macro stub vector
     .balign 16
@@ -11,7 +13,11 @@
         pushq $0
     .endif
     pushq $\vector
-    jmp trap_common
+    .if \vector == 2 || \vector == 8 || \vector == 18
+        jmp trap_on_own_stack
+    .else
+        jmp trap_common
+    .endif
 .endm
 
 .balign 16
@@ -23,8 +29,7 @@ trap_stubs:
     .set i, i + 1
 .endr
 
-.balign 16
-trap_common:
+.macro save_registers
     pushq %rax
     pushq %rcx
     pushq %rdx
@@ -40,6 +45,25 @@ trap_common:
     pushq %r13
     pushq %r14
     pushq %r15
+.endm
+
+// What may strike anywhere, also between an entry from ring 3 and the moment at which GS is ours again: the CPU's own data is
+// named at the top of each of these stacks (initialise_cpu()).
+.balign 16
+trap_on_own_stack:
+    save_registers
+    movl FRAME_SIZE(%rsp), %eax
+    movl FRAME_SIZE+4(%rsp), %edx
+    movl $IA32_GS_BASE, %ecx
+    wrmsr
+    jmp trap_saved
+
+.balign 16
+trap_common:
+    testb $3, 24(%rsp)                   // CS: where it struck
+    jnz trap_from_user
+    save_registers
+trap_saved:
     cld
     movq %rsp, %rdi
     // A frame for the backtrace: saved rbp, then the interrupted rip.

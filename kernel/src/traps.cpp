@@ -67,6 +67,8 @@ bool apply_fixup(TrapFrame& frame) {
 
 } // namespace
 
+std::string_view name_of_exception(u8 vector) { return exception_names[vector]; }
+
 void set_interrupt_handler(u8 vector, InterruptHandler handler) {
     ASSERT(!is_device_vector(vector));
     handlers[vector] = handler;

@@ -156,7 +156,8 @@ void Monitor::complete(std::string_view before, kernel::Completions& completions
     for (Command const& command : commands()) {
         if (before.empty() && command.verb() != last) completions.offer(last = command.verb());
         if (!command.object().empty() && command.verb() == before) completions.offer(command.object());
-        if (!is_help && command.name == before && command.arguments.starts_with("NAME")) offer_vms(completions);
+        if (!is_help && command.name == before && command.arguments.starts_with("NAME"))
+            command.verb() == "service" ? offer_services(completions) : offer_vms(completions);
         if (!is_help && command.name == "vm set" && before.starts_with("vm set ")) offer_settings(completions);
     }
 }

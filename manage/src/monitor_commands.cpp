@@ -62,6 +62,10 @@ std::span<Monitor::Command const> Monitor::commands() {
          &Monitor::irq_move},
         {"pci list", "", "the machine's PCI functions: what they are, who owns them, their addresses", 0, 0,
          &Monitor::pci_list},
+        {"service list", "", "every service: state, instance, and how the one before ended", 0, 0,
+         &Monitor::service_list},
+        {"service kill", "NAME", "end its instance; the next one starts at once", 1, 1, &Monitor::service_kill},
+        {"service restart", "NAME", "the same, and start one that stays down", 1, 1, &Monitor::service_restart},
         {"version", "", "what this is and what it uses", 0, 0, &Monitor::show_version},
         {"poweroff", "[now]", "stop every VM, then the machine", 0, 1, &Monitor::power_off},
         {"reboot", "[now]", "stop every VM, then start the machine again", 0, 1, &Monitor::reboot},
@@ -223,10 +227,12 @@ void Monitor::print_cpus() {
         Sample& last = cpu_samples_[i];
         lib::format(terminal_, "{:<4} {:>8} ", cpu.index, cpu.apic_id);
         print_right(terminal_, 7, {(cpu.busy - last.cpu_time).value, (now - last.at).value});
-        if (cpu.vm.empty())
+        if (cpu.runs.name.empty())
             terminal_.write("  no VM\n");
+        else if (cpu.runs.vcpu == kernel::RunnableIdentity::no_vcpu)
+            lib::format(terminal_, "  service {}\n", cpu.runs.name);
         else
-            lib::format(terminal_, "  {} vCPU {}\n", cpu.vm, cpu.vcpu);
+            lib::format(terminal_, "  {} vCPU {}\n", cpu.runs.name, cpu.runs.vcpu);
         last = {now, 0, cpu.busy};
     }
 }

@@ -174,7 +174,7 @@ class Console:
 @contextlib.contextmanager
 def image(modules, append="", native_commands=None):
     """A boot image in a temporary folder. modules: name -> path or bytes; native_commands: GRUB's, instead of Mullion."""
-    files = {f"boot/modules/{name}": content for name, content in modules.items()}
+    files = iso.files(modules)
     commands = native_commands
     if not commands:
         elf = hypervisor()

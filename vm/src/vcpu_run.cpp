@@ -20,6 +20,8 @@ bool Vcpu::has_wake_event() {
     return (requests & request::wakes) != 0 || activity_ == Activity::Running || apic_.is_anything_posted();
 }
 
+kernel::RunnableIdentity Vcpu::identity() const { return {vm_.name(), id_}; }
+
 void Vcpu::stopped() { vm_.platform().vcpu_stopped(); }
 
 Vcpu::After Vcpu::crash(std::string_view text) {

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU, account for it, over and
-// over; HLT when there is nothing. Interrupts are off except in HLT and in guests.
+// What every CPU does once the machine is up: deferred work, ask the scheduler, run a vCPU or service, account for it,
+// over and over; HLT when there is nothing. Interrupts are off except in HLT and in guests.
 #include <kernel/scheduler.hpp>
+#include <string_view>
 
 namespace kernel {
 
 // Why a vCPU gave the CPU back.
 enum class RunResult : u8 { Work, Sleep, Yield, Stopped };
 
-// What the run loop runs; the VM layer fulfils it.
+// Who has a CPU, for people.
+struct RunnableIdentity {
+    static constexpr u32 no_vcpu = ~u32{0};
+    std::string_view name; // of the VM or the service
+    u32 vcpu;              // no_vcpu: a service
+};
+
+// What the run loop runs: a vCPU or a service.
 class Runnable : public SchedulerEntity {
 public:
     using SchedulerEntity::SchedulerEntity;
@@ -20,6 +28,7 @@ public:
     virtual void unload() = 0;
     // After Sleep: something came in while run() was ending.
     virtual bool has_wake_event() = 0;
+    virtual RunnableIdentity identity() const = 0;
     // After Stopped: it is unloaded and nothing here will touch it again; it may be taken away.
     virtual void stopped() = 0;
 

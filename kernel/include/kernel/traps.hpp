@@ -3,6 +3,7 @@
 // Exceptions and interrupts of the hypervisor itself.
 #include <lib/delegate.hpp>
 #include <lib/types.hpp>
+#include <string_view>
 
 namespace kernel {
 
@@ -15,6 +16,8 @@ struct TrapFrame {
     u64 vector, error_code;
     u64 rip, cs, rflags, rsp, ss;
 };
+
+std::string_view name_of_exception(u8 vector); // below 32
 
 using InterruptHandler = lib::Delegate<void()>;
 

@@ -25,6 +25,7 @@ public:
     std::span<u8 const> const* find(std::string_view name) const;
     // The VM description: the first module called vms.toml or config, or whose name ends in .toml.
     Module const* description() const;
+    std::span<Module const> all() const { return modules_.span(); }
     u32 count() const { return static_cast<u32>(modules_.size()); }
     // All names, for messages.
     void list(lib::TextSink& sink) const;

@@ -77,6 +77,7 @@ private:
     void complete(std::string_view before, kernel::Completions& completions);
     static void offer_settings(kernel::Completions& completions);
     void offer_vms(kernel::Completions& completions);
+    static void offer_services(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
     // A text that may be longer than the line takes at once: true while it comes out.
     bool is_printing() const { return mode_ == Mode::Log || mode_ == Mode::Dump || mode_ == Mode::Pci; }
@@ -114,6 +115,10 @@ private:
     void irq_move(Words const& arguments);
     void pci_list(Words const&);
     void print_pci(kernel::PciFunction const& function);
+    void service_list(Words const&); // monitor_services.cpp
+    void service_kill(Words const& arguments);
+    void service_restart(Words const& arguments);
+    bool find_service(std::string_view name, u32& service);
     void show_version(Words const&);
     void power_off(Words const& arguments) { end_machine(MachineEnd::PowerOff, arguments); }
     void reboot(Words const& arguments) { end_machine(MachineEnd::Restart, arguments); }

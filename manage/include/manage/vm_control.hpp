@@ -5,7 +5,7 @@
 #include <array>
 #include <config/description.hpp>
 #include <expected>
-#include <kernel/scheduler.hpp>
+#include <kernel/run_loop.hpp>
 #include <lib/format.hpp>
 #include <lib/types.hpp>
 #include <vm/exit_times.hpp>
@@ -53,9 +53,8 @@ struct VmStatus {
 struct CpuStatus {
     u32 index = 0;
     u32 apic_id = 0;
-    std::string_view vm; // whose vCPU it runs, or ran last; empty: none yet
-    u32 vcpu = 0;
-    Nanos busy{}; // not halted, since Mullion started
+    kernel::RunnableIdentity runs{}; // what it runs, or ran last; no name: nothing yet
+    Nanos busy{};                    // not halted, since Mullion started
 };
 
 // The error is a sentence without its subject, for a person: "is off; start it first". Then nothing has changed.

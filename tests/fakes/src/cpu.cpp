@@ -178,6 +178,11 @@ void Cpu::write_cr4(u64 value) {
     cr4 = value;
 }
 
+void Cpu::enter_user(void* context) {
+    if (!on_enter_user) throw Unexpected("ring 3 was entered");
+    on_enter_user(context);
+}
+
 void Cpu::hlt() {
     hlt_count++;
     if (!on_hlt) throw Unexpected("HLT that nothing wakes");

@@ -120,6 +120,7 @@ public:
     // kernel::Runnable, with interrupts off. While its VM is held it does not run, unless the VM is to end.
     kernel::RunResult run() final;
     bool has_wake_event() final;
+    kernel::RunnableIdentity identity() const override;
     void stopped() final;
 
     // State of the guest. Valid on the owning CPU between exits; slow ones read the control block.

@@ -143,7 +143,8 @@ public:
     std::function<void()> on_interrupt_window;
     std::function<void()> on_hlt; // what wakes the CPU; HLT without it never returns and is Unexpected
     std::function<void()> on_pause;
-    u16 gdt_limit = 0, idt_limit = 0, task_register = 0;
+    std::function<void(void* context)> on_enter_user; // what ring 3 does, up to what brings the CPU back
+    u16 gdt_limit = 0, idt_limit = 0, task_register = 0, local_descriptor_table = 0;
     u64 gdt_base = 0, idt_base = 0;
     VmxModel vmx; // VMCS regions, INVEPT and INVVPID logs
 
@@ -161,6 +162,7 @@ public:
     void write_cr4(u64 value);
     void hlt();
     void pause();
+    void enter_user(void* context);
     void take_interrupts();
     void xsetbv(u32 index, u64 value);
     u64 xgetbv(u32 index);

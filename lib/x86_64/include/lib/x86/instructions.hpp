@@ -110,6 +110,7 @@ struct [[gnu::packed]] DescriptorTable { // the operand of LGDT and LIDT
 };
 inline void lgdt(DescriptorTable const& table) { asm volatile("lgdt %0" : : "m"(table)); }
 inline void lidt(DescriptorTable const& table) { asm volatile("lidt %0" : : "m"(table)); }
+inline void lldt(u16 selector) { asm volatile("lldt %0" : : "r"(selector)); }
 inline void ltr(u16 selector) { asm volatile("ltr %0" : : "r"(selector)); }
 inline DescriptorTable sgdt() {
     DescriptorTable table;
@@ -185,6 +186,11 @@ inline void replace_x87_pointers() {
     asm volatile("fnclex; emms; fildl %0" : : "m"(zero));
 }
 inline void fxrstor(void const* area) { asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory"); }
+
+// Runs ring 3 with the registers of a kernel::UserContext until an interrupt, an exception or a system call comes,
+// which is in it then (kernel/src/user_entry.S).
+extern "C" void x86_enter_user(void* context);
+inline void enter_user(void* context) { x86_enter_user(context); }
 
 // MMIO: exactly one access of the stated width, never split, merged or reordered by the compiler.
 inline u8 load8(u64 address) {

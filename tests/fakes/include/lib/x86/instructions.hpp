@@ -47,6 +47,7 @@ inline void lidt(DescriptorTable const& table) {
     cpu().idt_limit = table.limit;
     cpu().idt_base = table.base;
 }
+inline void lldt(u16 selector) { cpu().local_descriptor_table = selector; }
 inline void ltr(u16 selector) { cpu().task_register = selector; }
 inline DescriptorTable sgdt() { return {cpu().gdt_limit, cpu().gdt_base}; }
 inline DescriptorTable sidt() { return {cpu().idt_limit, cpu().idt_base}; }
@@ -78,6 +79,8 @@ inline void xrstors(void const* area, u64 mask) { record_state(fakes::StateInstr
 inline void replace_x87_pointers() { record_state(fakes::StateInstruction::Kind::ReplaceX87Pointers, nullptr, 0); }
 inline void fxsave(void* area) { record_state(fakes::StateInstruction::Kind::Fxsave, area, 0); }
 inline void fxrstor(void const* area) { record_state(fakes::StateInstruction::Kind::Fxrstor, area, 0); }
+
+inline void enter_user(void* context) { cpu().enter_user(context); }
 
 inline u8 load8(u64 address) { return static_cast<u8>(cpu().load(address, 1)); }
 inline u16 load16(u64 address) { return static_cast<u16>(cpu().load(address, 2)); }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// The address space of one service: its own lower half, and Mullion's upper half, which ring 3 cannot reach. What is
+// mapped is memory of its own. It changes only before the service's first instruction.
+#include <kernel/page_entry.hpp>
+#include <kernel/translation_table.hpp>
+#include <lib/fixed_vector.hpp>
+#include <lib/result.hpp>
+#include <span>
+
+namespace kernel {
+
+class UserSpace {
+public:
+    UserSpace() = default;
+    // No CPU uses it any more.
+    ~UserSpace();
+    UserSpace(UserSpace const&) = delete;
+    UserSpace& operator=(UserSpace const&) = delete;
+
+    lib::Result<void> create();
+    // Zeroed memory of `size` bytes, rounded up to pages, at the page-aligned `at`, which begins with `bytes`. At most
+    // most_pieces times. NoMemory; OutOfRange: that is no place for it.
+    lib::Result<void> add(u64 at, u64 size, Rights rights, std::span<u8 const> bytes = {});
+    // Copies what the service has at `at`. False, and nothing is copied: it has no such memory.
+    bool read(u64 at, std::span<u8> out) const;
+
+    HostPhys root() const { return table_.root(); }
+    u64 bytes() const { return bytes_; } // of memory, without its tables
+
+    static constexpr lib::u32 most_pieces = 16;
+
+private:
+    struct Piece {
+        HostPhys base;
+        lib::u32 order;
+    };
+    TranslationTable<UserEntry> table_;
+    lib::FixedVector<Piece, most_pieces> pieces_;
+    u64 bytes_ = 0;
+};
+
+} // namespace kernel

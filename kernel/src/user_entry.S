@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// void x86_enter_user(kernel::UserContext* context)
+// Enters ring 3 with the registers in `context`. Whatever brings the CPU back - an interrupt, an exception, a system call -
+// comes by its stub in trap_entry.S to trap_from_user: the registers are in `context` then, with the vector, and the function
+// returns to its caller. Interrupts are off around it.
+.section .text
+#define KERNEL_STACK 176
+#define CPU 184
+#define DATA_SELECTOR 0x10
+#define IA32_GS_BASE 0xc0000101
+
+.balign 16
+.globl x86_enter_user
+x86_enter_user:
+    pushq %rbp
+    movq %rsp, %rbp
+    pushq %r15
+    pushq %r14
+    pushq %r13
+    pushq %r12
+    pushq %rbx
+    movq %rsp, KERNEL_STACK(%rdi)
+    movq %rdi, %rsp                      // an NMI or machine check now has a stack of its own
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rdi
+    popq %rsi
+    popq %rbp
+    popq %rbx
+    popq %rdx
+    popq %rcx
+    popq %rax
+    addq $16, %rsp                       // vector and error code
+    iretq
+
+// From trap_entry.S: on the stack of TSS.RSP0, which is the context; the stub has pushed the vector. GS, AC, DF and the data
+// segments are still ring 3's.
+.balign 16
+.globl trap_from_user
+trap_from_user:
+    pushq %rax
+    pushq %rcx
+    pushq %rdx
+    pushq %rbx
+    pushq %rbp
+    pushq %rsi
+    pushq %rdi
+    pushq %r8
+    pushq %r9
+    pushq %r10
+    pushq %r11
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movl CPU(%rsp), %eax
+    movl CPU+4(%rsp), %edx
+    movl $IA32_GS_BASE, %ecx
+    wrmsr
+    movl $DATA_SELECTOR, %eax
+    movl %eax, %ss
+    movl %eax, %ds
+    movl %eax, %es
+    movq KERNEL_STACK(%rsp), %rsp
+    pushq $2                             // AC would open user pages to ring 0, whatever SMAP says
+    popfq
+    popq %rbx
+    popq %r12
+    popq %r13
+    popq %r14
+    popq %r15
+    popq %rbp
+    ret
+.section .note.GNU-stack,"",@progbits
