@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT
+// Services: their file, their system calls, their life; ring 3 is played by the test.
+#include "kernel/kernel_cpu.hpp"
+#include "support/machine_memory.hpp"
+
+#include <cstring>
+#include <kernel/log.hpp>
+#include <kernel/page_table.hpp>
+#include <kernel/services.hpp>
+#include <lib/memory.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace abi = lib::service;
+using abi::Answer;
+using kernel::RunResult;
+using kernel::ServiceImage;
+using kernel::UserContext;
+using lib::u16;
+using lib::u32;
+using lib::u64;
+using lib::u8;
+
+constexpr u64 hz = 1'000'000'000;
+constexpr u64 headers = 64, header_size = 56;
+constexpr u64 data_at = abi::image_begin + 0x2000;
+
+struct File {
+    std::vector<u8> bytes = std::vector<u8>(0x3000);
+
+    template <typename T> void put(u64 offset, T value) { lib::store(bytes.data() + offset, value); }
+    void segment(u32 index, u32 flags, u64 at, u64 offset, u64 file_size, u64 memory_size) {
+        u64 const header = headers + index * header_size;
+        put<u32>(header, 1);
+        put<u32>(header + 4, flags);
+        put<u64>(header + 8, offset);
+        put<u64>(header + 16, at);
+        put<u64>(header + 32, file_size);
+        put<u64>(header + 40, memory_size);
+    }
+    // Read-only data, code, and data with zeros behind it.
+    File() {
+        put<u32>(0, 0x464c'457f);
+        put<u8>(4, 2);
+        put<u8>(5, 1);
+        put<u16>(16, 2);
+        put<u16>(18, 62);
+        put<u64>(24, abi::image_begin + 0x1000);
+        put<u64>(32, headers);
+        put<u16>(54, header_size);
+        put<u16>(56, 3);
+        put<abi::ProgramHeader>(0x400, {abi::program_magic, abi::abi_version, 0});
+        segment(0, 4, abi::image_begin, 0x400, 0x100, 0x100);
+        segment(1, 5, abi::image_begin + 0x1000, 0x1000, 0x100, 0x100);
+        segment(2, 6, data_at, 0x2000, 0x10, 0x1800);
+        std::memcpy(&bytes[0x2000], "a line\x1b[2J.......", 16);
+    }
+    std::string_view problem() const {
+        auto const image = ServiceImage::parse(bytes);
+        return image ? std::string_view() : image.error();
+    }
+};
+
+TEST(ServiceImageTest, SegmentsHaveTheirRights) {
+    File const file;
+    auto const image = ServiceImage::parse(file.bytes);
+    ASSERT_TRUE(image);
+    EXPECT_EQ(image->entry(), abi::image_begin + 0x1000);
+    ASSERT_EQ(image->segments().size(), 3U);
+    EXPECT_EQ(image->segments()[0].rights, kernel::Rights::Read);
+    EXPECT_EQ(image->segments()[1].rights, kernel::Rights::ReadExecute);
+    EXPECT_EQ(image->segments()[2].rights, kernel::Rights::ReadWrite);
+    EXPECT_EQ(image->segments()[2].size, 0x1800U);
+    EXPECT_EQ(image->segments()[2].bytes.size(), 0x10U);
+}
+
+TEST(ServiceImageTest, ABadFileIsRefusedWithTheReason) {
+    auto const with = [](auto change) {
+        File file;
+        change(file);
+        return std::string(file.problem());
+    };
+    EXPECT_EQ(with([](File& f) { f.bytes.clear(); }), "is no ELF file");
+    EXPECT_EQ(with([](File& f) { f.bytes.resize(63); }), "is no ELF file");
+    EXPECT_EQ(with([](File& f) { f.put<u8>(4, 1); }), "is no ELF64 file for x86-64");
+    EXPECT_EQ(with([](File& f) { f.put<u16>(16, 3); }), "is no program with fixed addresses");
+    EXPECT_EQ(with([](File& f) { f.put<u64>(32, ~u64{0} - 8); }), "has bad program headers");
+    EXPECT_EQ(with([](File& f) { f.put<u16>(56, 0xffff); }), "has bad program headers");
+    EXPECT_EQ(with([](File& f) { f.put<u64>(0x400, 0); }), "was not made for Mullion");
+    EXPECT_EQ(with([](File& f) { f.put<u32>(0x408, 2); }), "was made for another version of Mullion");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, 0x2000, 0x1001, 0x1800); }),
+              "has a segment that is not in the file");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, ~u64{0} - 7, 0x10, 0x10); }),
+              "has a segment that is not in the file");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, 0x2000, 0x10, 0x8); }),
+              "has a segment that is not in the file");
+    for (u64 const at :
+         {data_at + 8, abi::image_begin - 0x1000, abi::image_end, u64{0}, 0xffff'ffff'8000'0000, ~u64{0xfff}})
+        EXPECT_EQ(with([&](File& f) { f.segment(2, 6, at, 0x2000, 0x10, 0x10); }),
+                  "has a segment outside of a service's addresses");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, 0x2000, 0x10, ~u64{0}); }),
+              "has a segment outside of a service's addresses");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 7, data_at, 0x2000, 0x10, 0x10); }),
+              "has a segment with rights that it cannot have");
+    EXPECT_EQ(with([](File& f) { f.segment(2, 6, abi::image_begin + 0x1000, 0x2000, 0x10, 0x10); }),
+              "has segments that are not in the order of their addresses");
+    EXPECT_EQ(with([](File& f) { f.put<u64>(24, data_at); }), "does not begin in its code");
+    EXPECT_EQ(with([](File& f) { f.put<u64>(24, abi::image_begin + 0x1100); }), "does not begin in its code");
+}
+
+TEST(ServiceImageTest, NoBytesReachOutsideOfTheFile) {
+    std::mt19937_64 random(1);
+    File const good;
+    u32 parsed = 0;
+    for (u32 i = 0; i < 20'000; i++) {
+        File file = good;
+        for (u64 changes = random() % 4; changes-- > 0;)
+            file.bytes[random() % (headers + 3 * header_size)] = static_cast<u8>(random());
+        file.bytes.resize(file.bytes.size() - random() % 0x200);
+        auto const image = ServiceImage::parse(file.bytes);
+        if (!image) continue;
+        parsed++;
+        for (auto const& segment : image->segments()) {
+            EXPECT_LE(segment.bytes.size(), segment.size);
+            EXPECT_LE(segment.at + segment.size, abi::image_end);
+            if (segment.bytes.empty()) continue;
+            EXPECT_GE(segment.bytes.data(), file.bytes.data());
+            EXPECT_LE(segment.bytes.data() + segment.bytes.size(), file.bytes.data() + file.bytes.size());
+        }
+    }
+    EXPECT_GT(parsed, 1'000U);
+}
+
+class StringSink final : public lib::TextSink {
+public:
+    void write(std::string_view part) override { text += part; }
+    std::string text;
+};
+
+class ServiceTest : public KernelCpu {
+protected:
+    ServiceTest() {
+        cpu.tsc_step = 0;
+        use_x2apic();
+        EXPECT_TRUE(kernel::LocalApic::enable(true));
+        support::give_memory();
+        static bool const is_started = kernel::start_scheduler({}).has_value();
+        EXPECT_TRUE(is_started);
+        kernel::start_clock(hz, 0);
+        cpu.tsc = hz;
+        static bool const has_table = [] {
+            auto table = kernel::PageTable::create({.no_execute = true, .pages_1g = true});
+            if (!table) return false;
+            kernel::set_kernel_page_table(std::move(*table));
+            return true;
+        }();
+        EXPECT_TRUE(has_table);
+        cpu.cr4 |= 1U << 18; // OSXSAVE
+        kernel::set_log_sink(&log);
+        kernel::set_log_level(kernel::LogLevel::Info);
+        cpu.on_enter_user = [this](void* context) {
+            entries++;
+            EXPECT_NE(cpu.cr0 & 8, 0U) << "CR0.TS";
+            EXPECT_EQ(cpu.cr4 >> 18 & 1, 0U) << "CR4.OSXSAVE";
+            EXPECT_EQ(cpu.gdt_limit, sizeof(kernel::this_cpu().tables.gdt) - 1);
+            auto& user = *static_cast<UserContext*>(context);
+            EXPECT_EQ(kernel::this_cpu().tables.tss.rsp[0], user.stack_for_traps());
+            EXPECT_EQ(user.frame.cs & 3, 3U);
+            user.frame.vector = abi::system_call_vector;
+            if (!program.empty()) {
+                auto const step = program.front();
+                program.erase(program.begin());
+                step(user.frame);
+            } else {
+                call(user.frame, 1, ~u64{0}, abi::no_deadline); // waits
+            }
+        };
+    }
+    ~ServiceTest() override {
+        kernel::set_log_sink(nullptr);
+        for (u32 i = 0; i < services.count(); i++) {
+            services.kill(i);
+            run_all();
+            services.end(i);
+        }
+    }
+    static void call(kernel::TrapFrame& frame, u64 number, u64 first, u64 second) {
+        frame.rax = number;
+        frame.rdi = first;
+        frame.rsi = second;
+    }
+    void note() { wakes++; }
+    // What the run loop does, until nobody wants the CPU.
+    void run_all() {
+        for (u32 i = 0; i < 1'000; i++) {
+            kernel::this_cpu().work_pending.store(false);
+            auto* const entity = kernel::scheduler().pick(0, kernel::now().value).entity;
+            if (entity == nullptr) return;
+            auto& runnable = static_cast<kernel::Runnable&>(*entity);
+            last_result = runnable.run();
+            EXPECT_EQ(cpu.cr0 & 8, 0U);
+            EXPECT_EQ(cpu.cr4 >> 18 & 1, 1U);
+            EXPECT_EQ(cpu.cr3, kernel::kernel_page_table().root().value);
+            if (last_result == RunResult::Sleep && !runnable.has_wake_event())
+                kernel::scheduler().sleep(0, kernel::now().value);
+            if (last_result == RunResult::Stopped) {
+                runnable.unload();
+                kernel::scheduler().stop(0, kernel::now().value);
+                runnable.stopped();
+            }
+        }
+        ADD_FAILURE() << "it never sleeps";
+    }
+    void start() {
+        services.add("one", file.bytes);
+        ASSERT_EQ(services.count(), 1U);
+        run_all();
+    }
+    bool has_logged(std::string_view text) const { return log.text.find(text) != std::string::npos; }
+    void add_fault() {
+        program.emplace_back([](kernel::TrapFrame& frame) { frame.vector = 13; });
+    }
+
+    StringSink log;
+    File file;
+    std::vector<std::function<void(kernel::TrapFrame&)>> program;
+    u32 entries = 0, wakes = 0;
+    RunResult last_result = RunResult::Work;
+    kernel::Services services{lib::Delegate<void()>::to<&ServiceTest::note>(*this)};
+};
+
+TEST_F(ServiceTest, WaitsAndComesBackAtItsDeadline) {
+    u64 answer = 1;
+    program = {[](auto& frame) { call(frame, 1, 0, 2 * hz); },
+               [&](auto& frame) {
+                   answer = frame.rax;
+                   call(frame, 1, 0, abi::no_deadline);
+               }};
+    start();
+    EXPECT_EQ(entries, 1U);
+    EXPECT_EQ(last_result, RunResult::Sleep);
+    cpu.tsc = 2 * hz;
+    kernel::run_timers();
+    run_all();
+    EXPECT_EQ(entries, 2U);
+    EXPECT_EQ(answer, 0U);
+}
+
+TEST_F(ServiceTest, LogTakesItsOwnMemoryOnlyAndPrintsNoControls) {
+    std::vector<u64> answers;
+    auto const log_of = [&](u64 at, u64 size) {
+        program.emplace_back([&answers, at, size](auto& frame) {
+            answers.push_back(frame.rax);
+            call(frame, 2, at, size);
+        });
+    };
+    log_of(data_at, 16);
+    log_of(abi::stack_end - 4, 8);
+    log_of(~u64{0} - 3, 8);
+    log_of(u64{1} << 47, 8);
+    log_of(data_at, abi::longest_line + 1);
+    program.emplace_back([&](auto& frame) {
+        answers.push_back(frame.rax);
+        call(frame, 77, 0, 0);
+    });
+    program.emplace_back([&](auto& frame) {
+        answers.push_back(frame.rax);
+        call(frame, 1, 0, abi::no_deadline);
+    });
+    start();
+    std::vector<u64> const expected{0,
+                                    0,
+                                    static_cast<u64>(Answer::BadAddress),
+                                    static_cast<u64>(Answer::BadAddress),
+                                    static_cast<u64>(Answer::BadAddress),
+                                    static_cast<u64>(Answer::TooLong),
+                                    static_cast<u64>(Answer::NoSuchCall)};
+    EXPECT_EQ(answers, expected);
+    EXPECT_TRUE(has_logged("service one: a line?[2J.......\n")) << log.text;
+}
+
+TEST_F(ServiceTest, ThreeDeathsInAMinuteKeepItDownUntilItIsRestarted) {
+    add_fault();
+    start();
+    EXPECT_EQ(wakes, 1U);
+    for (u32 death = 2; death <= 3; death++) {
+        add_fault();
+        services.manage();
+        EXPECT_TRUE(services.status(0).is_running);
+        run_all();
+    }
+    services.manage();
+    EXPECT_FALSE(services.status(0).is_running);
+    EXPECT_EQ(services.status(0).deaths, 3U);
+    EXPECT_TRUE(has_logged("service one: died 3 times in 60 s and stays down")) << log.text;
+    EXPECT_FALSE(services.kill(0));
+    EXPECT_TRUE(services.restart(0));
+    run_all();
+    EXPECT_TRUE(services.status(0).is_running);
+    EXPECT_EQ(services.status(0).instance, 4U);
+}
+
+TEST_F(ServiceTest, OneThatNeverWaitsIsEnded) {
+    for (u32 i = 0; i < 3; i++)
+        program.emplace_back([&](auto& frame) {
+            cpu.tsc += hz / 10;
+            frame.vector = kernel::vectors::timer;
+        });
+    start();
+    EXPECT_TRUE(has_logged("did not come back to wait() in 250 ms of CPU time")) << log.text;
+    EXPECT_EQ(entries, 3U);
+}
+
+TEST_F(ServiceTest, KillsByTheOperatorDoNotCount) {
+    start();
+    for (u32 i = 0; i < 5; i++) {
+        EXPECT_TRUE(services.kill(0));
+        run_all();
+        services.manage();
+        run_all();
+    }
+    EXPECT_TRUE(services.status(0).is_running);
+    EXPECT_EQ(services.status(0).instance, 6U);
+    EXPECT_EQ(services.status(0).deaths, 0U);
+}
+
+} // namespace
