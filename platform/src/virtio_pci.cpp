@@ -197,12 +197,12 @@ bool VirtioPci::start(u32 number) {
     Queue& queue = queues_[number];
     if ((state_.status & FEATURES_OK) == 0 || queue.size > queue_size_) return false;
     auto const& [descriptors, available, used] = queue.addresses;
-    QueueSetup const setup{descriptors,
-                           available,
-                           used,
-                           queue.size,
-                           (state_.driver_features & EVENT_IDX) != 0,
-                           (state_.driver_features & INDIRECT_DESC) != 0};
+    lib::QueueSetup const setup{descriptors,
+                                available,
+                                used,
+                                queue.size,
+                                (state_.driver_features & EVENT_IDX) != 0,
+                                (state_.driver_features & INDIRECT_DESC) != 0};
     if (!start_queue(number, setup)) return false;
     queue.is_enabled = 1;
     return true;

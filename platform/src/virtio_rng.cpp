@@ -56,14 +56,14 @@ bool VirtioRng::fill_next() {
     std::array<u8, bytes_per_buffer> random;
     u32 const count = std::min(host_.random(random), bytes_per_buffer);
     if (count == 0) return false;
-    SplitQueue::Chain chain;
-    if (ring_.take(chain) != SplitQueue::Taken::Chain) {
+    lib::SplitQueue::Chain chain;
+    if (ring_.take(chain) != lib::SplitQueue::Taken::Chain) {
         misused();
         return true;
     }
     std::span<u8 const> rest(random.data(), count);
     for (u32 i = 0; i < chain.count; i++) {
-        SplitQueue::Segment const& segment = chain.segments[i];
+        lib::SplitQueue::Segment const& segment = chain.segments[i];
         u64 const here = std::min<u64>(segment.size, rest.size());
         if (!segment.is_writable || !memory_.write(segment.at, rest.first(here))) {
             misused();

@@ -12,8 +12,8 @@
 //
 // Not supported: the legacy interface, packed rings, reset of one queue, notification data, and, while no device here
 // has any, device-specific configuration.
+#include <lib/split_queue.hpp>
 #include <platform/pci_function.hpp>
-#include <platform/split_queue.hpp>
 #include <span>
 
 namespace platform {
@@ -60,7 +60,7 @@ protected:
 
     // The driver has enabled a queue. Returns false if the device cannot work with what the driver said; that is
     // misuse.
-    virtual bool start_queue(u32 queue, QueueSetup const& setup) = 0;
+    virtual bool start_queue(u32 queue, lib::QueueSetup const& setup) = 0;
     // The device is reset: it forgets its queues, and touches the guest's memory no more.
     virtual void stop_queues() = 0;
     // The driver says that there is work in a queue, which was started. The device is running.

@@ -18,7 +18,7 @@ public:
     struct State {
         VirtioPci::State transport;
         Queue queue;
-        SplitQueue::Position position;
+        lib::SplitQueue::Position position;
     };
 
     explicit VirtioRng(Plug const& plug);
@@ -30,7 +30,7 @@ public:
 
 private:
     static constexpr u16 queue_size = 8;
-    bool start_queue(u32, QueueSetup const& setup) override { return ring_.start(setup); }
+    bool start_queue(u32, lib::QueueSetup const& setup) override { return ring_.start(setup); }
     void stop_queues() override;
     void doorbell(u32) override { serve(); }
     void serve();
@@ -40,7 +40,7 @@ private:
     Host& host_;
     lib::GuestMemory const& memory_;
     std::array<Queue, 1> queues_{};
-    SplitQueue ring_;
+    lib::SplitQueue ring_;
     Timer later_;
     Nanos period_start_{};
     u32 filled_ = 0; // buffers in this period

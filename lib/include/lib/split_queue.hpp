@@ -7,15 +7,8 @@
 // What breaks a rule is reported as misuse. After that the device must not touch the queue until the driver resets it.
 #include <array>
 #include <lib/guest_memory.hpp>
-#include <platform/state.hpp>
 
-namespace platform {
-
-using lib::GuestPhys;
-using lib::u16;
-using lib::u32;
-using lib::u64;
-using lib::u8;
+namespace lib {
 
 // What the driver of a device says of one queue before it enables it. Nothing of it is checked.
 struct QueueSetup {
@@ -46,7 +39,7 @@ public:
     };
     enum class Taken : u8 { Chain, Nothing, Misuse };
 
-    explicit SplitQueue(lib::GuestMemory const& memory) : memory_(memory) {}
+    explicit SplitQueue(GuestMemory const& memory) : memory_(memory) {}
 
     // Returns false, and leaves the queue off, if the size is no power of two up to max_size, or a part is misaligned
     // or not RAM.
@@ -87,9 +80,9 @@ private:
     GuestPhys available(u64 offset) const { return {setup_.available + offset}; }
     GuestPhys used(u64 offset) const { return {setup_.used + offset}; }
 
-    lib::GuestMemory const& memory_;
+    GuestMemory const& memory_;
     QueueSetup setup_{}; // size 0: the queue is off
     Position position_{};
 };
 
-} // namespace platform
+} // namespace lib

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <atomic>
 #include <bit>
-#include <platform/split_queue.hpp>
+#include <lib/split_queue.hpp>
 
-namespace platform {
+namespace lib {
 namespace {
 
 constexpr u16 NEXT = 1, WRITE = 2, INDIRECT = 4; // of a descriptor [virtio/1.2] 2.7.5
@@ -111,4 +111,4 @@ bool SplitQueue::wants_interrupt() {
     return wants;
 }
 
-} // namespace platform
+} // namespace lib
