@@ -45,10 +45,11 @@ private:
 } // namespace
 
 lib::Result<Own<Service>> Service::create(std::string_view name, ServiceImage const& image, u32 instance,
-                                          lib::Delegate<void()> ended) {
-    Own<Service> made(new (std::nothrow) Service(name, ended));
+                                          ServiceHost* host, lib::Delegate<void()> changed) {
+    Own<Service> made(new (std::nothrow) Service(name, host, changed));
     if (!made) return lib::fail(lib::Errc::NoMemory);
     TRY(made->build(image, instance));
+    if (host != nullptr) TRY(host->furnish(*made));
     return made;
 }
 
@@ -109,8 +110,22 @@ void Service::kill() {
     wake(*this);
 }
 
+// The CPU that runs it says is_parked_ at the end of run(), perhaps late: then it still is, as it has not run since.
+void Service::park() {
+    is_parked_.store(false, std::memory_order_seq_cst);
+    is_to_park_.store(true, std::memory_order_seq_cst);
+    wake(*this);
+}
+
+void Service::release() {
+    is_to_park_.store(false, std::memory_order_seq_cst);
+    wake(*this);
+}
+
 bool Service::has_wake_event() {
     if (is_killed_.load(std::memory_order_seq_cst)) return true;
+    // park() and release() wake it by themselves.
+    if (is_to_park_.load(std::memory_order_seq_cst)) return !is_parked_.load(std::memory_order_seq_cst);
     if ((events_.load(std::memory_order_seq_cst) & waiting_for_.load(std::memory_order_relaxed)) != 0) return true;
     return x86::rdtsc() >= deadline_;
 }
@@ -119,12 +134,17 @@ RunResult Service::run() {
     running_on_.store(this_cpu().index, std::memory_order_seq_cst);
     RunResult const result = go_on();
     running_on_.store(nowhere, std::memory_order_seq_cst);
+    // Only now does this CPU no longer walk the service's tables.
+    if (result == RunResult::Sleep && is_to_park_.load(std::memory_order_seq_cst)) {
+        is_parked_.store(true, std::memory_order_seq_cst);
+        changed_();
+    }
     return result;
 }
 
 RunResult Service::go_on() {
     if (is_killed_.load(std::memory_order_seq_cst)) return die();
-    if (is_waiting_ && !end_wait()) return RunResult::Sleep;
+    if (is_waiting_ && (is_to_park_.load(std::memory_order_seq_cst) || !end_wait())) return sleep();
     UserMode const user_mode(context_, space_.root());
     for (;;) {
         if (is_killed_.load(std::memory_order_seq_cst)) return die();
@@ -155,9 +175,9 @@ void Service::unload() {
 }
 
 void Service::stopped() {
-    auto const ended = ended_;
+    auto const changed = changed_;
     has_ended_.store(true, std::memory_order_release); // it may be gone from here on
-    ended();
+    changed();
 }
 
 // Its interrupt brings the CPU back from a loop, which has no other end when nobody else wants this CPU.

@@ -26,6 +26,14 @@ std::optional<RunResult> Service::system_call() {
     case Call::Stop: return stop(frame.rdi, frame.rsi);
     case Call::Wait: return wait(frame.rdi, frame.rsi);
     case Call::Log: frame.rax = static_cast<u64>(log_line(frame.rdi, frame.rsi)); return std::nullopt;
+    case Call::Interrupt:
+    case Call::Misuse: {
+        bool const is_known =
+            host_ != nullptr &&
+            (Call{frame.rax} == Call::Interrupt ? host_->interrupt(frame.rdi, frame.rsi) : host_->misused(frame.rdi));
+        frame.rax = static_cast<u64>(is_known ? Answer::Done : Answer::NoSuchDevice);
+        return std::nullopt;
+    }
     }
     frame.rax = static_cast<u64>(Answer::NoSuchCall);
     return std::nullopt;
@@ -36,8 +44,13 @@ std::optional<RunResult> Service::wait(u64 mask, u64 deadline) {
     is_waiting_ = true;
     wait_mask_ = mask;
     deadline_ = deadline;
-    if (end_wait()) return std::nullopt;
-    if (deadline != service::no_deadline) arm_timer(deadline_timer_, deadline);
+    waiting_for_.store(mask, std::memory_order_seq_cst); // has_wake_event() asks for it, even if it is parked first
+    if (!is_to_park_.load(std::memory_order_seq_cst) && end_wait()) return std::nullopt;
+    return sleep();
+}
+
+RunResult Service::sleep() {
+    if (deadline_ != service::no_deadline) arm_timer(deadline_timer_, deadline_);
     return RunResult::Sleep;
 }
 

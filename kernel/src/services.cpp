@@ -3,6 +3,7 @@
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
 #include <kernel/services.hpp>
+#include <lib/service_board.hpp>
 
 namespace kernel {
 namespace {
@@ -22,32 +23,34 @@ bool is_name(std::string_view name) {
 Services* machine_services() { return the_services; }
 void set_machine_services(Services& services) { the_services = &services; }
 
-void Services::add(std::string_view name, std::span<u8 const> program) {
+u32 Services::add(std::string_view name, std::span<u8 const> program, ServiceHost* host) {
     if (!is_name(name)) {
         log_error("service {}: expected a name of 1 to {} small letters, digits and -", name, longest_name);
-        return;
+        return most;
     }
     if (find(name) != most) {
         log_error("service {}: there are two of that name; the second is left out", name);
-        return;
+        return most;
     }
     if (count_ == most) {
         log_error("service {}: is left out: there are {} already", name, most);
-        return;
+        return most;
     }
     auto const image = ServiceImage::parse(program);
     if (!image) {
         log_error("service {}: is not started: its file {}", name, image.error());
-        return;
+        return most;
     }
     Slot& slot = slots_[count_++];
     slot.name = name;
     slot.image = *image;
+    slot.host = host;
     start(slot);
+    return count_ - 1;
 }
 
 bool Services::start(Slot& slot) {
-    auto made = Service::create(slot.name, slot.image, slot.instances + 1, wake_);
+    auto made = Service::create(slot.name, slot.image, slot.instances + 1, slot.host, wake_);
     if (!made) {
         log_error("service {}: cannot be started: {}", slot.name, name_of(made.error()));
         return false;
@@ -62,6 +65,7 @@ bool Services::start(Slot& slot) {
     }
     slot.instances++;
     slot.running = std::move(*made);
+    slot.target.store(slot.running.get(), std::memory_order_seq_cst);
     log_info("service {}: instance {} starts", slot.name, slot.instances);
     wake(*slot.running);
     return true;
@@ -74,6 +78,7 @@ void Services::bury(Slot& slot) {
     ASSERT(removed.has_value()); // it is stopped
     slot.used = dead.used();
     slot.last_end_size = dead.end().copy(slot.last_end.data(), slot.last_end.size());
+    slot.target.store(nullptr, std::memory_order_seq_cst); // whoever has it is done before the destructor is
     slot.running = {};
     if (was_killed) return;
     slot.death_times[slot.deaths_that_count++ % most_deaths] = now().value;
@@ -90,9 +95,13 @@ bool Services::dies_too_often(Slot const& slot) const {
 void Services::manage() {
     for (u32 i = 0; i < count_; i++) {
         Slot& slot = slots_[i];
-        if (!slot.running || !slot.running->has_ended()) continue;
+        if (!slot.running || !slot.running->has_ended()) {
+            change(slot);
+            continue;
+        }
         bool const was_killed = slot.running->was_killed();
         bury(slot);
+        change(slot); // the next one finds it made
         if (!was_killed && dies_too_often(slot)) {
             log_error(
                 "service {}: died {} times in {} s and stays down; \"service restart {}\" in the monitor starts it",
@@ -101,6 +110,26 @@ void Services::manage() {
         }
         start(slot);
     }
+}
+
+void Services::change(Slot& slot) {
+    if (!slot.wants_change.load(std::memory_order_acquire)) return;
+    if (slot.running && !slot.running->is_parked()) return slot.running->park();
+    slot.wants_change.store(false, std::memory_order_seq_cst); // what is asked for from now on is for the next time
+    slot.host->change(slot.running.get());
+    if (!slot.running) return;
+    slot.running->post(lib::service::event_board);
+    slot.running->release();
+}
+
+void Services::ask_for_change(u32 index) {
+    slots_[index].wants_change.store(true, std::memory_order_seq_cst);
+    wake_();
+}
+
+void Services::post(u32 index, u64 events) {
+    InterruptGuard const no_interrupts;
+    if (auto* const target = slots_[index].target.load(std::memory_order_seq_cst)) target->post(events);
 }
 
 ServiceStatus Services::status(u32 index) {

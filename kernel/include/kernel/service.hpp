@@ -6,6 +6,7 @@
 #include <expected>
 #include <kernel/heap.hpp>
 #include <kernel/run_loop.hpp>
+#include <kernel/service_host.hpp>
 #include <kernel/service_image.hpp>
 #include <kernel/time.hpp>
 #include <kernel/user_context.hpp>
@@ -23,9 +24,10 @@ public:
     static constexpr u32 log_burst = 20;        // lines at once,
     static constexpr u64 log_milliseconds = 50; // and one more in this time
 
-    // The last thing that the instance does on any CPU is to call `ended`. The name lives as long.
+    // `changed` is called when it has been parked, and is the last thing that it does on any CPU. The name and the
+    // host, which may be nullptr, live as long.
     static lib::Result<Own<Service>> create(std::string_view name, ServiceImage const& image, u32 instance,
-                                            lib::Delegate<void()> ended);
+                                            ServiceHost* host, lib::Delegate<void()> changed);
     // It is out of the scheduler and of every CPU. From the run loop, with no lock held.
     virtual ~Service();
 
@@ -35,6 +37,13 @@ public:
     void kill();
     bool has_ended() const { return has_ended_.load(std::memory_order_acquire); }
     bool was_killed() const { return is_killed_.load(std::memory_order_relaxed); }
+    // Parks it: the next time that it waits, it stays there until release(), whatever comes.
+    void park();
+    bool is_parked() const { return is_to_park_ && is_parked_; }
+    void release();
+    // Memory of others in its address space. Before its first instruction, or while it is parked.
+    lib::Result<void> map(Mapping<lib::HostVirt> const& mapping) { return space_.map(mapping); }
+    lib::Result<void> unmap(u64 at, u64 size) { return space_.unmap(at, size); }
     // How it ended, for people; once it has.
     std::string_view end() const { return {end_.data(), end_size_}; }
     u64 memory() const { return space_.bytes(); }
@@ -48,7 +57,8 @@ public:
 private:
     static constexpr u32 nowhere = ~u32{0};
 
-    Service(std::string_view name, lib::Delegate<void()> ended) : name_(name), ended_(ended) {}
+    Service(std::string_view name, ServiceHost* host, lib::Delegate<void()> changed)
+        : name_(name), host_(host), changed_(changed) {}
     lib::Result<void> build(ServiceImage const& image, u32 instance);
     lib::Result<void> add_manifest(u32 instance);
     RunResult go_on();
@@ -56,6 +66,7 @@ private:
     std::optional<RunResult> system_call();
     std::optional<RunResult> wait(u64 mask, u64 deadline);
     bool end_wait();
+    RunResult sleep();
     lib::service::Answer log_line(u64 at, u64 size);
     RunResult stop(u64 at, u64 size);
     bool may_log();
@@ -70,11 +81,14 @@ private:
     UserContext context_;
     UserSpace space_;
     std::string_view name_;
-    lib::Delegate<void()> ended_;
+    ServiceHost* host_;
+    lib::Delegate<void()> changed_;
     std::atomic<u64> events_{0};
     std::atomic<u64> waiting_for_{0}; // the mask of wait(); 0: it does not wait for an event
     std::atomic<u32> running_on_{nowhere};
     std::atomic<bool> is_killed_{false};
+    std::atomic<bool> is_to_park_{false};
+    std::atomic<bool> is_parked_{false};
     std::atomic<bool> has_ended_{false};
     bool is_waiting_ = false;
     u64 wait_mask_ = 0;

@@ -26,10 +26,15 @@ public:
     // `wake`, called from anywhere, sees to it that manage() is called soon.
     explicit Services(lib::Delegate<void()> wake) : wake_(wake) {}
 
-    // Starts a program for good. Its name and bytes must live on. What is wrong with it goes to the log.
-    void add(std::string_view name, std::span<u8 const> program);
-    // Does what there is to do: buries the dead and starts the next instances.
+    // Starts a program for good, and returns its number. Its name, its bytes and its host must live on. `most`: it is
+    // not among the services; what is wrong with it went to the log.
+    u32 add(std::string_view name, std::span<u8 const> program, ServiceHost* host = nullptr);
+    // Does what there is to do: buries the dead, starts the next instances, and has hosts make their changes.
     void manage();
+    // From any CPU and context. ServiceHost::change() is called soon, after that the service gets event_board.
+    void ask_for_change(u32 index);
+    // The same for events of wait(). What is posted while none runs is lost: a new instance looks for itself.
+    void post(u32 index, u64 events);
 
     u32 count() const { return count_; }
     ServiceStatus status(u32 index);
@@ -47,7 +52,10 @@ private:
     struct Slot {
         std::string_view name;
         ServiceImage image;
+        ServiceHost* host = nullptr;
         Own<Service> running;
+        std::atomic<Service*> target{nullptr}; // `running`, for post()
+        std::atomic<bool> wants_change{false};
         u32 instances = 0;
         u32 deaths = 0;
         u64 used = 0;                               // by the instance before, while none runs
@@ -58,6 +66,7 @@ private:
     };
 
     bool start(Slot& slot);
+    static void change(Slot& slot);
     void bury(Slot& slot);
     bool dies_too_often(Slot const& slot) const;
 

@@ -12,6 +12,7 @@ namespace kernel {
 
 enum class LockRank : lib::u8 {
     Platform,
+    Devices,
     Vm,
     SchedulerSettings,
     Scheduler,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// The address space of one service: its own lower half, and Mullion's upper half, which ring 3 cannot reach. What is
-// mapped is memory of its own. It changes only before the service's first instruction.
+// The address space of one service: its own lower half, and Mullion's upper half, which ring 3 cannot reach. It changes
+// only while no CPU uses it, so that nothing is to be flushed: each use begins with a write to CR3.
 #include <kernel/page_entry.hpp>
 #include <kernel/translation_table.hpp>
 #include <lib/fixed_vector.hpp>
@@ -22,6 +22,13 @@ public:
     // Zeroed memory of `size` bytes, rounded up to pages, at the page-aligned `at`, which begins with `bytes`. At most
     // most_pieces times. NoMemory; OutOfRange: that is no place for it.
     lib::Result<void> add(u64 at, u64 size, Rights rights, std::span<u8 const> bytes = {});
+    // Memory that belongs to others. Every end of the range is a multiple of the page size.
+    lib::Result<void> map(Mapping<lib::HostVirt> const& mapping) {
+        return table_.map(mapping, [] {});
+    }
+    lib::Result<void> unmap(u64 at, u64 size) {
+        return table_.unmap(Unmapping<lib::HostVirt>{lib::HostVirt{at}, size}, [] {});
+    }
     // Copies what the service has at `at`. False, and nothing is copied: it has no such memory.
     bool read(u64 at, std::span<u8> out) const;
 

@@ -43,6 +43,9 @@ enum class Call : u64 {
     Stop = 0, // ends this instance, with a reason for the log: text in RDI, length in RSI
     Wait = 1, // returns the events of the mask in RDI that have come, and forgets them; 0: the TSC has reached RSI
     Log = 2,  // one line: text in RDI, length in RSI; returns an Answer
+    // Of a service that serves guests' devices (service_board.hpp). Device in RDI, queue in RSI; returns an Answer.
+    Interrupt = 3, // interrupts the driver for a queue
+    Misuse = 4,    // the driver broke a rule: the device needs a reset; RSI does not matter
 };
 enum class Answer : u64 {
     Done = 0,
@@ -50,6 +53,7 @@ enum class Answer : u64 {
     BadAddress = ~u64{0} - 1, // not, or not wholly, memory of the service
     TooLong = ~u64{0} - 2,
     TooMany = ~u64{0} - 3, // log lines: one was dropped
+    NoSuchDevice = ~u64{0} - 4,
 };
 inline constexpr u64 longest_line = 256;
 inline constexpr u64 no_deadline = ~u64{0};

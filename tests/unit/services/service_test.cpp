@@ -8,6 +8,7 @@
 #include <kernel/page_table.hpp>
 #include <kernel/services.hpp>
 #include <lib/memory.hpp>
+#include <lib/service_board.hpp>
 #include <random>
 #include <string>
 #include <vector>
@@ -134,6 +135,41 @@ TEST(ServiceImageTest, NoBytesReachOutsideOfTheFile) {
     EXPECT_GT(parsed, 1'000U);
 }
 
+// Who the service works for: one page of memory in its address space while `shows_page`.
+class Host final : public kernel::ServiceHost {
+public:
+    static constexpr u64 page_at = u64{1} << 41;
+    lib::Result<void> furnish(kernel::Service& instance) override {
+        furnished++;
+        return shows_page ? map(instance) : lib::Result<void>();
+    }
+    void change(kernel::Service* instance) override {
+        changes++;
+        if (instance == nullptr) return;
+        if (shows_page)
+            EXPECT_TRUE(map(*instance));
+        else
+            EXPECT_TRUE(instance->unmap(page_at, lib::page_size));
+    }
+    bool interrupt(u64 device, u64 queue) override {
+        interrupts.push_back({device, queue});
+        return device == 1;
+    }
+    bool misused(u64 device) override {
+        misuses.push_back(device);
+        return false;
+    }
+    lib::Result<void> map(kernel::Service& instance) const {
+        return instance.map({lib::HostVirt{page_at}, page, lib::page_size, kernel::Rights::Read});
+    }
+
+    lib::HostPhys page = *kernel::allocate_zeroed_frame();
+    bool shows_page = false;
+    u32 furnished = 0, changes = 0;
+    std::vector<std::pair<u64, u64>> interrupts;
+    std::vector<u64> misuses;
+};
+
 class StringSink final : public lib::TextSink {
 public:
     void write(std::string_view part) override { text += part; }
@@ -167,7 +203,8 @@ protected:
             EXPECT_EQ(cpu.cr4 >> 18 & 1, 0U) << "CR4.OSXSAVE";
             EXPECT_EQ(cpu.gdt_limit, sizeof(kernel::this_cpu().tables.gdt) - 1);
             auto& user = *static_cast<UserContext*>(context);
-            EXPECT_EQ(kernel::this_cpu().tables.tss.rsp[0], user.stack_for_traps());
+            u64 const stack = kernel::this_cpu().tables.tss.rsp[0]; // the structure is packed
+            EXPECT_EQ(stack, user.stack_for_traps());
             EXPECT_EQ(user.frame.cs & 3, 3U);
             user.frame.vector = abi::system_call_vector;
             if (!program.empty()) {
@@ -200,6 +237,7 @@ protected:
             auto* const entity = kernel::scheduler().pick(0, kernel::now().value).entity;
             if (entity == nullptr) return;
             auto& runnable = static_cast<kernel::Runnable&>(*entity);
+            last = &runnable;
             last_result = runnable.run();
             EXPECT_EQ(cpu.cr0 & 8, 0U);
             EXPECT_EQ(cpu.cr4 >> 18 & 1, 1U);
@@ -213,6 +251,11 @@ protected:
             }
         }
         ADD_FAILURE() << "it never sleeps";
+    }
+    bool has_wake_event() {
+        if (auto* const entity = kernel::scheduler().pick(0, kernel::now().value).entity)
+            last = static_cast<kernel::Runnable*>(entity);
+        return last->has_wake_event();
     }
     void start() {
         services.add("one", file.bytes);
@@ -228,6 +271,7 @@ protected:
     File file;
     std::vector<std::function<void(kernel::TrapFrame&)>> program;
     u32 entries = 0, wakes = 0;
+    kernel::Runnable* last = nullptr; // that ran
     RunResult last_result = RunResult::Work;
     kernel::Services services{lib::Delegate<void()>::to<&ServiceTest::note>(*this)};
 };
@@ -279,7 +323,7 @@ TEST_F(ServiceTest, LogTakesItsOwnMemoryOnlyAndPrintsNoControls) {
                                     static_cast<u64>(Answer::TooLong),
                                     static_cast<u64>(Answer::NoSuchCall)};
     EXPECT_EQ(answers, expected);
-    EXPECT_TRUE(has_logged("service one: a line?[2J.......\n")) << log.text;
+    EXPECT_TRUE(has_logged("service one: a line?[2J......\n")) << log.text;
 }
 
 TEST_F(ServiceTest, ThreeDeathsInAMinuteKeepItDownUntilItIsRestarted) {
@@ -325,6 +369,125 @@ TEST_F(ServiceTest, KillsByTheOperatorDoNotCount) {
     EXPECT_TRUE(services.status(0).is_running);
     EXPECT_EQ(services.status(0).instance, 6U);
     EXPECT_EQ(services.status(0).deaths, 0U);
+}
+
+TEST_F(ServiceTest, ItsMemoryChangesOnlyWhileItWaits) {
+    Host host;
+    std::vector<u64> events;
+    bool can_read_before = true, can_read_after = false;
+    auto const reads = [&](bool& can_read) {
+        program.emplace_back([&](auto& frame) { call(frame, 2, Host::page_at, 8); });
+        program.emplace_back([&](auto& frame) {
+            can_read = frame.rax == 0;
+            call(frame, 1, ~u64{0}, abi::no_deadline);
+        });
+    };
+    reads(can_read_before);
+    // Asked for while it runs: nothing happens before it waits.
+    program.insert(program.begin(), [&](auto& frame) {
+        host.shows_page = true;
+        services.ask_for_change(0);
+        services.manage();
+        EXPECT_EQ(host.changes, 0U);
+        call(frame, 2, data_at, 0);
+    });
+    services.add("one", file.bytes, &host);
+    run_all();
+    EXPECT_FALSE(can_read_before);
+    EXPECT_EQ(host.furnished, 1U);
+    EXPECT_EQ(entries, 3U);
+    // It is parked: events leave it where it is.
+    services.post(0, 4);
+    run_all();
+    EXPECT_EQ(entries, 3U);
+    program.emplace_back([&](auto& frame) {
+        events.push_back(frame.rax);
+        call(frame, 2, data_at, 0);
+    });
+    reads(can_read_after);
+    EXPECT_FALSE(has_wake_event());
+    services.manage();
+    EXPECT_EQ(host.changes, 1U);
+    EXPECT_TRUE(has_wake_event()) << "a CPU that halts in its favour would not run it";
+    run_all();
+    EXPECT_TRUE(can_read_after);
+    EXPECT_EQ(events, std::vector<u64>{4 | abi::event_board});
+    // One that sleeps is parked at once, and goes on when nothing has come but the change.
+    host.shows_page = false;
+    services.ask_for_change(0);
+    services.manage();
+    run_all();
+    EXPECT_EQ(host.changes, 1U);
+    bool can_read_at_last = true;
+    reads(can_read_at_last);
+    services.manage();
+    run_all();
+    EXPECT_EQ(host.changes, 2U);
+    EXPECT_FALSE(can_read_at_last);
+    // A dead one does not hold a change up, and the next one is furnished.
+    add_fault();
+    services.post(0, 1);
+    run_all();
+    host.shows_page = true;
+    services.ask_for_change(0);
+    services.manage();
+    EXPECT_EQ(host.changes, 3U);
+    EXPECT_EQ(host.furnished, 2U);
+    bool can_read_anew = false;
+    reads(can_read_anew);
+    run_all();
+    EXPECT_TRUE(can_read_anew);
+}
+
+TEST_F(ServiceTest, ParkedOneCanBeKilled) {
+    Host host;
+    services.add("one", file.bytes, &host);
+    run_all();
+    services.ask_for_change(0);
+    services.manage();
+    run_all();
+    EXPECT_TRUE(services.kill(0));
+    run_all();
+    EXPECT_EQ(last_result, RunResult::Stopped);
+    services.manage();
+    run_all();
+    EXPECT_EQ(services.status(0).instance, 2U);
+    EXPECT_EQ(host.changes, 1U);
+}
+
+TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
+    Host host;
+    std::vector<u64> answers;
+    auto const calls = [&](u64 number, u64 first, u64 second) {
+        program.emplace_back([&answers, number, first, second](auto& frame) {
+            answers.push_back(frame.rax);
+            call(frame, number, first, second);
+        });
+    };
+    calls(3, 1, 2);
+    calls(3, ~u64{0}, ~u64{0});
+    calls(4, 5, 0);
+    program.emplace_back([&](auto& frame) {
+        answers.push_back(frame.rax);
+        call(frame, 1, 0, abi::no_deadline);
+    });
+    services.add("one", file.bytes, &host);
+    run_all();
+    auto const none = static_cast<u64>(Answer::NoSuchDevice);
+    EXPECT_EQ(answers, (std::vector<u64>{0, 0, none, none}));
+    EXPECT_EQ(host.interrupts, (std::vector<std::pair<u64, u64>>{{1, 2}, {~u64{0}, ~u64{0}}}));
+    EXPECT_EQ(host.misuses, std::vector<u64>{5});
+}
+
+TEST_F(ServiceTest, OneThatServesNobodyHasNoDevices) {
+    u64 answer = 0;
+    program.emplace_back([&](auto& frame) { call(frame, 3, 0, 0); });
+    program.emplace_back([&](auto& frame) {
+        answer = frame.rax;
+        call(frame, 1, 0, abi::no_deadline);
+    });
+    start();
+    EXPECT_EQ(answer, static_cast<u64>(Answer::NoSuchDevice));
 }
 
 } // namespace
