@@ -27,6 +27,15 @@ bool SplitQueue::start(QueueSetup const& setup) {
     return true;
 }
 
+bool SplitQueue::resume_noted(u16 next, u16 used_index) {
+    auto const index = memory_.load<u16>(used(index_at));
+    if (!index) return false;
+    u16 const more = static_cast<u16>(*index - used_index);
+    if (more > 1) return false;
+    position_ = {static_cast<u16>(next + more), *index, *index, 0};
+    return true;
+}
+
 bool SplitQueue::look(bool& has_more) const {
     auto const index = memory_.load<u16>(available(index_at));
     if (!index) return false;

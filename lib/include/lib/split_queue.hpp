@@ -66,6 +66,9 @@ public:
     Position const& position() const { return position_; }
     // Goes on from there, after start().
     void resume(Position const& position) { position_ = position; }
+    // Goes on, after start(), from the position that a device noted each time that it had given a chain back, before it
+    // died: it may have given back one chain more, which the used ring tells. Returns false if the ring says neither.
+    bool resume_noted(u16 next, u16 used_index);
 
 private:
     struct Descriptor {
