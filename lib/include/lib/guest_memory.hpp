@@ -3,6 +3,7 @@
 // A bounds-checked window on guest RAM. Copies only: the guest may change memory while we look, so a value is fetched
 // once, then validated, then used.
 #include <array>
+#include <concepts>
 #include <cstring>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
@@ -39,7 +40,10 @@ public:
         std::memcpy(&value, bytes.data(), sizeof(T));
         return value;
     }
-    template <typename T> lib::Result<void> write(GuestPhys at, T const& value) const {
+    // Bytes are for the function above: of a std::span<u8>, this one would write its address.
+    template <typename T>
+        requires(!std::convertible_to<T const&, std::span<u8 const>>)
+    lib::Result<void> write(GuestPhys at, T const& value) const {
         static_assert(std::is_trivially_copyable_v<T>);
         std::array<u8, sizeof(T)> bytes;
         std::memcpy(bytes.data(), &value, sizeof(T));
