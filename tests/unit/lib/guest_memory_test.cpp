@@ -36,4 +36,11 @@ TEST_F(GuestMemoryTest, RefusesWhatIsMisalignedOrNoRam) {
     EXPECT_EQ(high, (std::array<u8, 16>{}));
 }
 
+// Not the span's own address and size.
+TEST_F(GuestMemoryTest, WritesTheBytesOfASpanThatMayBeWrittenThrough) {
+    std::array<u8, 4> bytes{1, 2, 3, 4};
+    ASSERT_TRUE(memory.write({0x1000}, std::span<u8>(bytes)));
+    EXPECT_EQ(low, (std::array<u8, 16>{1, 2, 3, 4}));
+}
+
 } // namespace
