@@ -24,28 +24,43 @@ template <typename Find, typename Step> lib::Result<void> for_each_run(GuestPhys
 
 RamPiece const* GuestMemory::find(GuestPhys at) const {
     for (RamPiece const& piece : pieces_)
-        if (at >= piece.base && at - piece.base < piece.size) return &piece;
+        if (at - piece.base < piece.size) return &piece; // below the base, the difference wraps around
     return nullptr;
 }
 
-u8* GuestMemory::aligned(GuestPhys at, u64 size) const {
+// None for an empty range, which is RAM wherever it is, and whose bytes may be nowhere.
+u8* GuestMemory::in_one_piece(GuestPhys at, u64 size) const {
+    if (size == 0) return nullptr;
     RamPiece const* const piece = find(at);
-    if (piece == nullptr || at.value % size != 0) return nullptr;
+    if (piece == nullptr) return nullptr;
     u64 const offset = at - piece->base;
     return piece->size - offset < size ? nullptr : piece->host + offset;
 }
 
+u8* GuestMemory::aligned(GuestPhys at, u64 size) const {
+    return at.value % size != 0 ? nullptr : in_one_piece(at, size);
+}
+
 bool GuestMemory::contains(GuestPhys at, u64 size) const {
+    if (in_one_piece(at, size) != nullptr) return true;
     return for_each_run(at, size, [this](GuestPhys p) { return find(p); }, [](u8*, u64, u64) {}).has_value();
 }
 
 lib::Result<void> GuestMemory::read(GuestPhys at, std::span<u8> out) const {
+    if (u8 const* const host = in_one_piece(at, out.size()); host != nullptr) {
+        std::memcpy(out.data(), host, out.size());
+        return {};
+    }
     return for_each_run(
         at, out.size(), [this](GuestPhys p) { return find(p); },
         [&](u8 const* host, u64 offset, u64 count) { std::memcpy(out.data() + offset, host, count); });
 }
 
 lib::Result<void> GuestMemory::write(GuestPhys at, std::span<u8 const> bytes) const {
+    if (u8* const host = in_one_piece(at, bytes.size()); host != nullptr) {
+        std::memcpy(host, bytes.data(), bytes.size());
+        return {};
+    }
     if (!contains(at, bytes.size())) return lib::fail(lib::Errc::BadGuest); // all or nothing
     return for_each_run(
         at, bytes.size(), [this](GuestPhys p) { return find(p); },

@@ -48,7 +48,7 @@ SplitQueue::Taken SplitQueue::take(Chain& chain) {
     bool has_more = false;
     if (!look(has_more)) return Taken::Misuse;
     if (!has_more) return Taken::Nothing;
-    auto const head = memory_.load<u16>(available(ring_at + available_entry_size * (position_.next % setup_.size)));
+    auto const head = memory_.load<u16>(available(ring_at + available_entry_size * ring_place(position_.next)));
     if (!head || *head >= setup_.size || !read_chain(*head, chain)) return Taken::Misuse;
     position_.next++;
     return Taken::Chain;
@@ -97,7 +97,7 @@ void SplitQueue::ask_for_doorbell() {
 }
 
 void SplitQueue::give_back(Chain const& chain, u32 written) {
-    u64 const entry = ring_at + used_entry_size * (position_.used_index % setup_.size);
+    u64 const entry = ring_at + used_entry_size * ring_place(position_.used_index);
     (void)memory_.store<u32>(used(entry), chain.head);
     (void)memory_.store<u32>(used(entry + 4), written);
     (void)memory_.store<u16>(used(index_at), ++position_.used_index); // releases what was written before

@@ -34,9 +34,13 @@ public:
 
     template <typename T> lib::Result<T> read(GuestPhys at) const {
         static_assert(std::is_trivially_copyable_v<T>);
+        T value;
+        if (u8 const* const host = in_one_piece(at, sizeof(T)); host != nullptr) {
+            std::memcpy(&value, host, sizeof(T)); // nearly always, and the size is known here
+            return value;
+        }
         std::array<u8, sizeof(T)> bytes;
         if (auto const done = read(at, std::span<u8>(bytes)); !done) return lib::fail(done.error());
-        T value;
         std::memcpy(&value, bytes.data(), sizeof(T));
         return value;
     }
@@ -70,7 +74,9 @@ public:
 
 private:
     RamPiece const* find(GuestPhys at) const;
-    // Null where there is no RAM, or `at` is no multiple of `size`.
+    // Null where not all of it is RAM of one piece.
+    u8* in_one_piece(GuestPhys at, u64 size) const;
+    // The same, and null where `at` is no multiple of `size`.
     u8* aligned(GuestPhys at, u64 size) const;
     std::span<RamPiece const> pieces_;
 };

@@ -50,7 +50,7 @@ struct Board {
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.
 struct alignas(8) QueueRecord { // so that one store writes it
-    u32 epoch; // of the QueueEntry that it is about; another: nothing has been done yet
+    u32 epoch;                  // of the QueueEntry that it is about; another: nothing has been done yet
     u16 next, used_index;
 };
 struct Records {

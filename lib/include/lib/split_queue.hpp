@@ -80,6 +80,7 @@ private:
     static_assert(sizeof(Descriptor) == 16);
     bool read_chain(u16 head, Chain& chain) const;
     bool add(Chain& chain, Descriptor const& descriptor) const;
+    u64 ring_place(u16 index) const { return index & (setup_.size - 1U); } // a power of two
     GuestPhys available(u64 offset) const { return {setup_.available + offset}; }
     GuestPhys used(u64 offset) const { return {setup_.used + offset}; }
 

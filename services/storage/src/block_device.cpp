@@ -123,9 +123,9 @@ bool BlockDevice::serve(Host& host, u64& budget) {
     u64 const all = budget;
     budget = std::min(budget, turn_budget);
     u64 const rest = all - budget;
-    u32 const count = entry_.queue_count, first = first_;
+    u32 const count = entry_.queue_count, first = first_ < count ? first_ : 0;
     for (u32 i = 0; i < count && budget != 0; i++) {
-        u32 const index = (first + i) % count;
+        u32 const index = first + i < count ? first + i : first + i - count;
         serve_queue(index, host, budget);
         if (budget == 0) first_ = index + 1 < count ? index + 1 : 0;
     }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <bit>
 #include <storage/storage.hpp>
 
 namespace storage {
@@ -17,11 +18,13 @@ bool Storage::turn(u64 events) {
         waiting_ = all_devices; // nobody rings again for what the last instance left
     }
     u64 budget = turn_budget;
-    for (u32 count = 0; count < devices_.size() && waiting_ != 0 && budget != 0; count++) {
-        u32 const i = first_;
-        first_ = (first_ + 1) % devices_.size();
+    for (u64 round = waiting_; round != 0 && budget != 0;) { // each of them once
+        u64 const after_last = round >> first_ << first_;
+        u32 const i = static_cast<u32>(std::countr_zero(after_last != 0 ? after_last : round));
         u64 const bit = u64{1} << i;
-        if ((waiting_ & bit) != 0 && !devices_[i].serve(host_, budget)) waiting_ &= ~bit;
+        round &= ~bit;
+        first_ = (i + 1) % devices_.size();
+        if (!devices_[i].serve(host_, budget)) waiting_ &= ~bit;
     }
     return waiting_ != 0;
 }
