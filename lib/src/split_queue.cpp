@@ -13,15 +13,18 @@ constexpr u64 flags_at = 0, index_at = 2, ring_at = 4;
 
 } // namespace
 
-bool SplitQueue::start(QueueSetup const& setup) {
+bool SplitQueue::is_usable(GuestMemory const& memory, QueueSetup const& setup) {
     u64 const size = setup.size;
     if (!std::has_single_bit(size) || size > max_size) return false;
     if (setup.descriptors % 16 != 0 || setup.available % 2 != 0 || setup.used % 4 != 0) return false;
     // Each ring ends with the index of its event. [virtio/1.2] 2.7.6, 2.7.8
-    bool const is_ram = memory_.contains({setup.descriptors}, descriptor_size * size) &&
-                        memory_.contains({setup.available}, ring_at + available_entry_size * size + 2) &&
-                        memory_.contains({setup.used}, ring_at + used_entry_size * size + 2);
-    if (!is_ram) return false;
+    return memory.contains({setup.descriptors}, descriptor_size * size) &&
+           memory.contains({setup.available}, ring_at + available_entry_size * size + 2) &&
+           memory.contains({setup.used}, ring_at + used_entry_size * size + 2);
+}
+
+bool SplitQueue::start(QueueSetup const& setup) {
+    if (!is_usable(memory_, setup)) return false;
     setup_ = setup;
     position_ = {};
     return true;

@@ -99,6 +99,7 @@ void PciFunction::write(u32 index, u32 value, u32 mask) {
     if ((is_command || index == msix_register_) && msix_ != nullptr) control_msix();
     if ((is_command || (index >= BAR0 && index < BAR0 + bar_count)) && decoding_changed_) decoding_changed_();
     if ((is_command || (index == msix_register_ && msix_ != nullptr)) && line_changed_) line_changed_();
+    if (is_command && ((registers_[index] ^ before) & bus_master) != 0 && bus_master_changed_) bus_master_changed_();
 }
 
 void PciFunction::control_msix() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <bit>
+#include <lib/assert.hpp>
 #include <platform/virtio_pci.hpp>
 
 namespace platform {
@@ -8,11 +9,11 @@ namespace {
 
 constexpr u16 RED_HAT = 0x1af4, first_modern_device = 0x1040; // [virtio/1.2] 4.1.2
 constexpr u8 VENDOR_SPECIFIC = 0x09;
-enum Capability : u8 { COMMON_CFG = 1, NOTIFY_CFG = 2, ISR_CFG = 3, PCI_CFG = 5 }; // [virtio/1.2] 4.1.4
+enum Capability : u8 { COMMON_CFG = 1, NOTIFY_CFG = 2, ISR_CFG = 3, DEVICE_CFG = 4, PCI_CFG = 5 }; // [virtio/1.2] 4.1.4
 
 constexpr u32 registers_bar = 0, msix_bar = 2, doorbell_bar = 4;
 constexpr u64 registers_size = 0x4000, msix_size = 0x1000;
-constexpr u32 page = 0x1000, common_at = 0, interrupts_at = page, doorbells_at = 2 * page;
+constexpr u32 page = 0x1000, common_at = 0, interrupts_at = page, doorbells_at = 2 * page, configuration_at = 3 * page;
 constexpr u32 table_at = 0, pending_at = 0x800;
 constexpr u32 common_size = 64, doorbell_stride = 4;
 static_assert(MsixTable::max_vectors * MsixTable::entry_size <= pending_at);
@@ -56,14 +57,18 @@ VirtioPci::VirtioPci(Plug const& plug, Shape const& shape)
     function_.add_interrupt_pin();
     describe(COMMON_CFG, registers_bar, common_at, common_size);
     describe(ISR_CFG, registers_bar, interrupts_at, 1);
+    ASSERT(shape.configuration_size <= page);
+    if (shape.configuration_size != 0) describe(DEVICE_CFG, registers_bar, configuration_at, shape.configuration_size);
     describe(NOTIFY_CFG, doorbell_bar, 0, shape.queue_count * doorbell_stride); // a driver takes the first that it can
     describe(NOTIFY_CFG, registers_bar, doorbells_at, shape.queue_count * doorbell_stride);
     portal_ = describe(PCI_CFG, 0, 0, 0);
     function_.add_msix(msix_, msix_bar, table_at, pending_at);
+    function_.listen_to_bus_master(lib::Delegate<void()>::to<&VirtioPci::bus_master_changed>(*this));
 }
 
-void VirtioPci::begin(std::span<Queue> queues) {
+void VirtioPci::begin(std::span<Queue> queues, std::span<u8 const> configuration) {
     queues_ = queues;
+    configuration_ = configuration;
     start_again();
 }
 
@@ -114,7 +119,17 @@ IoReply VirtioPci::io(IoRequest const& request) {
         return {causes};
     }
     if (part == doorbells_at && request.op == Op::Write) ring(offset);
+    if (part == configuration_at && request.op == Op::Read) return configuration_io(request);
     return {0};
+}
+
+IoReply VirtioPci::configuration_io(IoRequest const& request) const {
+    u64 value = 0;
+    for (u64 i = 0; i < request.size; i++) {
+        u64 const at = request.offset - configuration_at + i;
+        if (at < configuration_.size()) value |= u64{configuration_[at]} << (i * 8);
+    }
+    return {value};
 }
 
 void VirtioPci::ring(u64 offset) {
@@ -142,7 +157,8 @@ u32 VirtioPci::common_register(u32 offset) const {
     case driver_feature_select: return state_.driver_feature_select;
     case driver_feature: return half_of(state_.driver_features, state_.driver_feature_select);
     case config_msix_vector: return state_.config_vector | static_cast<u32>(queues_.size()) << 16;
-    case device_status: return state_.status | u32{state_.queue_select} << 16;
+    case device_status:
+        return (waiting_status_ != 0 ? waiting_status_ : state_.status) | u32{state_.queue_select} << 16;
     default: break;
     }
     Queue const* const queue = state_.queue_select < queues_.size() ? &queues_[state_.queue_select] : nullptr;
@@ -214,6 +230,7 @@ void VirtioPci::write_status(u8 value) {
     u8 const before = state_.status;
     value =
         static_cast<u8>((value & (ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED)) | (before & NEEDS_RESET));
+    if (value != 0) waiting_status_ = 0;          // the driver goes on, and reads what becomes of that
     if ((before & ~value) != 0) return misused(); // a bit is cleared by a reset only
     u8 const added = static_cast<u8>(value & ~before);
     bool const is_acceptable = (state_.driver_features & ~features_) == 0 && (state_.driver_features & VERSION_1) != 0;
@@ -226,11 +243,12 @@ void VirtioPci::write_status(u8 value) {
 }
 
 void VirtioPci::start_again() {
+    u8 const before = state_.status != 0 ? state_.status : waiting_status_;
     state_ = {};
     state_.config_vector = no_vector;
     for (Queue& queue : queues_)
         queue = {{}, queue_size_, no_vector, 0, {}};
-    stop_queues();
+    waiting_status_ = stop_queues() ? 0 : before;
     function_.set_interrupt(false);
 }
 
@@ -260,6 +278,7 @@ lib::Result<void> VirtioPci::restore_transport(State const& state, std::span<Que
     TRY(function_.restore(state.function));
     start_again();
     state_ = state.registers;
+    if (state_.status != 0) waiting_status_ = 0;
     state_.config_vector = checked_vector(state_.config_vector);
     for (u32 i = 0; i < queues.size(); i++) {
         queues_[i] = {queues[i].addresses, queues[i].size, checked_vector(queues[i].vector), 0, {}};

@@ -16,9 +16,10 @@ VirtioRng::VirtioRng(Plug const& plug)
     begin(queues_);
 }
 
-void VirtioRng::stop_queues() {
+bool VirtioRng::stop_queues() {
     ring_.stop();
     later_.cancel();
+    return true;
 }
 
 void VirtioRng::on(Event const& event) {

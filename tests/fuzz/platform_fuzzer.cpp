@@ -40,7 +40,14 @@ struct World {
     std::map<std::pair<u16, u32>, Rate> rates;
     fakes::FakeHost host;
     std::unique_ptr<platform::Platform> platform = std::make_unique<platform::Platform>(
-        host, host.memory, platform::MachineFacts{1'700'000'000, 4, lib::GiB, lib::GiB, 40, true});
+        host, host.memory,
+        platform::MachineFacts{1'700'000'000,
+                               4,
+                               lib::GiB,
+                               lib::GiB,
+                               40,
+                               true,
+                               {{{4096, 4, true, false}, {8, 1, true, true}, {}, {64, 2, true, false}}}});
 
     World() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();
@@ -143,12 +150,20 @@ void act(World& world, Input& input) {
     case 14: {
         platform::Event event{};
         event.generation = input.take<u8>();
-        event.device = input.take<u8>() % 12;
+        event.device = input.take<u8>() % 16;
         event.id = input.take<u8>() % 4;
         event.kind = static_cast<platform::EventKind>(input.take<u8>() % 3);
         return world.platform->on(event);
     }
     default:
+        if ((what & 0xf0) == 0) { // the one that serves the disks
+            u8 const where = input.take<u8>();
+            u32 const disk = where & 7, queue = where >> 4;
+            world.platform->disk_interrupt(disk, queue);
+            if ((where & 8) != 0) world.platform->disk_misused(disk);
+            if (queue > 8) world.platform->disk_stopped(disk);
+            return;
+        }
         if ((what & 0x10) != 0) return world.round_trip();
         if ((what & 0x20) != 0) return world.platform->power_button();
         if ((what & 0xc0) == 0xc0) world.platform->reset();

@@ -8,5 +8,10 @@ namespace lib {
 inline constexpr u32 max_cpus = 256; // of the machine
 inline constexpr u32 max_vms = 16;
 inline constexpr u32 max_vcpus = 32; // of one VM
+inline constexpr u32 max_disks = 4;  // of one VM
+inline constexpr u32 max_disk_queues = 4;
+inline constexpr u64 max_disk_transfer = 16 * MiB; // that one request moves
+// Sectors of 512 bytes that one request to discard or to write zeroes may name: a bound for the work of one request.
+inline constexpr u32 max_cleared_sectors = 8192;
 
 } // namespace lib

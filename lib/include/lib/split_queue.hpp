@@ -41,8 +41,9 @@ public:
 
     explicit SplitQueue(GuestMemory const& memory) : memory_(memory) {}
 
-    // Returns false, and leaves the queue off, if the size is no power of two up to max_size, or a part is misaligned
-    // or not RAM.
+    // Returns false if the size is no power of two up to max_size, or a part is misaligned or not RAM.
+    static bool is_usable(GuestMemory const& memory, QueueSetup const& setup);
+    // Returns false, and leaves the queue off, if the setup is not usable.
     bool start(QueueSetup const& setup);
     void stop() {
         setup_ = {};

@@ -81,6 +81,10 @@ public:
     u32 console_read(std::span<u8> bytes) override;
     void request(platform::VmRequest what) override;
     u32 random(std::span<u8> bytes) override { return kernel::random(bytes); }
+    // Bound in the next commit. No VM has a disk yet, so nothing calls these.
+    void start_disk_queue(u32, u32, lib::QueueSetup const&) override {}
+    void stop_disk_queues(u32) override {}
+    void disk_doorbell(u32, u32) override {}
 
     // kernel::ConsoleUser
     void on_console_input() override;

@@ -6,8 +6,11 @@
 //
 // Rules for a device model: it never blocks, spins, locks, allocates after construction, owns a clock or knows which
 // vCPU called. One thread enters the platform of a VM at a time. Time and completions arrive as events.
+#include <array>
 #include <lib/guest_memory.hpp>
+#include <lib/limits.hpp>
 #include <lib/memory.hpp>
+#include <lib/split_queue.hpp>
 #include <lib/types.hpp>
 #include <span>
 #include <type_traits>
@@ -84,6 +87,12 @@ public:
     virtual u32 console_read(std::span<u8> bytes) = 0;        // how many there were
     virtual void request(VmRequest what) = 0;
     virtual u32 random(std::span<u8> bytes) = 0; // how many there were: unpredictable to every guest
+    // Queues of disks are served outside of the platform, which checked that the parts of the queue are RAM. Each of
+    // these takes effect later, in the order of the calls. The answers are Platform::disk_interrupt() and the functions
+    // beside it.
+    virtual void start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) = 0; // work comes with a doorbell
+    virtual void stop_disk_queues(u32 disk) = 0; // all of the disk; ends with one Platform::disk_stopped()
+    virtual void disk_doorbell(u32 disk, u32 queue) = 0;
 
 protected:
     ~Host() = default;
@@ -99,6 +108,13 @@ protected:
     ~Wires() = default;
 };
 
+struct DiskFacts {
+    u64 sectors;     // of 512 bytes
+    u32 queue_count; // 1 to lib::max_disk_queues
+    bool is_there;
+    bool is_read_only;
+};
+
 // What does not change while a VM runs, for devices that tell the guest of it.
 struct MachineFacts {
     u64 wall_clock_at_start_seconds; // UTC since 1970, at Host::now() of construction
@@ -107,6 +123,7 @@ struct MachineFacts {
     u64 ram_above_4g;
     u32 physical_address_bits; // of the guest's CPUs
     bool has_random_numbers;   // Host::random gives some
+    std::array<DiskFacts, lib::max_disks> disks{};
 };
 
 // What every device is built with: the world outside, the lines inside, and the number under which events reach it.

@@ -12,6 +12,7 @@
 #include <platform/rtc.hpp>
 #include <platform/serial_port.hpp>
 #include <platform/system_ports.hpp>
+#include <platform/virtio_blk.hpp>
 #include <platform/virtio_rng.hpp>
 #include <tuple>
 #include <utility>
@@ -49,6 +50,8 @@ private:
 // nothing enabled. PciHost comes first: a later device covers its windows and is found before them, and so does the
 // reset register at 0xcf9 cover a byte of the configuration address port. A device with a `pci_slot` is plugged in
 // there.
-using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts, VirtioRng>;
+using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts, VirtioRng,
+                           Disk<0>, Disk<1>, Disk<2>, Disk<3>>;
+static_assert(lib::max_disks == 4);
 
 } // namespace platform

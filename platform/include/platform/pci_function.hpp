@@ -61,6 +61,9 @@ public:
         line_changed_ = line;
     }
 
+    // `changed`: is_bus_master() has changed by a write of the guest.
+    void listen_to_bus_master(lib::Delegate<void()> changed) { bus_master_changed_ = changed; }
+
     // One of the 1024 registers of a function.
     u32 read(u32 index);
     // `mask`: the bits that the access covers.
@@ -101,6 +104,7 @@ private:
     Portal portal_;
     lib::Delegate<void()> decoding_changed_;
     lib::Delegate<void()> line_changed_;
+    lib::Delegate<void()> bus_master_changed_;
 };
 
 } // namespace platform

@@ -5,13 +5,17 @@
 // data path, which does, derives from this: it hears of queues that start, stop and have work (doorbell), and raises
 // their interrupts by number. [virtio/1.2] 2.1, 3.1, 4.1
 //
-// BAR 0, 16 KiB of memory: common configuration, interrupt status, doorbells, one page each. BAR 2, one page: the MSI-X
-// table and its pending bits. BAR 4, ports: the doorbells once more. That is the capability that a driver finds first,
-// because an exit for a port needs no decoding of the instruction. There is a doorbell for each queue, 4 bytes apart;
-// what is written does not matter.
+// BAR 0, 16 KiB of memory: common configuration, interrupt status, doorbells, the device's own configuration if it has
+// one; a page each. BAR 2, one page: the MSI-X table and its pending bits. BAR 4, ports: the doorbells once more. That
+// is the capability that a driver finds first, because an exit for a port needs no decoding of the instruction. There
+// is a doorbell for each queue, 4 bytes apart; what is written does not matter.
 //
-// Not supported: the legacy interface, packed rings, reset of one queue, notification data, and, while no device here
-// has any, device-specific configuration.
+// A driver that resets the device writes 0 to the status and reads it until it is 0. [virtio/1.2] 4.1.4.3.2 Where the
+// queues cannot stop at once, the status stays as it was until they have. A driver that does not wait and writes the
+// next status reads what becomes of that one.
+//
+// Not supported: the legacy interface, packed rings, reset of one queue, notification data, and configuration of the
+// device that a driver writes or that changes; so the configuration's generation is 0 always.
 #include <lib/split_queue.hpp>
 #include <platform/pci_function.hpp>
 #include <span>
@@ -44,6 +48,7 @@ public:
         u32 class_code;
         u64 features; // beside those of the rings and the transport
         u16 queue_count, queue_size;
+        u32 configuration_size = 0; // of the device's own, in bytes
     };
 
     static constexpr std::span<Region const> regions{}; // its BARs are the PCI host's
@@ -55,14 +60,18 @@ protected:
     VirtioPci(Plug const& plug, Shape const& shape);
     ~VirtioPci() = default;
 
-    // Gives the transport room for its queues, as many as the shape says, at the end of the device's construction.
-    void begin(std::span<Queue> queues);
+    // Gives the transport room for its queues, and the bytes of the configuration, both as the shape says, at the end
+    // of the device's construction.
+    void begin(std::span<Queue> queues, std::span<u8 const> configuration = {});
 
     // The driver has enabled a queue. Returns false if the device cannot work with what the driver said; that is
     // misuse.
     virtual bool start_queue(u32 queue, lib::QueueSetup const& setup) = 0;
-    // The device is reset: it forgets its queues, and touches the guest's memory no more.
-    virtual void stop_queues() = 0;
+    // The device is reset: it forgets its queues, and touches the guest's memory no more. Returns false if it still
+    // may; then stopped() follows.
+    virtual bool stop_queues() = 0;
+    // The driver has taken the right to write to memory away.
+    virtual void bus_master_lost() {}
     // The driver says that there is work in a queue, which was started. The device is running.
     virtual void doorbell(u32 queue) = 0;
 
@@ -74,6 +83,8 @@ protected:
     void raise_interrupt(u32 queue) { interrupt(QUEUE_INTERRUPT, queues_[queue].vector); }
     // The driver broke a rule: nothing goes on before it resets the device.
     void misused();
+    // The queues do not touch the guest's memory any more, after stop_queues() returned false.
+    void stopped() { waiting_status_ = 0; }
     State save_transport() const { return {function_.save(), msix_.save(), state_}; }
     // Starts the queues that are enabled.
     lib::Result<void> restore_transport(State const& state, std::span<Queue const> queues);
@@ -91,17 +102,23 @@ private:
     void write_status(u8 value);
     bool start(u32 number);
     void start_again();
+    void bus_master_changed() {
+        if (!function_.is_bus_master()) bus_master_lost();
+    }
+    IoReply configuration_io(IoRequest const& request) const;
     void interrupt(u8 cause, u16 vector);
     u16 checked_vector(u64 vector) const { return vector < msix_.count() ? static_cast<u16>(vector) : no_vector; }
 
     std::span<Queue> queues_;
+    std::span<u8 const> configuration_;
     u64 features_;
     u32 doorbells_size_; // of BAR 4
     u16 queue_size_;
     MsixTable msix_;
     PciFunction function_;
     Registers state_{};
-    u32 portal_ = 0; // where the capability of the window in configuration space is
+    u8 waiting_status_ = 0; // what the status reads as while queues stop; 0: they have. Of the world, so not saved
+    u32 portal_ = 0;        // where the capability of the window in configuration space is
 };
 
 } // namespace platform

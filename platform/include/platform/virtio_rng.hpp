@@ -31,7 +31,7 @@ public:
 private:
     static constexpr u16 queue_size = 8;
     bool start_queue(u32, lib::QueueSetup const& setup) override { return ring_.start(setup); }
-    void stop_queues() override;
+    bool stop_queues() override;
     void doorbell(u32) override { serve(); }
     void serve();
     bool has_budget();

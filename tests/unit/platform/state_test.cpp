@@ -160,10 +160,30 @@ template <> struct Subject<platform::VirtioRng> {
     }
 };
 
+template <u32 Number> struct Subject<platform::Disk<Number>> {
+    platform::Disk<Number> device;
+    static platform::Plug plug(fakes::FakeHost& host) {
+        host.facts.disks[Number] = {4096, 2, true, false};
+        return host.plug();
+    }
+    explicit Subject(fakes::FakeHost& host) : device(plug(host)) {}
+    void prepare() {
+        write(device, 0, 20, 3);             // status: a driver is there
+        device.function().write(1, 6, ~0U);  // memory, bus master
+        write(device, 2, 0, 0xfee0'0000, 4); // vector 0
+    }
+    void modify() {
+        write(device, 0, 20, 0);
+        write(device, 0, 24, 4, 2); // queue size
+        write(device, 2, 12, 0, 4); // vector 0 is open
+    }
+};
+
 template <typename D> struct RoundTrip : testing::Test {};
 using Devices =
     testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
-                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts, platform::VirtioRng>;
+                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts, platform::VirtioRng,
+                   platform::Disk<0>, platform::Disk<1>, platform::Disk<2>, platform::Disk<3>>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {
