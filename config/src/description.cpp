@@ -3,6 +3,7 @@
 #include "toml_reader.hpp"
 #include <algorithm>
 #include <config/description.hpp>
+#include <lib/fixed_vector.hpp>
 #include <utility>
 
 namespace config {
@@ -21,6 +22,14 @@ constexpr std::array<std::string_view, 4> restart_names = {"never", "on-reboot",
 constexpr std::array<std::string_view, 2> share_names = {"weight", "cap"};
 constexpr std::array<std::string_view, 1> mullion_key_names = {"share_cores"};
 constexpr std::array<std::string_view, 2> table_names = {"vm", "mullion"};
+constexpr std::array<std::string_view, 1> vm_table_names = {"disk"};
+enum class DiskKey : u8 { Source, Readonly, Serial };
+constexpr std::array<std::string_view, 3> disk_key_names = {"source", "readonly", "serial"};
+constexpr std::array<std::string_view, max_disks> default_serials = {"mullion-0", "mullion-1", "mullion-2",
+                                                                     "mullion-3"};
+constexpr u64 least_disk = lib::MiB;
+constexpr u64 most_disk = 1024 * lib::GiB;
+constexpr u64 disk_step = 4 * lib::KiB;
 
 std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
 
@@ -44,21 +53,28 @@ public:
     void run();
 
 private:
-    enum class Section : u8 { None, Vm, Mullion, Skipped };
+    enum class Section : u8 { None, Vm, Disk, Mullion, Skipped };
 
     // A mistake found by `body` refuses the VM that the text is about by then.
     template <typename Body> void counting(Body body) {
         u32 const before = diagnostics_.count + diagnostics_.dropped;
         body();
-        if (diagnostics_.count + diagnostics_.dropped != before && section_ == Section::Vm) vm_->is_refused = true;
+        if (diagnostics_.count + diagnostics_.dropped != before &&
+            (section_ == Section::Vm || section_ == Section::Disk))
+            vm_->is_refused = true;
     }
     void header();
     void vm_header(std::string_view name, u32 line, u32 column);
+    void array_header(u32 line, u32 column);
+    void disk_header(std::string_view name, u32 line, u32 column);
     void key_and_value();
     void end_of_line();
     void unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names, u32 line,
                  u32 column);
     void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_of_disk(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_source(Value const& value);
+    void set_serial(Value const& value);
     void set(Key key, Value const& value);
     void set_memory(Value const& value);
     void set_cpus(Value const& value);
@@ -85,6 +101,11 @@ private:
     Diagnostics& diagnostics_;
     Section section_ = Section::None;
     VmDescription* vm_ = nullptr;
+    DiskDescription* disk_ = nullptr;
+    std::array<u32, disk_key_names.size()> disk_lines_{}; // of its keys
+    // VMs whose disks come before their [vm.NAME]: they must not be started without. Of some the name did not fit.
+    lib::FixedVector<std::string_view, max_vms> without_disks_;
+    bool has_dropped_names_ = false;
     bool has_mullion_ = false;
     u32 share_cores_line_ = 0;
 };
@@ -104,6 +125,7 @@ void DescriptionParser::run() {
     for (u32 i = 0; i < out_.count; ++i) {
         vm_ = &out_.vms[i];
         section_ = Section::Vm;
+        if (has_dropped_names_ || std::ranges::contains(without_disks_.span(), vm_->name)) vm_->is_refused = true;
         counting([&] { check(*vm_); });
     }
     if (out_.count == 0 && diagnostics_.is_empty())
@@ -124,10 +146,7 @@ void DescriptionParser::header() {
     u32 const column = reader_.column();
     section_ = Section::Skipped;
     reader_.skip();
-    if (reader_.peek() == '[') {
-        here("expected [vm.NAME], found [[: write one bracket and a name");
-        return reader_.skip_line();
-    }
+    if (reader_.accept('[')) return array_header(line, column);
     reader_.skip_spaces();
     std::string_view const table = reader_.read_bare_word();
     reader_.skip_spaces();
@@ -137,6 +156,10 @@ void DescriptionParser::header() {
         reader_.skip_spaces();
         name = reader_.read_bare_word();
         reader_.skip_spaces();
+    }
+    if (dotted && reader_.peek() == '.') {
+        here("expected ] or [[vm.NAME.disk]], found \"{}\": write two brackets for a disk", reader_.rest_of_line());
+        return reader_.skip_line();
     }
     if (!reader_.accept(']')) {
         here("expected ] behind a name of letters, digits, - and _, found \"{}\": write [vm.NAME]",
@@ -180,6 +203,55 @@ void DescriptionParser::vm_header(std::string_view name, u32 line, u32 column) {
     section_ = Section::Vm;
 }
 
+// [[vm.NAME.disk]], after the brackets.
+void DescriptionParser::array_header(u32 line, u32 column) {
+    std::array<std::string_view, 3> words{};
+    bool is_good = true;
+    for (std::size_t i = 0; i < words.size() && is_good; ++i) {
+        if (i != 0) is_good = reader_.accept('.');
+        reader_.skip_spaces();
+        words[i] = reader_.read_bare_word();
+        reader_.skip_spaces();
+        is_good = is_good && !words[i].empty();
+    }
+    auto const& [table, name, kind] = words;
+    if (!is_good || table != "vm" || reader_.peek() != ']' || reader_.peek(1) != ']') {
+        diagnostics_.add(line, column,
+                         "expected [[vm.NAME.disk]], found another table in two brackets: correct it, or "
+                         "write one bracket for [vm.NAME]");
+        return reader_.skip_line();
+    }
+    reader_.skip(2);
+    if (kind == vm_table_names[0])
+        disk_header(name, line, column);
+    else
+        unknown("table of a VM", kind, vm_table_names, line, column);
+    end_of_line();
+}
+
+void DescriptionParser::disk_header(std::string_view name, u32 line, u32 column) {
+    auto const vms = std::span(out_.vms).first(out_.count);
+    auto const found = std::ranges::find(vms, name, &VmDescription::name);
+    if (found == vms.end()) {
+        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected after [vm.{}], found none above it: move or add that",
+                         short_of(name), short_of(name));
+        if (!without_disks_.push_back(name)) has_dropped_names_ = true;
+        return;
+    }
+    if (found->disk_count == max_disks) {
+        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected at most {} disks, found more: remove some", name,
+                         max_disks);
+        found->is_refused = true;
+        return;
+    }
+    vm_ = &*found;
+    disk_ = &vm_->disks[vm_->disk_count];
+    disk_->serial = default_serials[vm_->disk_count++];
+    disk_->line = line;
+    disk_lines_ = {};
+    section_ = Section::Disk;
+}
+
 void DescriptionParser::unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names,
                                 u32 line, u32 column) {
     std::string_view const best = nearest(word, names);
@@ -212,6 +284,7 @@ void DescriptionParser::key_and_value() {
         // Given, if badly: not a missing key as well.
         if (section_ == Section::Vm && found != key_names.end())
             vm_->lines[static_cast<std::size_t>(found - key_names.begin())] = line;
+        if (section_ == Section::Disk && word == disk_key_names[0]) disk_->source_line = line;
         return reader_.skip_line();
     }
     if (section_ == Section::None) {
@@ -219,6 +292,8 @@ void DescriptionParser::key_and_value() {
                          short_of(word));
     } else if (section_ == Section::Mullion) {
         set_of_mullion(word, value, line, column);
+    } else if (section_ == Section::Disk) {
+        set_of_disk(word, value, line, column);
     } else if (section_ == Section::Vm && word == "name") {
         diagnostics_.add(line, column, "name: expected in [vm.{}], found as a key: the name stands in the brackets",
                          vm_->name);
@@ -243,6 +318,61 @@ void DescriptionParser::set_of_mullion(std::string_view word, Value const& value
         diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word, share_cores_line_);
     share_cores_line_ = line;
     set_boolean(word, value, out_.share_cores);
+}
+
+void DescriptionParser::set_of_disk(std::string_view word, Value const& value, u32 line, u32 column) {
+    auto const* const found = std::ranges::find(disk_key_names, word);
+    if (found == disk_key_names.end()) return unknown("key of a disk", word, disk_key_names, line, column);
+    auto const which = static_cast<std::size_t>(found - disk_key_names.begin());
+    if (disk_lines_[which] != 0) {
+        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word,
+                         disk_lines_[which]);
+        return;
+    }
+    disk_lines_[which] = line;
+    switch (static_cast<DiskKey>(which)) {
+    case DiskKey::Source: return set_source(value);
+    case DiskKey::Readonly: return set_boolean(word, value, disk_->is_read_only);
+    case DiskKey::Serial: return set_serial(value);
+    }
+}
+
+void DescriptionParser::set_source(Value const& value) {
+    disk_->source_line = value.line;
+    std::string_view text;
+    if (value.type == ValueType::String && !take_text("source", value, text)) return;
+    constexpr std::string_view ram = "ram:", module = "module:";
+    if (text.starts_with(module) && text.size() > module.size()) {
+        disk_->kind = DiskKind::Module;
+        disk_->module = text.substr(module.size());
+        return;
+    }
+    if (!text.starts_with(ram))
+        return at(value,
+                  "source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that there are, found {}: "
+                  "choose one",
+                  short_of(value.source));
+    auto const size = parse_size(text.substr(ram.size()));
+    if (!size)
+        return at(value,
+                  "source: expected a size such as \"ram:256M\" or \"ram:1 GiB\", found {}: write number and unit",
+                  short_of(value.source));
+    if (*size < least_disk || *size > most_disk)
+        return at(value, "source: expected 1 MiB to 1 TiB, found {}: choose a size between", short_of(value.source));
+    if (*size % disk_step != 0)
+        return at(value, "source: expected a multiple of 4 KiB, found {}: write \"ram:{}K\"", short_of(value.source),
+                  lib::align_up(*size, disk_step) / lib::KiB);
+    disk_->size = *size;
+}
+
+void DescriptionParser::set_serial(Value const& value) {
+    std::string_view text;
+    if (value.type == ValueType::String && !take_text("serial", value, text)) return;
+    bool const is_printable = std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
+    if (text.empty() || text.size() > max_disk_serial || !is_printable)
+        return at(value, "serial: expected a text of 1 to {} printable characters, found {}: write \"...\"",
+                  max_disk_serial, short_of(value.source));
+    disk_->serial = text;
 }
 
 void DescriptionParser::set(Key key, Value const& value) {
@@ -415,6 +545,9 @@ void DescriptionParser::check(VmDescription const& vm) {
     for (Key const key : {Key::Memory, Key::Kernel})
         if (!vm.has(key))
             diagnostics_.add(vm.line, 1, "[vm.{}]: expected {} = ..., found none: add it", vm.name, name_of(key));
+    for (DiskDescription const& disk : vm.all_disks())
+        if (disk.source_line == 0)
+            diagnostics_.add(disk.line, 1, "[[vm.{}.disk]]: expected source = ..., found none: add it", vm.name);
     if (vm.exclusive && vm.has(Key::Share))
         diagnostics_.add(vm.line_of(Key::Share), 1,
                          "share: expected only without exclusive = true, found both: remove one of them");

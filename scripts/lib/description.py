@@ -4,7 +4,7 @@
 from . import iso
 from .project import Failure
 
-FILE_KEYS = ("kernel", "initrd", "modules")
+FILE_KEYS = ("kernel", "initrd", "modules", "source")
 
 
 def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux", restart="never", physical=None):
@@ -23,6 +23,15 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def file_in(key, text):
+    """The module name in a value of this key, or None."""
+    if key == "modules":  # a name and, after a space, its command line
+        return text.split(" ")[0]
+    if key == "source":  # of a disk
+        return text.removeprefix("module:") if text.startswith("module:") else None
+    return text
+
+
 def files_named(content, keys=FILE_KEYS):
     """The module names that a description asks for under these keys, given what its TOML holds."""
     found = []
@@ -33,8 +42,7 @@ def files_named(content, keys=FILE_KEYS):
             for key in keys:
                 named = value.get(key)
                 texts = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-                # An item of "modules" is a name and, after a space, its command line.
-                found += [text.split(" ")[0] if key == "modules" else text for text in texts if isinstance(text, str)]
+                found += [name for name in (file_in(key, text) for text in texts if isinstance(text, str)) if name]
             pending += value.values()
         elif isinstance(value, list):
             pending += value

@@ -99,6 +99,11 @@ class DescriptionTest(unittest.TestCase):
         content = tomllib.loads('[vm.x]\nkernel = "xen"\nmodules = ["dom0.gz console=hvc0", "ramdisk"]\n')
         self.assertEqual(description.files_named(content), ["dom0.gz", "ramdisk", "xen"])
 
+    def test_a_disk_may_be_a_file(self):
+        content = tomllib.loads('[vm.x]\nkernel = "k"\n[[vm.x.disk]]\nsource = "module:root.img"\nserial = "s"\n'
+                                '[[vm.x.disk]]\nsource = "ram:64M"\n')
+        self.assertEqual(description.files_named(content), ["k", "root.img"])
+
     def test_files_beside_the_description(self):
         with tempfile.TemporaryDirectory() as folder:
             config = pathlib.Path(folder, "x.toml")

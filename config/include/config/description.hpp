@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 // The text file in which a person describes the virtual machines: a subset of TOML.
-// Not supported: quoted and dotted keys, arrays of tables, multi-line strings, floating point numbers, dates. What
-// needs the machine (do these processors exist, is there so much memory, is this module there) is checked elsewhere,
-// with line_of.
+// Not supported: quoted and dotted keys, arrays of tables except [[vm.NAME.disk]] (which must come after [vm.NAME]),
+// multi-line strings, floating point numbers, dates. What needs the machine (do these processors exist, is there so
+// much memory, is this module there) is checked elsewhere, with line_of.
 #include <array>
 #include <lib/boot_kind.hpp>
 #include <lib/cpu_set.hpp>
@@ -25,6 +25,7 @@ inline constexpr u32 max_modules = 8; // of one VM, beside kernel and initrd
 using lib::BootKind;
 using lib::CpuSet;
 using lib::max_cpus;
+using lib::max_disks;
 using lib::max_vcpus;
 using lib::max_vms;
 enum class ConsoleKind : u8 { Com1, None };
@@ -67,6 +68,19 @@ struct ModuleDescription {
     u32 line = 0;
 };
 
+enum class DiskKind : u8 { Ram, Module };
+inline constexpr u32 max_disk_serial = 20; // [virtio/1.2] 5.2.6
+
+// One table [[vm.NAME.disk]].
+struct DiskDescription {
+    DiskKind kind = DiskKind::Ram;
+    bool is_read_only = false;
+    u32 line = 0, source_line = 0; // of the table, and of its key `source`
+    u64 size = 0;                  // bytes, of a Ram disk
+    std::string_view module;       // name of a boot module, of which a Module disk is a copy
+    std::string_view serial;       // 1 to max_disk_serial printable characters
+};
+
 struct VmDescription : CpuPlacement {
     std::string_view name;
     u64 memory = 0; // bytes
@@ -77,6 +91,8 @@ struct VmDescription : CpuPlacement {
     std::string_view cmdline;
     std::array<ModuleDescription, max_modules> modules{};
     u32 module_count = 0;
+    std::array<DiskDescription, max_disks> disks{};
+    u32 disk_count = 0;
     BootKind boot = BootKind::Auto;
     ConsoleKind console = ConsoleKind::Com1;
     RestartPolicy restart = RestartPolicy::OnReboot;
@@ -86,12 +102,13 @@ struct VmDescription : CpuPlacement {
     std::array<u32, key_count> lines{}; // 0: not given
 
     std::span<ModuleDescription const> all_modules() const { return {modules.data(), module_count}; }
+    std::span<DiskDescription const> all_disks() const { return {disks.data(), disk_count}; }
     bool has(Key key) const { return lines[static_cast<std::size_t>(key)] != 0; }
     // Where to point a message about this key: its line, or the table's.
     u32 line_of(Key key) const { return has(key) ? lines[static_cast<std::size_t>(key)] : line; }
 };
 
-// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 12 KiB: not for
+// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 16 KiB: not for
 // the stack.
 class Description {
 public:

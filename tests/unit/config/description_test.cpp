@@ -134,6 +134,132 @@ TEST(Description, Modules) {
     EXPECT_TRUE(many.vm().is_refused);
 }
 
+// One sound VM with one disk.
+Parsed with_disk(std::string const& lines) { return with("[[vm.a.disk]]\n" + lines); }
+
+TEST(Description, Disks) {
+    Parsed const parsed =
+        with("[vm.b]\nkernel = \"k\"\nmemory = \"64M\"\n[[ vm . a . disk ]] # first\nsource = \"ram:64M\"\n"
+             "[[vm.b.disk]]\nsource = 'module:root.img'\nreadonly = true\nserial = \"a \\u0041~\"\n"
+             "[mullion]\n[[vm.a.disk]]\nserial = '12345678901234567890'\nsource = \"ram: 1 GiB\"\r\n");
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    ASSERT_EQ(parsed.description.count, 2U);
+    auto const disks = parsed.vm().all_disks();
+    ASSERT_EQ(disks.size(), 2U);
+    EXPECT_EQ(disks[0].kind, DiskKind::Ram);
+    EXPECT_EQ(disks[0].size, 64 * lib::MiB);
+    EXPECT_EQ(disks[0].serial, "mullion-0");
+    EXPECT_FALSE(disks[0].is_read_only);
+    EXPECT_EQ(disks[0].line, 7U);
+    EXPECT_EQ(disks[0].source_line, 8U);
+    EXPECT_EQ(disks[1].size, lib::GiB);
+    EXPECT_EQ(disks[1].serial, "12345678901234567890");
+    ASSERT_EQ(parsed.vm(1).disk_count, 1U);
+    DiskDescription const& disk = parsed.vm(1).disks[0];
+    EXPECT_EQ(disk.kind, DiskKind::Module);
+    EXPECT_EQ(disk.module, "root.img");
+    EXPECT_EQ(disk.size, 0U);
+    EXPECT_EQ(disk.serial, "a A~");
+    EXPECT_TRUE(disk.is_read_only);
+    EXPECT_EQ(with_disk("source = \"module:\\u0041\"").vm().disks[0].module, "A");
+    EXPECT_EQ(with_disk("source = \"ram:1M\"\n[[vm.a.disk]]\nsource = \"ram:1T\"").vm().disks[1].serial, "mullion-1");
+}
+
+TEST(Description, MistakesInDisks) {
+    struct Mistake {
+        char const* lines;
+        char const* message;
+    };
+    for (Mistake const& mistake : {
+             Mistake{"", "f:4: [[vm.a.disk]]: expected source = ..., found none: add it"},
+             {"readonly = true", "f:4: [[vm.a.disk]]: expected source = ..., found none: add it"},
+             {"source = \"gpt:root\"", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that "
+                                       "there are, found \"gpt:root\": choose one"},
+             {"source = \"module:\"", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that "
+                                      "there are, found \"module:\": choose one"},
+             {"source = 5", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that there are, "
+                            "found 5: choose one"},
+             {"source = \"ram:\"",
+              "f:5: source: expected a size such as \"ram:256M\" or \"ram:1 GiB\", found \"ram:\": "
+              "write number and unit"},
+             {"source = \"ram:64\"", "f:5: source: expected a size such as \"ram:256M\" or \"ram:1 GiB\", found "
+                                     "\"ram:64\": write number and unit"},
+             {"source = \"ram:1023K\"",
+              "f:5: source: expected 1 MiB to 1 TiB, found \"ram:1023K\": choose a size between"},
+             {"source = \"ram:2T\"", "f:5: source: expected 1 MiB to 1 TiB, found \"ram:2T\": choose a size between"},
+             {"source = \"ram:1025K\"", "f:5: source: expected a multiple of 4 KiB, found \"ram:1025K\": write "
+                                        "\"ram:1028K\""},
+             {"source = \"ram:64M",
+              "f:5: source: expected a closing \" in the same line, found \"\": correct the value"},
+             {"source = \"ram:1M\"\nsource = \"ram:2M\"",
+              "f:6: source: expected once, found also in line 5: remove one"},
+             {"source = \"ram:1M\"\nserial = ''", "f:6: serial: expected a text of 1 to 20 printable characters, found "
+                                                  "'': write \"...\""},
+             {"source = \"ram:1M\"\nserial = 'a23456789 123456789 1'",
+              "f:6: serial: expected a text of 1 to 20 printable characters, found 'a23456789 123456789 1': write "
+              "\"...\""},
+             {"source = \"ram:1M\"\nserial = \"\\n\"", "f:6: serial: expected a text of 1 to 20 printable characters, "
+                                                       "found \"\\n\": write \"...\""},
+             {"source = \"ram:1M\"\nserial = 7",
+              "f:6: serial: expected a text of 1 to 20 printable characters, found 7: "
+              "write \"...\""},
+             {"source = \"ram:1M\"\nreadonly = 1", "f:6: readonly: expected true or false, found 1: write it without "
+                                                   "quotes"},
+             {"source = \"ram:1M\"\nread_only = true",
+              "f:6: read_only: expected a known key of a disk, found an unknown "
+              "one: did you mean readonly?"},
+             {"source = \"ram:1M\"\nmemory = \"64M\"", "f:6: memory: expected a known key of a disk, found an unknown "
+                                                       "one: remove it"},
+         }) {
+        Parsed const parsed = with_disk(mistake.lines);
+        EXPECT_EQ(parsed.message(), mistake.message);
+        EXPECT_TRUE(parsed.vm().is_refused) << mistake.lines;
+    }
+    std::string four;
+    for (int i = 0; i < 4; ++i)
+        four += "[[vm.a.disk]]\nsource = \"ram:1M\"\n";
+    Parsed const good = with(four);
+    EXPECT_TRUE(good.good);
+    EXPECT_EQ(good.vm().disks[3].serial, "mullion-3");
+    Parsed const five = with(four + "[[vm.a.disk]]\nsource = \"what\"\n");
+    EXPECT_EQ(five.message(), "f:12: [[vm.a.disk]]: expected at most 4 disks, found more: remove some");
+    EXPECT_TRUE(five.vm().is_refused);
+}
+
+TEST(Description, TablesInTwoBrackets) {
+    std::string const other =
+        "f:4: expected [[vm.NAME.disk]], found another table in two brackets: correct it, or write "
+        "one bracket for [vm.NAME]";
+    for (char const* const header : {"[[vm.a.disk]", "[[vm.a.disk", "[[vm.a]]", "[[vm.a.disk.b]]", "[[]]", "[[",
+                                     "[[vm..disk]]", "[[vn.a.disk]]", "[[vm.a.disk] ]", "[[vm.\"a\".disk]]"})
+        EXPECT_EQ(with(header).message(), other) << header;
+    EXPECT_EQ(with("[[vm.a.dsk]]").message(),
+              "f:4: dsk: expected a known table of a VM, found an unknown one: did you mean disk?");
+    EXPECT_EQ(with("[[vm.a.net]]\nx = 1").message(),
+              "f:4: net: expected a known table of a VM, found an unknown one: remove it");
+    EXPECT_EQ(with("[vm.a.disk]").message(),
+              "f:4: expected ] or [[vm.NAME.disk]], found \".disk]\": write two brackets for a disk");
+    EXPECT_EQ(with("[[vm.a.disk]] x\nsource = \"ram:1M\"").message(),
+              "f:4: expected the end of the line, found x: start a new line");
+}
+
+TEST(Description, ADiskComesAfterItsVm) {
+    Parsed const parsed("[[vm.b.disk]]\nsource = \"ram:1M\"\n[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n"
+                        "[vm.b]\nmemory = \"64M\"\nkernel = \"k\"\n");
+    EXPECT_EQ(parsed.message(), "f:1: [[vm.b.disk]]: expected after [vm.b], found none above it: move or add that");
+    ASSERT_EQ(parsed.description.count, 2U);
+    EXPECT_FALSE(parsed.vm(0).is_refused);
+    EXPECT_TRUE(parsed.vm(1).is_refused) << "it must not start without its disk";
+    Parsed const never = with("[[vm.z.disk]]\nsource = \"ram:1M\"");
+    EXPECT_EQ(never.message(), "f:4: [[vm.z.disk]]: expected after [vm.z], found none above it: move or add that");
+    EXPECT_FALSE(never.vm().is_refused);
+    std::string many;
+    for (int i = 0; i < 17; ++i)
+        many += "[[vm.v" + std::to_string(i) + ".disk]]\n";
+    Parsed const dropped(many + "[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n");
+    EXPECT_TRUE(dropped.vm().is_refused) << "one of them may be its own";
+}
+
 TEST(Description, Sizes) {
     for (auto const& [text, size] : {std::pair{"256M", 256 * lib::MiB},
                                      {"1G", lib::GiB},
@@ -174,7 +300,9 @@ TEST(Description, MessagesSayWhatToDo) {
     EXPECT_EQ(with("[vm.a]").message(),
               "f:4: [vm.a]: expected a new name, found the one of line 1: choose another name");
     EXPECT_EQ(with("[vn.b]").message(), "f:4: vn: expected a known table, found an unknown one: did you mean vm?");
-    EXPECT_EQ(with("[[vm]]").message(), "f:4: expected [vm.NAME], found [[: write one bracket and a name");
+    EXPECT_EQ(with("[[vm]]").message(),
+              "f:4: expected [[vm.NAME.disk]], found another table in two brackets: correct it, or write one bracket "
+              "for [vm.NAME]");
     EXPECT_EQ(with("exclusive = true\nshare = { weight = 5 }").message(),
               "f:5: share: expected only without exclusive = true, found both: remove one of them");
     EXPECT_EQ(with("exclusive = true\nvcpus = 3\ncpus = \"1-2\"").message(),

@@ -104,6 +104,29 @@ TEST_F(DescriptionCheck, ModulesAreFilesToo) {
     EXPECT_NE(listed_.find("dom0\t" + folder_ + "/dom0\nlost\t"), std::string::npos) << listed_;
 }
 
+TEST_F(DescriptionCheck, AFileOfADiskIsAFileToo) {
+    std::string const text = std::string(good) + "[[vm.a.disk]]\nsource = \"module:root.img\"\n";
+    EXPECT_EQ(check(text), "vms.toml:5: source = \"module:root.img\": there is no such file in DIR/\n");
+    write("root.img", "");
+    EXPECT_EQ(check(text), "vms.toml:5: source = \"module:root.img\": the file is empty, and a disk is not\n");
+    write("root.img", "x");
+    EXPECT_EQ(check(text, {.wants_files = true}), "");
+    EXPECT_NE(listed_.find("root.img\t" + folder_ + "/root.img\n"), std::string::npos) << listed_;
+    EXPECT_EQ(check(std::string(good) + "[[vm.a.disk]]\nsource = \"module:a b\"\n"),
+              "vms.toml:5: source = \"module:a b\": expected a file's name, of letters, digits and . _ + - /\n");
+}
+
+TEST_F(DescriptionCheck, DisksTakeMemory) {
+    std::string const text = std::string(good) + "[[vm.a.disk]]\nsource = \"ram:32M\"\n";
+    EXPECT_NE(check(text, {.memory = 72 * lib::MiB}).find("want 48 MiB and Mullion 32 MiB, and the machine has 72 MiB"),
+              std::string::npos);
+    EXPECT_EQ(check(text, {.memory = 80 * lib::MiB}), "");
+    write("root.img", std::string(lib::MiB, 'x'));
+    EXPECT_NE(
+        check(text + "[[vm.a.disk]]\nsource = \"module:root.img\"\n", {.memory = 80 * lib::MiB}).find("want 49 MiB"),
+        std::string::npos);
+}
+
 TEST_F(DescriptionCheck, AKernelThatIsNoneIsRefused) {
     write("kernel.elf", "this is a text");
     EXPECT_NE(check(good).find("vms.toml:3: kernel = \"kernel.elf\": "), std::string::npos);

@@ -76,13 +76,14 @@ public:
         u64 sum = 0;
         for (u32 i = 0; i < description_.count; i++) {
             auto const& vm = description_.vms[i];
-            if (vm.autostart) sum += vm.memory;
-            check_vm(vm);
+            u64 disks = 0;
+            check_vm(vm, disks);
+            if (vm.autostart) sum += vm.memory + disks;
         }
         if (request_.memory != 0 && sum + own_memory > request_.memory)
             complain(0,
                      "the VMs that start by themselves want {} MiB and Mullion {} MiB, and the machine has {} MiB; "
-                     "lower memory = or set autostart = false",
+                     "lower memory =, make disks smaller or set autostart = false",
                      sum / lib::MiB, own_memory / lib::MiB, request_.memory / lib::MiB);
         return outcome_;
     }
@@ -97,31 +98,52 @@ private:
         messages_.write("\n");
     }
 
-    void check_vm(config::VmDescription const& vm) {
+    // What names a file in the description.
+    struct Named {
+        u32 line;
+        std::string_view key, prefix, name;
+    };
+    template <typename... Args> void complain(Named const& named, std::string_view format, Args const&... args) {
+        std::array<char, 600> text{};
+        complain(named.line, "{} = \"{}{}\": {}", named.key, named.prefix, named.name,
+                 lib::format_to(text, format, args...));
+    }
+
+    // Adds to `disks` the memory that the VM's disks take.
+    void check_vm(config::VmDescription const& vm, u64& disks) {
         File kernel, initrd;
         std::array<File, config::max_modules> files;
         lib::FixedVector<loader::BootModule, config::max_modules> modules;
         bool const has_kernel =
-            !vm.kernel.empty() && open(vm.line_of(config::Key::Kernel), config::Key::Kernel, vm.kernel, kernel);
+            !vm.kernel.empty() && open({vm.line_of(config::Key::Kernel), "kernel", "", vm.kernel}, kernel);
         bool const has_initrd =
-            vm.initrd.empty() || open(vm.line_of(config::Key::Initrd), config::Key::Initrd, vm.initrd, initrd);
+            vm.initrd.empty() || open({vm.line_of(config::Key::Initrd), "initrd", "", vm.initrd}, initrd);
+        for (auto const& disk : vm.all_disks()) {
+            File file;
+            disks += disk.size;
+            if (disk.module.empty()) continue;
+            Named const named{disk.source_line, "source", "module:", disk.module};
+            if (!open(named, file)) continue;
+            if (file.bytes().empty()) complain(named, "the file is empty, and a disk is not");
+            disks += file.bytes().size();
+        }
         for (auto const& module : vm.all_modules()) {
             File& file = files[modules.size()];
-            if (!open(module.line, config::Key::Modules, module.name, file)) return;
+            if (!open({module.line, "modules", "", module.name}, file)) return;
             (void)modules.push_back({file.bytes(), module.text});
         }
         if (has_kernel && has_initrd && !vm.is_refused) load(vm, kernel, initrd, modules.span());
     }
 
-    bool open(u32 line, config::Key key, std::string_view name, File& file) {
+    bool open(Named const& named, File& file) {
+        std::string_view const name = named.name;
         if (!is_module_name(name)) {
-            complain(line, "{} = \"{}\": expected a file's name, of letters, digits and . _ + - /",
-                     config::name_of(key), name);
+            complain(named, "expected a file's name, of letters, digits and . _ + - /");
             return false;
         }
         for (NamedFile const& given : request_.files)
-            if (given.name == name) return open_at(line, key, name, given.path, file);
-        if (name.starts_with('/')) return open_at(line, key, name, name, file);
+            if (given.name == name) return open_at(named, given.path, file);
+        if (name.starts_with('/')) return open_at(named, name, file);
         std::string_view const own(request_.description);
         auto const slash = own.rfind('/');
         std::string_view const beside =
@@ -133,7 +155,7 @@ private:
         lib::BufferSink sink(places);
         for (std::string_view const folder : request_.folders)
             lib::format(sink, ", {}", folder);
-        complain(line, "{} = \"{}\": there is no such file in {}{}", config::name_of(key), name, beside, sink.view());
+        complain(named, "there is no such file in {}{}", beside, sink.view());
         return false;
     }
 
@@ -147,14 +169,14 @@ private:
         return true;
     }
 
-    bool open_at(u32 line, config::Key key, std::string_view name, std::string_view place, File& file) {
+    bool open_at(Named const& named, std::string_view place, File& file) {
         Path path;
         path.append(place);
         if (path.is_valid() && file.read(path.c_str())) {
-            list(name, place);
+            list(named.name, place);
             return true;
         }
-        complain(line, "{} = \"{}\": {}: {}", config::name_of(key), name, place, std::string_view(strerror(errno)));
+        complain(named, "{}: {}", place, std::string_view(strerror(errno)));
         return false;
     }
 
