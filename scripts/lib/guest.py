@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 
 from . import cpio, download
 from .project import CACHE, SCRIPTS, Failure, run_quietly
@@ -16,11 +17,13 @@ KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
 # What the guest needs to hear its power button. Debian's kernels have both as modules, others have them built in.
 POWER_BUTTON_MODULES = ("kernel/drivers/acpi/button.ko", "kernel/drivers/input/evdev.ko")
-# What it needs to use the device for random numbers, in the order of loading.
-RANDOM_NUMBER_MODULES = ("kernel/drivers/virtio/virtio_ring.ko", "kernel/drivers/virtio/virtio.ko",
-                         "kernel/drivers/virtio/virtio_pci_legacy_dev.ko", "kernel/drivers/virtio/virtio_pci_modern_dev.ko",
-                         "kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/char/hw_random/virtio-rng.ko")
-MODULES = POWER_BUTTON_MODULES + RANDOM_NUMBER_MODULES
+# What it needs to use the device for random numbers, and disks with a file system.
+VIRTIO_MODULES = ("kernel/drivers/virtio/virtio_ring.ko", "kernel/drivers/virtio/virtio.ko",
+                  "kernel/drivers/virtio/virtio_pci_legacy_dev.ko", "kernel/drivers/virtio/virtio_pci_modern_dev.ko",
+                  "kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/char/hw_random/virtio-rng.ko",
+                  "kernel/drivers/block/virtio_blk.ko", "kernel/lib/crc16.ko", "kernel/crypto/crc32c_generic.ko",
+                  "kernel/fs/mbcache.ko", "kernel/fs/jbd2/jbd2.ko", "kernel/fs/ext4/ext4.ko")
+MODULES = POWER_BUTTON_MODULES + VIRTIO_MODULES
 
 
 def debian_kernel(visible=True):
@@ -36,14 +39,14 @@ def debian_kernel(visible=True):
         package = kernel_package(visible)
         return download.file_of_package(package, "boot/vmlinuz-*", folder, f"the guest kernel {package}", visible, keep_modules)
     except Failure:
-        if cached:  # by a version of this script that did not keep modules: all works but the power button and random numbers
+        if cached:  # by a version of this script that did not keep modules: all works but the power button and virtio
             return cached[-1]
         raise
 
 
 def cached_modules(kernel):
-    """The folder of this kernel's modules in the cache; without files in it: they are built in."""
-    return CACHE / "kernel" / f"guest-modules-{version_of(kernel)}"
+    """The folder of this kernel's modules in the cache, another one for another list of modules; what is not in it is built in."""
+    return CACHE / "kernel" / f"guest-modules-{zlib.crc32(' '.join(MODULES).encode()):08x}-{version_of(kernel)}"
 
 
 def version_of(kernel):
@@ -103,7 +106,7 @@ def kernel_package(visible):
 
 def initramfs(kernel=None, busybox=BUSYBOX):
     """Returns the initramfs as an uncompressed cpio archive: the emulated CPU copies faster than it decompresses.
-    kernel: the one whose modules for the power button and random numbers come along. Without them, Linux uses neither unless
+    kernel: the one whose modules for the power button and virtio devices come along. Without them, Linux uses neither unless
     it has them built in. busybox: may be another architecture's."""
     if not BUSYBOX.exists():
         raise Failure("no /bin/busybox; install busybox-static")
@@ -118,7 +121,7 @@ def initramfs(kernel=None, busybox=BUSYBOX):
         archive.symlink(f"bin/{applet}", "busybox")
     archive.symlink("sbin/init", "../bin/init")
     archive.file("init", (source / "init").read_bytes(), 0o755)
-    for program in ("power-button", "random-numbers", "resize"):
+    for program in ("power-button", "virtio-devices", "resize"):
         archive.file(f"bin/{program}", (source / program).read_bytes(), 0o755)
     for name, content in modules_of(kernel) if kernel else ():
         archive.file(f"lib/modules/{version_of(kernel)}/{name}", content)
