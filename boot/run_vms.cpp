@@ -10,11 +10,17 @@
 #include <kernel/services.hpp>
 #include <kernel/topology.hpp>
 #include <manage/monitor.hpp>
+#include <manage/storage.hpp>
 #include <manage/supervisor.hpp>
 #include <manage/virtual_machine.hpp>
 
+// services.S
+extern "C" lib::u8 const storage_service_begin[], storage_service_end[];
+
 namespace boot {
 namespace {
+
+constexpr std::string_view services_folder = "services/", storage_module = "services/storage";
 
 config::HostCpus host_cpus() {
     config::HostCpus cpus(kernel::cpu_count());
@@ -47,7 +53,7 @@ public:
 
     kernel::Own<manage::ManagedVm> create(config::Description const& description, u32 index) override {
         return kernel::Own<manage::ManagedVm>(
-            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, work_));
+            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, storage_, work_));
     }
     lib::Nanos now() const override { return kernel::now(); }
     void call_soon() override { kernel::defer(0, work_); }
@@ -74,12 +80,16 @@ public:
 private:
     static constexpr lib::Nanos never{~u64{0}};
 
-    // Modules are so far the only programs that there are: services/NAME.
+    // Boot modules services/NAME are services too. One of ours starts when it is needed, or a module of its name does.
     void start_services() {
-        constexpr std::string_view folder = "services/";
         kernel::set_machine_services(services_);
         for (auto const& module : modules_.all())
-            if (module.name.starts_with(folder)) services_.add(module.name.substr(folder.size()), module.bytes);
+            if (module.name.starts_with(services_folder) && module.name != storage_module)
+                services_.add(module.name.substr(services_folder.size()), module.bytes);
+    }
+    std::span<u8 const> storage_program() const {
+        auto const* const module = modules_.find(storage_module);
+        return module != nullptr ? *module : std::span(storage_service_begin, storage_service_end);
     }
     void work() {
         monitor_.run_pending();
@@ -97,6 +107,7 @@ private:
     vm::Backend& backend_;
     manage::Supervisor supervisor_;
     kernel::Services services_{lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
+    manage::Storage storage_{services_, storage_program()};
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
     lib::Nanos alarm_at_ = never;

@@ -205,6 +205,14 @@ void Monitor::vm_show(Words const& arguments) {
         terminal_.write("no cap\n");
     else
         lib::format(terminal_, "cap {} %\n", vm.placement.share.cap);
+    for (config::DiskDescription const& disk : vm.disks) {
+        lib::format(terminal_, "disk {}: ", &disk - vm.disks.data());
+        if (disk.kind == config::DiskKind::Module)
+            lib::format(terminal_, "copy of module {}", disk.module);
+        else
+            lib::format(terminal_, "memory, {} KiB", disk.size / lib::KiB);
+        lib::format(terminal_, "{}, serial {}\n", disk.is_read_only ? ", read-only" : "", disk.serial);
+    }
     if (vm.wake_ups.count != 0)
         lib::format(terminal_, "waited for a CPU after {} wake-ups: {} us on average, {} us at most\n",
                     vm.wake_ups.count, vm.wake_ups.total / vm.wake_ups.count / 1'000, vm.wake_ups.longest / 1'000);

@@ -18,6 +18,11 @@ namespace manage {
 namespace {
 
 // Zeroed at once: some milliseconds on a slow machine, far more work than what is around it.
+constexpr u64 sector_size = 512;
+
+// One for each vCPU, so that none waits for another.
+u32 queue_count(config::VmDescription const& vm) { return std::min(vm.vcpus, lib::service::max_device_queues); }
+
 constexpr u64 scrub_slice = 4 * lib::MiB, copy_slice = 2 * lib::MiB;
 
 void enter(vm::Vcpu& vcpu, loader::EntryState const& entry) {
@@ -53,24 +58,23 @@ void enter(vm::Vcpu& vcpu, loader::EntryState const& entry) {
 } // namespace
 
 bool VirtualMachine::find_modules() {
-    // Bound in the next commit.
-    if (description_.disk_count != 0) return fail_at(description_.disks[0].line, "disks are not served yet");
-    auto const is_there = [&](config::Key key, u32 line, std::string_view wanted) {
+    auto const is_there = [&](std::string_view key, u32 line, std::string_view wanted) {
         if (wanted.empty() || modules_.find(wanted) != nullptr) return true;
         std::array<char, 400> text{};
         lib::BufferSink sink(text);
-        lib::format(sink, "{} = \"{}\": expected the name of a boot module, found only: ", config::name_of(key),
-                    wanted);
+        lib::format(sink, "{}{}\": expected the name of a boot module, found only: ", key, wanted);
         modules_.list(sink);
         lib::format(sink, "; add \"module2 FILE {}\" in grub.cfg or correct the name", wanted);
         return fail_at(line, sink.view());
     };
     for (auto const key : {config::Key::Kernel, config::Key::Initrd})
-        if (!is_there(key, description_.line_of(key),
+        if (!is_there(key == config::Key::Kernel ? "kernel = \"" : "initrd = \"", description_.line_of(key),
                       key == config::Key::Kernel ? description_.kernel : description_.initrd))
             return false;
-    return std::ranges::all_of(description_.all_modules(), [&](config::ModuleDescription const& module) {
-        return is_there(config::Key::Modules, module.line, module.name);
+    for (config::ModuleDescription const& module : description_.all_modules())
+        if (!is_there("modules = \"", module.line, module.name)) return false;
+    return std::ranges::all_of(description_.all_disks(), [&](config::DiskDescription const& disk) {
+        return disk.kind != config::DiskKind::Module || is_there("source = \"module:", disk.source_line, disk.module);
     });
 }
 
@@ -94,6 +98,9 @@ ManagedVm::Progress VirtualMachine::go_on() {
     ticks_zeroing_ += scrubbed - begin;
     lib::x86::take_interrupts();
     if (!is_clean) return Progress::More;
+    bool const are_disks_ready = prepare_media(copy_slice);
+    lib::x86::take_interrupts();
+    if (!are_disks_ready) return Progress::More;
     if (!is_loaded_ && !load()) return Progress::Failed;
     is_loaded_ = true;
     bool const is_copied = copies_.go_on(lib::GuestMemory({pieces_, piece_count_}), copy_slice);
@@ -102,17 +109,19 @@ ManagedVm::Progress VirtualMachine::go_on() {
     if (!is_copied) return Progress::More;
     u64 const copied = lib::x86::rdtsc();
     u64 const free_before = kernel::memory_use().free; // other VMs may have been started since begin()
-    if (!schedule()) return Progress::Failed;
+    if (!schedule() || !attach_disks()) return Progress::Failed;
     started_at_ = kernel::now();
     vm_->start();
     vm_->wake(vm_->vcpu(0)); // the others wait for INIT and SIPI
     ticks_building_ += lib::x86::rdtsc() - copied;
     auto const micros = [](u64 ticks) { return kernel::tsc_scale().to_nanos(ticks) / 1'000; };
     taken_ += free_before - std::min(kernel::memory_use().free, free_before);
+    u64 given = description_.memory;
+    for (DiskMedium const& medium : media_)
+        given += medium.memory();
     kernel::log_info("vm {}: started, {} MiB, {} vCPU{} ({} us beside {} us of zeroing; {} KiB of Mullion's)", name(),
                      description_.memory / lib::MiB, description_.vcpus, description_.vcpus == 1 ? "" : "s",
-                     micros(ticks_building_), micros(ticks_zeroing_),
-                     (taken_ - std::min(description_.memory, taken_)) / lib::KiB);
+                     micros(ticks_building_), micros(ticks_zeroing_), (taken_ - std::min(given, taken_)) / lib::KiB);
     return Progress::Started;
 }
 
@@ -167,10 +176,73 @@ bool VirtualMachine::build() {
     piece_count_ = static_cast<u32>(blocks.size());
     for (u32 i = 0; i < piece_count_; i++)
         pieces_[i] = {blocks[i].base, blocks[i].size, kernel::phys_to_virt<u8>(blocks[i].host)};
-    platform_.emplace(*this, lib::GuestMemory({pieces_, piece_count_}),
-                      platform::MachineFacts{wall_clock_seconds(), description_.vcpus, vm_->ram().size_below_hole(),
-                                             vm_->ram().size_above_hole(), vm_->cpuid().rules().physical_bits,
-                                             kernel::has_random()});
+    if (!make_media()) return false;
+    platform_.emplace(*this, lib::GuestMemory({pieces_, piece_count_}), facts());
+    return true;
+}
+
+platform::MachineFacts VirtualMachine::facts() const {
+    platform::MachineFacts facts{wall_clock_seconds(),
+                                 description_.vcpus,
+                                 vm_->ram().size_below_hole(),
+                                 vm_->ram().size_above_hole(),
+                                 vm_->cpuid().rules().physical_bits,
+                                 kernel::has_random()};
+    for (u32 i = 0; i < description_.disk_count; i++)
+        facts.disks[i] = {.sectors = media_[i].size() / sector_size,
+                          .queue_count = queue_count(description_),
+                          .is_there = true,
+                          .is_read_only = description_.disks[i].is_read_only};
+    return facts;
+}
+
+bool VirtualMachine::make_media() {
+    for (u32 i = 0; i < description_.disk_count; i++) {
+        auto const& disk = description_.disks[i];
+        std::span<u8 const> contents;
+        if (disk.kind == config::DiskKind::Module) contents = *modules_.find(disk.module);
+        u64 const size =
+            disk.kind == config::DiskKind::Module ? lib::align_up(contents.size(), sector_size) : disk.size;
+        if (auto const made = media_[i].create(size, contents, node_of_cpus()); !made) {
+            std::array<char, 200> text{};
+            auto const use = kernel::memory_use();
+            return fail_at(
+                disk.source_line,
+                lib::format_to(
+                    text, "source: expected a disk of 1 byte to {} MiB, of which {} MiB are free, found {} KiB; {}",
+                    DiskMedium::largest / lib::MiB, (use.free - use.promised) / lib::MiB, size / lib::KiB,
+                    "make it smaller or add RAM"));
+        }
+    }
+    return true;
+}
+
+bool VirtualMachine::prepare_media(u64 bytes) {
+    for (u32 i = 0; i < description_.disk_count; i++)
+        if (!media_[i].go_on(bytes)) return false;
+    return true;
+}
+
+bool VirtualMachine::attach_disks() {
+    for (u32 i = 0; i < description_.disk_count; i++) {
+        auto const& disk = description_.disks[i];
+        auto const attached = storage_.attach({.owner = this,
+                                               .number = i,
+                                               .queue_count = queue_count(description_),
+                                               .is_read_only = disk.is_read_only,
+                                               .ram = vm_->ram().blocks(),
+                                               .medium = media_[i].blocks(),
+                                               .medium_size = media_[i].size(),
+                                               .serial = disk.serial});
+        if (attached) {
+            devices_[i] = *attached;
+            continue;
+        }
+        for (u32 before = 0; before < i; before++)
+            storage_.cancel(devices_[before]);
+        std::array<char, 160> text{};
+        return fail_at(disk.line, lib::format_to(text, "disk: {}", attached.error()));
+    }
     return true;
 }
 

@@ -46,7 +46,10 @@ bool VirtualMachine::fail_at(u32 line, std::string_view what) {
 }
 
 void VirtualMachine::vcpu_stopped() {
-    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel::defer(0, on_end_);
+    if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    for (u32 const device : devices_)
+        if (device != Storage::none) storage_.detach(device);
+    kernel::defer(0, on_end_);
 }
 
 // No callback of a timer runs any more, nor will. The vCPUs have stopped, so only a callback could arm one again: it
@@ -76,7 +79,10 @@ void VirtualMachine::destroy() {
         ASSERT(removed.has_value()); // it has stopped, or never ran
     }
     measure_exits(false);
+    devices_.fill(Storage::none); // they have left, or never came
     vm_ = {};
+    for (DiskMedium& medium : media_)
+        medium.release();
     platform_.reset();
     timer_count_ = 0;
     are_timers_off_ = false;
@@ -291,6 +297,31 @@ void VirtualMachine::request(platform::VmRequest what) {
         vm_->stop(vm::EndReason::PowerOff, "");
     else
         vm_->stop(vm::EndReason::Reset, "");
+}
+
+void VirtualMachine::start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) {
+    storage_.start_queue(devices_[disk], queue, setup);
+}
+
+void VirtualMachine::stop_disk_queues(u32 disk) { storage_.stop_queues(devices_[disk]); }
+
+void VirtualMachine::disk_doorbell(u32 disk, u32) { storage_.doorbell(devices_[disk]); }
+
+void VirtualMachine::disk_interrupt(u32 disk, u32 queue) {
+    with_platform_in_exit([&](platform::Platform& p) { p.disk_interrupt(disk, queue); });
+}
+
+void VirtualMachine::disk_misused(u32 disk) {
+    with_platform_in_exit([&](platform::Platform& p) { p.disk_misused(disk); });
+}
+
+void VirtualMachine::disk_stopped(u32 disk) {
+    with_platform([&](platform::Platform& p) { p.disk_stopped(disk); });
+}
+
+void VirtualMachine::disk_failed(u32 disk) {
+    std::array<char, 80> text{};
+    end(vm::EndReason::Crash, lib::format_to(text, "too little memory to serve disk {}", disk));
 }
 
 void VirtualMachine::power_button() {

@@ -235,15 +235,17 @@ def linux_files(hears_power_button=True):
 
 @contextlib.contextmanager
 def boot_linux(command=None, like_the_users=False, memory=256, vcpus=1, append="", machine_memory=512, all_features=False,
-               hears_power_button=True, restart="never", **options):
+               hears_power_button=True, restart="never", keys="", files=None, **options):
     """Boots the guest that comes with Mullion. With a command, it runs that and powers off. `cpus` are the machine's.
+    keys: more lines for its description. files: boot modules that these name.
     all_features: also those that this emulator gets wrong now and then. like_the_users: all that Linux computes at its start."""
     command_line = linux_command_line(like_the_users)
     modules = linux_files(hears_power_button)
     if command:
         modules["initrd.img"] += guest.command_archive(command, "test")
     if not NATIVE:
-        modules = {"vms.toml": description.default(memory, vcpus, command_line, restart=restart).encode(), **modules}
+        text = description.default(memory, vcpus, command_line, restart=restart) + keys
+        modules = {"vms.toml": text.encode(), **modules, **(files or {})}
     if not all_features:
         append = usual_options(append, options.get("kind"))
     with boot(modules, append, iso.linux_config(command_line) if NATIVE else None, memory=machine_memory, **options) as console:

@@ -3,12 +3,13 @@
 // What a service that serves guests' devices sees of them. Mullion writes the board, which is read-only to the service,
 // and changes it, and the windows that it tells of, only while the service is inside wait(): a service that waits
 // touches no memory of a guest. A change is event_board.
+#include <lib/limits.hpp>
 #include <lib/service_abi.hpp>
 
 namespace lib::service {
 
-inline constexpr u32 max_devices = 16;       // of one service
-inline constexpr u32 max_device_queues = 4;  // of one device
+inline constexpr u32 max_devices = 16; // of one service
+inline constexpr u32 max_device_queues = max_disk_queues;
 inline constexpr u32 max_ram_areas = 8;      // of one VM
 inline constexpr u64 board_at = 0x2800'0000; // read-only
 inline constexpr u64 records_at = 0x2c00'0000;

@@ -10,8 +10,10 @@
 #include <kernel/time.hpp>
 #include <lib/guest_memory.hpp>
 #include <loader/boot_copies.hpp>
+#include <manage/disk_medium.hpp>
 #include <manage/managed_vm.hpp>
 #include <manage/modules.hpp>
+#include <manage/storage.hpp>
 #include <optional>
 #include <platform/platform.hpp>
 #include <vm/vm.hpp>
@@ -27,14 +29,17 @@ using lib::u8;
 class VirtualMachine final : public ManagedVm,
                              public platform::Host,
                              public vm::VirtualPlatform,
-                             public kernel::ConsoleUser {
+                             public kernel::ConsoleUser,
+                             public DiskOwner {
 public:
     // Number `index` of `description`. `description` and `modules` must outlive it; `on_end` is what CPU 0 does when
     // the last vCPU has stopped. Nothing runs before begin().
     VirtualMachine(config::Description const& description, u32 index, Modules const& modules, vm::Backend& backend,
-                   kernel::DeferredWork& on_end)
+                   Storage& storage, kernel::DeferredWork& on_end)
         : all_(description), index_(index), description_(description.vms[index]), modules_(modules), backend_(backend),
-          on_end_(on_end) {}
+          storage_(storage), on_end_(on_end) {
+        devices_.fill(Storage::none);
+    }
     ~VirtualMachine() override;
     std::string_view name() const { return description_.name; }
 
@@ -43,7 +48,9 @@ public:
     Progress go_on() override;
     bool exists() const override { return static_cast<bool>(vm_); }
     bool is_running() const override { return vm_ && vm_->state() == vm::VmState::Running; }
-    bool has_ended() const override { return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0; }
+    bool has_ended() const override {
+        return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0 && storage_.has_left(*this);
+    }
     bool is_paused() const override { return is_paused_; }
     void power_button() override;
     void end(vm::EndReason reason, std::string_view why) override;
@@ -81,10 +88,15 @@ public:
     u32 console_read(std::span<u8> bytes) override;
     void request(platform::VmRequest what) override;
     u32 random(std::span<u8> bytes) override { return kernel::random(bytes); }
-    // Bound in the next commit. No VM has a disk yet, so nothing calls these.
-    void start_disk_queue(u32, u32, lib::QueueSetup const&) override {}
-    void stop_disk_queues(u32) override {}
-    void disk_doorbell(u32, u32) override {}
+    void start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) override;
+    void stop_disk_queues(u32 disk) override;
+    void disk_doorbell(u32 disk, u32 queue) override;
+
+    // DiskOwner
+    void disk_interrupt(u32 disk, u32 queue) override;
+    void disk_misused(u32 disk) override;
+    void disk_stopped(u32 disk) override;
+    void disk_failed(u32 disk) override;
 
     // kernel::ConsoleUser
     void on_console_input() override;
@@ -125,6 +137,10 @@ private:
     bool can_have_tsc(u64 hz);
     bool build();
     bool load();
+    bool make_media();
+    bool prepare_media(u64 bytes);
+    bool attach_disks();
+    platform::MachineFacts facts() const;
     // Where device timers should be at this moment. With the platform's lock held.
     u32 cpu_for_timers();
     void start_timer(DeviceTimer& timer, u32 cpu);
@@ -147,6 +163,7 @@ private:
     config::VmDescription const& description_;
     Modules const& modules_;
     vm::Backend& backend_;
+    Storage& storage_;
     kernel::Own<vm::Vm> vm_;
     std::optional<platform::Platform> platform_;
     // One thread at a time enters the platform; taken before every other lock.
@@ -158,6 +175,8 @@ private:
     u32 piece_count_ = 0;
     Nanos started_at_{};
     u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
+    std::array<DiskMedium, lib::max_disks> media_;
+    std::array<u32, lib::max_disks> devices_{}; // of `storage_`
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start

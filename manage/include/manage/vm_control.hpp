@@ -39,6 +39,7 @@ struct VmStatus {
     u32 vcpus = 0;
     u64 memory = 0; // bytes
     config::CpuPlacement placement{};
+    std::span<config::DiskDescription const> disks;
     // Since its start; 0 while it does not run.
     Nanos run_time{};
     Nanos cpu_time{}; // all vCPUs together

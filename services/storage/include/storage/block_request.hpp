@@ -6,6 +6,7 @@
 // medium. The chain may be cut into descriptors in any way: the header is the first 16 readable bytes, the status is
 // the last writable byte.
 #include <lib/guest_memory.hpp>
+#include <lib/limits.hpp>
 #include <lib/split_queue.hpp>
 #include <span>
 
@@ -28,7 +29,7 @@ class BlockRequest {
 public:
     // What is beyond these limits fails with an I/O error. The device's configuration tells the driver less or the
     // same.
-    static constexpr u64 max_transfer = 16 * lib::MiB; // of one IN or OUT
+    static constexpr u64 max_transfer = lib::max_disk_transfer; // of one IN or OUT
     static constexpr u32 max_ranges = 16;              // of one DISCARD or WRITE_ZEROES
 
     // To be filled by SplitQueue::take() before begin().
