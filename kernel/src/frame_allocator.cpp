@@ -179,12 +179,27 @@ lib::Result<HostPhys> FrameAllocator::take(unsigned order, u32 node) {
     for (bool const preferred_only : {true, false})
         for (u32 i = zone_count_; i-- > 0;) {
             if (preferred_only != (node == any_node || zones_[i].node == node)) continue;
-            if (auto const frame = take_block(zones_[i], order)) {
-                zones_[i].free_frames -= frames_in(order);
-                free_frames_ -= frames_in(order);
-                return HostPhys{*frame * lib::page_size};
-            }
+            if (auto const frame = take_from(zones_[i], order)) return *frame;
         }
+    return lib::fail(lib::Errc::NoMemory);
+}
+
+lib::Result<HostPhys> FrameAllocator::take_from(Zone& zone, unsigned order) {
+    u64 const frame = TRY(take_block(zone, order));
+    zone.free_frames -= frames_in(order);
+    free_frames_ -= frames_in(order);
+    return HostPhys{frame * lib::page_size};
+}
+
+// No zone lies on both sides of 4 GiB: the addresses below belong to devices.
+lib::Result<HostPhys> FrameAllocator::allocate_low(unsigned order) {
+    constexpr u64 end = (u64{1} << 32) / lib::page_size;
+    if (order > max_order) return lib::fail(lib::Errc::OutOfRange);
+    if (frames_in(order) > free_frames_ - promised_frames_) return lib::fail(lib::Errc::NoMemory);
+    for (u32 i = zone_count_; i-- > 0;) {
+        if (zones_[i].end_frame > end) continue;
+        if (auto const frame = take_from(zones_[i], order)) return *frame;
+    }
     return lib::fail(lib::Errc::NoMemory);
 }
 

@@ -76,6 +76,10 @@ lib::Result<HostPhys> allocate_frames(unsigned order, u32 node) {
     return memory.with([&](Memory& m) { return m.frames.allocate(order, node); });
 }
 
+lib::Result<HostPhys> allocate_low_frames(unsigned order) {
+    return memory.with([&](Memory& m) { return m.frames.allocate_low(order); });
+}
+
 void free_frames(HostPhys base, unsigned order) {
     memory.with([&](Memory& m) { m.frames.free(base, order); });
 }

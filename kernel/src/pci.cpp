@@ -210,8 +210,10 @@ void Pci::read_capabilities(PciFunction& function) {
             // Multiple Message Capable: a power of two up to 32. [pci/3.0] 6.8.1.3
             u32 const order = config_.read16(at, offset + 2) >> 1 & 7;
             function.messages = order <= 5 ? static_cast<u8>(1U << order) : u8{0};
+            function.msi_at = static_cast<u8>(offset);
         } else if (id == capability_msix) {
             function.message_table = static_cast<u16>((config_.read16(at, offset + 2) & 0x7ff) + 1);
+            function.msix_at = static_cast<u8>(offset);
         } else if (id == capability_express) {
             function.has_function_reset |= (config_.read32(at, offset + 4) & express_has_reset) != 0;
         } else if (id == capability_af) {
@@ -281,8 +283,32 @@ u32 Pci::stop_unowned() {
     return stopped;
 }
 
-PciFunction const* Pci::function(u32 index) {
-    for (PciFunction const& each : functions_)
+lib::Result<void> Pci::claim(PciFunction& function, PciOwner owner) {
+    if (function.owner != PciOwner::Nobody) return lib::fail(Errc::Busy);
+    function.owner = owner;
+    PciCommand command{{config_.read16(function.address, COMMAND)}};
+    for (PciBar const& bar : function.bars) {
+        if (bar.base == 0 || bar.kind == PciBar::Kind::Rom) continue;
+        if (bar.kind == PciBar::Kind::Io) command.set<PciCommand::Io>(true);
+        if (bar.kind == PciBar::Kind::Memory || bar.kind == PciBar::Kind::Memory64)
+            command.set<PciCommand::Memory>(true);
+    }
+    command.set<PciCommand::BusMaster>(false);
+    command.set<PciCommand::InterruptDisable>(true);
+    config_.write16(function.address, COMMAND, command.raw);
+    return {};
+}
+
+void Pci::set_bus_master(PciFunction const& function, bool on) {
+    PciCommand command{{config_.read16(function.address, COMMAND)}};
+    command.set<PciCommand::BusMaster>(on);
+    config_.write16(function.address, COMMAND, command.raw);
+    // Read back, so that the device has heard of it.
+    static_cast<void>(config_.read16(function.address, COMMAND));
+}
+
+PciFunction* Pci::function(u32 index) {
+    for (PciFunction& each : functions_)
         if (index-- == 0) return &each;
     return nullptr;
 }

@@ -77,13 +77,24 @@ void Monitor::pci_list(Words const&) {
     continue_printing();
 }
 
+namespace {
+std::string_view owner_name(kernel::PciOwner owner) {
+    switch (owner) {
+    case kernel::PciOwner::Nobody: break;
+    case kernel::PciOwner::Kernel: return "Mullion's";
+    case kernel::PciOwner::Service: return "the storage service's";
+    }
+    return "nobody's";
+}
+} // namespace
+
 // One function a piece, so that a long list comes out as the line takes it.
 void Monitor::print_pci(kernel::PciFunction const& function) {
     print(terminal_, function.address);
     lib::format(terminal_, "  {:04x}:{:04x}  {}", function.vendor, function.device, kernel::name_of(function.kind));
     if (function.header == 1)
         lib::format(terminal_, " to buses {:02x}-{:02x}", function.secondary, function.subordinate);
-    lib::format(terminal_, "; {}", function.owner == kernel::PciOwner::Kernel ? "Mullion's" : "nobody's");
+    lib::format(terminal_, "; {}", owner_name(function.owner));
     if (function.was_stopped) terminal_.write(", stopped");
     if (function.message_table != 0) lib::format(terminal_, ", {} MSI-X", function.message_table);
     if (function.messages != 0) lib::format(terminal_, ", {} MSI", function.messages);

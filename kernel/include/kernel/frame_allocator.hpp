@@ -37,6 +37,8 @@ public:
     // 2^order frames, naturally aligned; contents undefined. Memory of `node` first, then any. Nodes are whatever
     // numbers the caller gave: the firmware's proximity domains.
     lib::Result<HostPhys> allocate(unsigned order, u32 node = any_node);
+    // The same, below 4 GiB: for devices whose addresses have 32 bits.
+    lib::Result<HostPhys> allocate_low(unsigned order);
     void free(HostPhys base, unsigned order);
 
     // Frames for what must not fail later. They count as free, but only allocate_promised() takes them.
@@ -76,6 +78,7 @@ private:
     static void free_block(Zone& zone, u64 frame, unsigned order);
     static lib::Result<u64> take_block(Zone& zone, unsigned order);
     lib::Result<HostPhys> take(unsigned order, u32 node);
+    lib::Result<HostPhys> take_from(Zone& zone, unsigned order);
 
     std::array<Zone, max_zones> zones_{};
     u32 zone_count_ = 0;

@@ -30,6 +30,7 @@ private:
 
 // 2^order frames of this machine's memory, and the heap on top. Safe on every CPU.
 lib::Result<HostPhys> allocate_frames(unsigned order, u32 node = FrameAllocator::any_node);
+lib::Result<HostPhys> allocate_low_frames(unsigned order); // below 4 GiB
 void free_frames(HostPhys base, unsigned order);
 lib::Result<HostPhys> allocate_zeroed_frame();
 lib::Result<void> promise_frames(u64 frames); // FrameAllocator::promise() and its companions

@@ -18,6 +18,7 @@ struct PciCommand : lib::Reg<PciCommand, u16> {
     using Io = lib::Bits<u16, 0>;
     using Memory = lib::Bits<u16, 1>;
     using BusMaster = lib::Bits<u16, 2>;
+    using InterruptDisable = lib::Bits<u16, 10>;
 };
 
 struct PciClass {
@@ -41,7 +42,7 @@ struct PciBar {
 };
 
 // What may use a function, and so let it write to memory.
-enum class PciOwner : u8 { Nobody, Kernel };
+enum class PciOwner : u8 { Nobody, Kernel, Service };
 
 class PciFunction : public lib::ListLink<PciFunction> {
 public:
@@ -55,6 +56,7 @@ public:
     bool has_function_reset = false;   // by PCI Express or by the capability Advanced Features
     u8 messages = 0;                   // MSI: how many it can have; 0: none
     u16 message_table = 0;             // MSI-X: entries of its table; 0: none
+    u8 msi_at = 0, msix_at = 0;        // where these capabilities are in its configuration space; 0: none
     u8 secondary = 0, subordinate = 0; // of a bridge: the first and last bus that it leads to
     std::array<PciBar, bar_count + 1> bars{};
 };
@@ -74,10 +76,16 @@ public:
     // Turns bus mastering off for the functions that nobody owns; returns how many had it on.
     u32 stop_unowned();
 
+    // Gives a function that nobody owns to `owner`: it decodes its addresses from then on, its interrupt pin is off,
+    // and so is bus mastering. Busy: it has an owner.
+    lib::Result<void> claim(PciFunction& function, PciOwner owner);
+    void set_bus_master(PciFunction const& function, bool on);
+    PciConfig& config() { return config_; }
+
     u32 count() const { return count_; }
     u32 bus_count() const { return bus_count_; }
     // nullptr: there are fewer.
-    PciFunction const* function(u32 index);
+    PciFunction* function(u32 index);
 
 private:
     class Buses;

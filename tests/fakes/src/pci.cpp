@@ -48,6 +48,13 @@ void PciFunction::write(u32 offset, unsigned width, u32 value) {
         require(width == 4, "a BAR is written whole");
         return write_bar(offset, value);
     }
+    if (offset < is_writable_.size() && is_writable_[offset]) {
+        for (u32 i = offset; i < offset + width; i++) {
+            require(is_writable_[i], "a write across the end of what may be written");
+            set8(i, static_cast<u8>(value >> (i - offset) * 8));
+        }
+        return;
+    }
     // 32 bits at once would clear status bits.
     require(offset == COMMAND && width == 2, "a write to what nobody should change");
     require((value & ~0x7ffU) == 0, "reserved bits of the command");

@@ -53,6 +53,16 @@ TEST(FrameAllocator, EverythingBeginsInUse) {
     EXPECT_EQ(frames.free_bytes() + frames.metadata_bytes(), frames.managed_bytes());
 }
 
+TEST(FrameAllocator, WhatLiesHighIsNotGivenOutAsLow) {
+    Ram const ram(lib::MiB); // of the process, so beyond 4 GiB
+    auto const frames = adopt(ram, lib::MiB);
+    ASSERT_GT(ram.base().value, u64{1} << 32);
+    u64 const before = frames->free_bytes();
+    EXPECT_EQ(frames->allocate_low(0).error(), lib::Errc::NoMemory);
+    EXPECT_EQ(frames->allocate_low(FrameAllocator::max_order + 1).error(), lib::Errc::OutOfRange);
+    EXPECT_EQ(frames->free_bytes(), before);
+}
+
 TEST(FrameAllocator, GivesOutEachFrameOnceAndNeverItsOwn) {
     Ram const ram(4 * lib::MiB);
     auto const frames = adopt(ram, 4 * lib::MiB);

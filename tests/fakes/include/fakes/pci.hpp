@@ -26,6 +26,11 @@ public:
     void add_bar(u32 offset, u32 value, u32 writable);
     // Puts a capability in front of those that are there.
     void add_capability(u8 offset, u8 id);
+    // Of a capability: bytes that software may write.
+    void allow_writes(u32 offset, u32 size) {
+        for (u32 i = offset; i < offset + size; i++)
+            is_writable_[i] = true;
+    }
     void set_multifunction() { bytes_[0x0e] |= 0x80; }
 
     unsigned writes = 0;
@@ -36,6 +41,7 @@ private:
     void write_bar(u32 offset, u32 value);
     std::array<u8, 4096> bytes_{};
     std::map<u32, u32> writable_;
+    std::array<bool, 256> is_writable_{};
 };
 
 class PciMachine {
