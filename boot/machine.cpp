@@ -258,6 +258,14 @@ void finish_output() {
 
 drivers::AcpiInfo const& acpi_info() { return acpi; }
 
+kernel::InterruptSource* isa_interrupt(u8 irq) {
+    auto const where = acpi.isa_irq(irq);
+    kernel::Own<drivers::IoApicInput> input(new (std::nothrow) drivers::IoApicInput(
+        io_apics, where.gsi, {where.shape.is_active_low, where.shape.is_level}));
+    if (!input || !input->claim()) return nullptr;
+    return input.release();
+}
+
 void start_early_console(Multiboot2 const* information, config::Options const& options) {
     on_failure = options.on_failure;
     kernel::set_panic_end(end_after_failure);

@@ -36,6 +36,7 @@ public:
 
     void start() {
         kernel::console().set_monitor(monitor_);
+        monitor_.show_disks_of(storage_);
         start_services();
         auto const* const file = modules_.description();
         if (file != nullptr) {
@@ -107,7 +108,7 @@ private:
     vm::Backend& backend_;
     manage::Supervisor supervisor_;
     kernel::Services services_{lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
-    manage::Storage storage_{services_, storage_program()};
+    manage::Storage storage_{services_, storage_program(), manage::Controllers::Line::to_function<isa_interrupt>()};
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
     lib::Nanos alarm_at_ = never;

@@ -341,17 +341,23 @@ void DescriptionParser::set_source(Value const& value) {
     disk_->source_line = value.line;
     std::string_view text;
     if (value.type == ValueType::String && !take_text("source", value, text)) return;
-    constexpr std::string_view ram = "ram:", module = "module:";
-    if (text.starts_with(module) && text.size() > module.size()) {
-        disk_->kind = DiskKind::Module;
-        disk_->module = text.substr(module.size());
+    struct Named {
+        std::string_view prefix;
+        DiskKind kind;
+    };
+    constexpr std::string_view ram = "ram:";
+    for (auto const& [prefix, kind] :
+         {Named{"module:", DiskKind::Module}, Named{"gpt:", DiskKind::Partition}, Named{"disk:", DiskKind::Disk}}) {
+        if (!text.starts_with(prefix) || text.size() == prefix.size()) continue;
+        disk_->kind = kind;
+        disk_->name = text.substr(prefix.size());
         return;
     }
     if (!text.starts_with(ram))
-        return at(value,
-                  "source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that there are, found {}: "
-                  "choose one",
-                  short_of(value.source));
+        return at(
+            value,
+            "source: expected \"gpt:LABEL\", \"disk:SERIAL\", \"module:NAME\" or \"ram:SIZE\", found {}: choose one",
+            short_of(value.source));
     auto const size = parse_size(text.substr(ram.size()));
     if (!size)
         return at(value,

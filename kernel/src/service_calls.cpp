@@ -27,13 +27,16 @@ std::optional<RunResult> Service::system_call() {
     case Call::Wait: return wait(frame.rdi, frame.rsi);
     case Call::Log: frame.rax = static_cast<u64>(log_line(frame.rdi, frame.rsi)); return std::nullopt;
     case Call::Interrupt:
-    case Call::Misuse: {
-        bool const is_known =
-            host_ != nullptr &&
-            (Call{frame.rax} == Call::Interrupt ? host_->interrupt(frame.rdi, frame.rsi) : host_->misused(frame.rdi));
-        frame.rax = static_cast<u64>(is_known ? Answer::Done : Answer::NoSuchDevice);
+    case Call::Misuse:
+    case Call::Stopped:
+    case Call::BusMaster:
+    case Call::ReadPort:
+    case Call::WritePort:
+    case Call::Catalogue:
+    case Call::ReadConfiguration:
+        frame.rax = host_ != nullptr ? host_->call(Call{frame.rax}, frame.rdi, frame.rsi)
+                                     : static_cast<u64>(Answer::NoSuchDevice);
         return std::nullopt;
-    }
     }
     frame.rax = static_cast<u64>(Answer::NoSuchCall);
     return std::nullopt;

@@ -80,6 +80,7 @@ void Services::bury(Slot& slot) {
     slot.last_end_size = dead.end().copy(slot.last_end.data(), slot.last_end.size());
     slot.target.store(nullptr, std::memory_order_seq_cst); // whoever has it is done before the destructor is
     slot.running = {};
+    if (slot.host != nullptr) slot.host->ended();
     if (was_killed) return;
     slot.death_times[slot.deaths_that_count++ % most_deaths] = now().value;
     slot.deaths++;
@@ -114,7 +115,10 @@ void Services::manage() {
 
 void Services::change(Slot& slot) {
     if (!slot.wants_change.load(std::memory_order_acquire)) return;
+    u64 const time = now().value;
+    if (time < slot.next_change) return arm_timer(change_timer_, tsc_of({slot.next_change}));
     if (slot.running && !slot.running->is_parked()) return slot.running->park();
+    slot.next_change = time + change_milliseconds * lib::nanos_per_second / 1'000;
     slot.wants_change.store(false, std::memory_order_seq_cst); // what is asked for from now on is for the next time
     slot.host->change(slot.running.get());
     if (!slot.running) return;
@@ -123,8 +127,7 @@ void Services::change(Slot& slot) {
 }
 
 void Services::ask_for_change(u32 index) {
-    slots_[index].wants_change.store(true, std::memory_order_seq_cst);
-    wake_();
+    if (!slots_[index].wants_change.exchange(true, std::memory_order_seq_cst)) wake_();
 }
 
 void Services::post(u32 index, u64 events) {

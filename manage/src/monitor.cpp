@@ -197,6 +197,7 @@ std::size_t Monitor::print_some(std::size_t most) {
         position_++;
         return 1;
     }
+    if (mode_ == Mode::Disks) return print_disk(static_cast<u32>(position_++)) ? 1 : 0;
     // It may be another one by now, if the VM has crashed again.
     auto const dump = vms_.vm_status(dump_vm_).crash_dump;
     auto const text = dump.substr(std::min(position_, dump.size()), most);

@@ -62,6 +62,8 @@ std::span<Monitor::Command const> Monitor::commands() {
          &Monitor::irq_move},
         {"pci list", "", "the machine's PCI functions: what they are, who owns them, their addresses", 0, 0,
          &Monitor::pci_list},
+        {"disk list", "", "the machine's disks and their partitions, and which VM uses them", 0, 0,
+         &Monitor::disk_list},
         {"service list", "", "every service: state, instance, and how the one before ended", 0, 0,
          &Monitor::service_list},
         {"service kill", "NAME", "end its instance; the next one starts at once", 1, 1, &Monitor::service_kill},
@@ -207,10 +209,12 @@ void Monitor::vm_show(Words const& arguments) {
         lib::format(terminal_, "cap {} %\n", vm.placement.share.cap);
     for (config::DiskDescription const& disk : vm.disks) {
         lib::format(terminal_, "disk {}: ", &disk - vm.disks.data());
-        if (disk.kind == config::DiskKind::Module)
-            lib::format(terminal_, "copy of module {}", disk.module);
-        else
-            lib::format(terminal_, "memory, {} KiB", disk.size / lib::KiB);
+        switch (disk.kind) {
+        case config::DiskKind::Ram: lib::format(terminal_, "memory, {} KiB", disk.size / lib::KiB); break;
+        case config::DiskKind::Module: lib::format(terminal_, "copy of module {}", disk.name); break;
+        case config::DiskKind::Partition: lib::format(terminal_, "partition {}", disk.name); break;
+        case config::DiskKind::Disk: lib::format(terminal_, "the machine's disk {}", disk.name); break;
+        }
         lib::format(terminal_, "{}, serial {}\n", disk.is_read_only ? ", read-only" : "", disk.serial);
     }
     if (vm.wake_ups.count != 0)

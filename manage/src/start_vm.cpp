@@ -74,8 +74,14 @@ bool VirtualMachine::find_modules() {
     for (config::ModuleDescription const& module : description_.all_modules())
         if (!is_there("modules = \"", module.line, module.name)) return false;
     return std::ranges::all_of(description_.all_disks(), [&](config::DiskDescription const& disk) {
-        return disk.kind != config::DiskKind::Module || is_there("source = \"module:", disk.source_line, disk.module);
+        return disk.kind != config::DiskKind::Module || is_there("source = \"module:", disk.source_line, disk.name);
     });
+}
+
+bool VirtualMachine::is_ready() {
+    return std::ranges::none_of(description_.all_disks(),
+                                [](auto const& disk) { return config::is_of_machine(disk.kind); }) ||
+           storage_.knows_disks();
 }
 
 bool VirtualMachine::begin() {
@@ -189,18 +195,33 @@ platform::MachineFacts VirtualMachine::facts() const {
                                  vm_->cpuid().rules().physical_bits,
                                  kernel::has_random()};
     for (u32 i = 0; i < description_.disk_count; i++)
-        facts.disks[i] = {.sectors = media_[i].size() / sector_size,
+        facts.disks[i] = {.sectors = (media_[i].size() + parts_[i].size) / sector_size,
                           .queue_count = queue_count(description_),
                           .is_there = true,
-                          .is_read_only = description_.disks[i].is_read_only};
+                          .is_read_only = description_.disks[i].is_read_only,
+                          .can_discard = parts_[i].size == 0};
     return facts;
+}
+
+bool VirtualMachine::find_part(u32 disk) {
+    std::array<char, 400> text{};
+    auto const found = storage_.with_catalogue(
+        [&](DiskCatalogue const& catalogue) { return catalogue.find(description_.disks[disk], text); });
+    if (!found) return fail_at(description_.disks[disk].source_line, found.error());
+    parts_[disk] = *found;
+    return true;
 }
 
 bool VirtualMachine::make_media() {
     for (u32 i = 0; i < description_.disk_count; i++) {
         auto const& disk = description_.disks[i];
+        parts_[i] = {};
+        if (config::is_of_machine(disk.kind)) {
+            if (!find_part(i)) return false;
+            continue;
+        }
         std::span<u8 const> contents;
-        if (disk.kind == config::DiskKind::Module) contents = *modules_.find(disk.module);
+        if (disk.kind == config::DiskKind::Module) contents = *modules_.find(disk.name);
         u64 const size =
             disk.kind == config::DiskKind::Module ? lib::align_up(contents.size(), sector_size) : disk.size;
         if (auto const made = media_[i].create(size, contents, node_of_cpus()); !made) {
@@ -219,7 +240,7 @@ bool VirtualMachine::make_media() {
 
 bool VirtualMachine::prepare_media(u64 bytes) {
     for (u32 i = 0; i < description_.disk_count; i++)
-        if (!media_[i].go_on(bytes)) return false;
+        if (parts_[i].size == 0 && !media_[i].go_on(bytes)) return false;
     return true;
 }
 
@@ -232,7 +253,8 @@ bool VirtualMachine::attach_disks() {
                                                .is_read_only = disk.is_read_only,
                                                .ram = vm_->ram().blocks(),
                                                .medium = media_[i].blocks(),
-                                               .medium_size = media_[i].size(),
+                                               .medium_size = media_[i].size() + parts_[i].size,
+                                               .part = parts_[i],
                                                .serial = disk.serial});
         if (attached) {
             devices_[i] = *attached;

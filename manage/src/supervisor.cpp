@@ -7,6 +7,8 @@
 namespace manage {
 namespace {
 
+constexpr u64 look_again_nanos = 20'000'000;
+
 constexpr Nanos seconds(u64 count) { return {count * lib::nanos_per_second}; }
 
 } // namespace
@@ -60,6 +62,11 @@ void Supervisor::start_all(std::string_view file, std::string_view text) {
 
 bool Supervisor::begin_start(Slot& slot) {
     slot.again_at = never;
+    if (slot.machine && !slot.machine->is_ready()) { // it is asked again
+        slot.again_at = {host_.now().value + look_again_nanos};
+        host_.call_soon();
+        return true;
+    }
     slot.has_failed = !slot.machine || !slot.machine->begin();
     if (slot.has_failed) return false;
     slot.is_starting = true;

@@ -39,7 +39,8 @@ u16 queue_count(DiskFacts const& facts) {
 u64 features(DiskFacts const& facts) {
     u64 result = SEG_SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY;
     if (queue_count(facts) > 1) result |= MQ;
-    return result | (facts.is_read_only ? RO : DISCARD | WRITE_ZEROES);
+    if (facts.is_read_only) return result | RO;
+    return result | WRITE_ZEROES | (facts.can_discard ? DISCARD : 0);
 }
 
 } // namespace
@@ -57,10 +58,12 @@ VirtioBlk::VirtioBlk(Plug const& plug, u32 number)
     put(physical_block_exp, 1, sectors_of_page_exp);
     put(min_io_size, 2, sectors_of_page);
     if (count > 1) put(num_queues, 2, count);
-    if (!facts_.is_read_only) {
+    if (!facts_.is_read_only && facts_.can_discard) {
         put(max_discard_sectors, 4, lib::max_cleared_sectors);
         put(max_discard_seg, 4, 1);
         put(discard_sector_alignment, 4, sectors_of_page);
+    }
+    if (!facts_.is_read_only) {
         put(max_write_zeroes_sectors, 4, lib::max_cleared_sectors);
         put(max_write_zeroes_seg, 4, 1);
     }

@@ -35,8 +35,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
                 vm.memory % (2 * lib::MiB) == 0);
         require(vm.disk_count <= config::max_disks);
         for (config::DiskDescription const& disk : vm.all_disks()) {
-            bool const is_module = disk.kind == config::DiskKind::Module;
-            require(is_module ? !disk.module.empty() : disk.size >= lib::MiB && disk.size % 4096 == 0);
+            bool const is_named = disk.kind != config::DiskKind::Ram;
+            require(is_named ? !disk.name.empty() : disk.size >= lib::MiB && disk.size % 4096 == 0);
             require(!disk.serial.empty() && disk.serial.size() <= config::max_disk_serial);
             require(disk.line >= 1 && disk.source_line > disk.line && disk.source_line <= lines);
         }

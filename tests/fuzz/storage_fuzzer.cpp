@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A hostile driver of a disk: any queue, any bytes in the rings, while the service dies and comes back with any record.
-// It must touch nothing but RAM and medium of this VM, end each turn, and serve a driver that starts again.
+// It must touch nothing but RAM and medium of this VM, end each turn, and serve a driver that starts again. The medium
+// is memory or a part of a machine's disk; then commands end in any order, fail, or are not taken, and each must obey
+// the controller's limits.
 #include "input.hpp"
 
-#include <cstdio>
-#include <cstdlib>
-#include <storage/driver.hpp>
+#include <storage/disks.hpp>
 
 namespace {
 
@@ -14,30 +14,53 @@ using namespace storage_test;
 
 void require(bool condition, int line = __builtin_LINE()) {
     if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
+    std::fprintf(stderr, "at line %d\n", line);
+    demand(false, "see there");
 }
 
 constexpr u64 sectors = 16, header_at = 0x4000, table_at = 0x5000, status_at = 0x6000, data_at = 0x7000;
 constexpr u32 queues = 2;
+constexpr u64 part_at = 8;  // the sector of the machine's disk at which the medium begins
 constexpr u8 theirs = 0x5a; // in the other VM's memory and medium
 
 struct Machine {
-    World world;
+    bool const is_disk;
+    DiskWorld disks{8 * lib::KiB};
+    World& world = disks.world;
+    MachineDisk disk{64, sector};
     Guest& guest = world.add_disk(sectors, false, queues);
     Guest& other = world.add_disk(sectors, false, queues);
     Driver drivers[queues] = {{world, 0, 0, 64}, {world, 0, 1, 8}};
     Driver other_driver{world, 1};
+    u32 begun_before_stop = 0; // commands
 
+    explicit Machine(bool on_disk) : is_disk(on_disk) {
+        if (!is_disk) {
+            world.connect = {};
+            return;
+        }
+        disks.disks = {&disk};
+        disks.use_disk(0, 0, part_at * sector, sectors * sector, 0x1000);
+        disks.use_disk(1, 0, (part_at + 2 * sectors) * sector, sectors * sector, 0x1000);
+        disks.prepare = [this](FakeController& made) {
+            made.now_limits = {4096, 5, 4, 4096, 0x1010'0000, 6};
+            made.may_share = true;
+            begun_before_stop = 0;
+        };
+    }
+    FakeController& controller() { return *disks.controller; }
+    u8* medium() { return is_disk ? disk.bytes.data() + part_at * sector : guest.medium.data(); }
     void reset() {
         guest.fill(0, 0, guest.area_size);
         guest.fill(Guest::high_area, 0, guest.area_size);
         other.fill(0x2000, theirs, other.area_size - 0x2000);
         other.fill(Guest::high_area, theirs, other.area_size);
-        std::ranges::fill(guest.medium, u8{0});
         std::ranges::fill(other.medium, theirs);
+        std::ranges::fill(disk.bytes, theirs);
+        std::memset(medium(), 0, sectors * sector);
         *world.records = {};
         world.board->devices[0].is_read_only = 0;
+        world.board->devices[0].stops = 0;
         for (Driver& driver : drivers)
             driver.stop();
         other_driver.start();
@@ -47,7 +70,14 @@ struct Machine {
     void turn() {
         std::memset(world.interrupts, 0, sizeof(world.interrupts));
         std::memset(world.misuses, 0, sizeof(world.misuses));
+        world.answers[0].clear();
         world.turn();
+        for (u32 const stops : world.answers[0]) {
+            require(stops == world.board->devices[0].stops);
+            if (!is_disk) continue;
+            for (FakeController::UnderWay const& one : controller().under_way)
+                require(one.number >= begun_before_stop || one.command.sector >= part_at + sectors);
+        }
         for (auto const& device : world.interrupts)
             for (u32 const count : device)
                 // Each one is for a request that was given back, or for a start.
@@ -61,9 +91,46 @@ struct Machine {
             require(++turns <= 2 * queues * 64);
         } while (world.has_more);
     }
+    // Until nothing is under way.
+    void settle() {
+        run();
+        for (u32 i = 0; is_disk && (!controller().under_way.empty() || !controller().ended.empty()); i++) {
+            require(i < 10'000);
+            controller().end_all();
+            disks.interrupt();
+            run();
+        }
+    }
+    void stop() {
+        for (Driver& driver : drivers)
+            driver.stop();
+        world.board->devices[0].stops++;
+        if (is_disk) begun_before_stop = controller().commands;
+    }
+    // What a controller does.
+    void act_on_controller(Input& input) {
+        u8 const what = input.take<u8>();
+        auto& under_way = controller().under_way;
+        switch (what % 8) {
+        case 0: controller().takes = (what & 8) != 0; break;
+        case 1: controller().ended.push_back({input.take<u32>() & 0x3ffU, block::Status::Good}); break;
+        case 2:
+            if ((what & 0x18) == 0x18) controller().now_state = block::Controller::State::Failed;
+            break;
+        default:
+            if (!under_way.empty()) controller().end(what / 16 % under_way.size(), (what & 8) != 0);
+            break;
+        }
+        disks.interrupt();
+        turn();
+    }
     void works_after_reset() {
         world.board->devices[0].is_read_only = 0;
-        drivers[1].stop();
+        if (is_disk && controller().now_state != block::Controller::State::Ready) world.start();
+        if (is_disk) controller().takes = true;
+        stop();
+        settle();
+        require(!is_disk || world.instance->deadline() == lib::service::no_deadline);
         drivers[0].start();
         run();
         guest.fill(data_at, 0x77, sector);
@@ -71,13 +138,15 @@ struct Machine {
         guest.put<u8>(status_at, untouched);
         drivers[0].add({{header_at, 16, false}, {data_at, sector, false}, {status_at, 1, true}});
         drivers[0].ring();
-        run();
+        settle();
         require(drivers[0].has_used());
         require(drivers[0].next_used().written == 1);
-        require(guest.get<u8>(status_at) == OK && guest.medium_is(3, 0x77));
+        require(guest.get<u8>(status_at) == OK && medium()[3 * sector] == 0x77 && medium()[4 * sector - 1] == 0x77);
     }
     void other_vm_is_untouched() {
         require(other.medium_is(0, theirs, sectors));
+        for (u64 i = 0; is_disk && i < disk.bytes.size(); i++)
+            require(disk.bytes[i] == theirs || (i >= part_at * sector && i < (part_at + sectors) * sector));
         require(other.is_filled(0x2000, theirs, other.area_size - 0x2000));
         require(other.is_filled(Guest::high_area, theirs, other.area_size));
         require(!other_driver.has_used());
@@ -169,6 +238,10 @@ void act(Machine& machine, Input& input) {
         return machine.turn();
     case 12: machine.world.board->devices[0].is_read_only = what >> 5 & 1; return machine.world.change_board();
     case 13: return machine.run();
+    case 14:
+        if ((what & 0x20) != 0) return machine.stop();
+        if (machine.is_disk) return machine.act_on_controller(input);
+        return machine.turn();
     default: driver.ring(); return machine.turn();
     }
 }
@@ -177,12 +250,14 @@ void act(Machine& machine, Input& input) {
 
 extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size);
 int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
-    static Machine& machine = *new Machine;
-    machine.reset();
+    static Machine& memory = *new Machine(false);
+    static Machine& on_disk = *new Machine(true);
     Input input({data, size});
+    Machine& machine = (input.take<u8>() & 1) != 0 ? on_disk : memory;
+    machine.reset();
     while (!input.is_empty())
         act(machine, input);
-    machine.run();
+    machine.settle();
     machine.works_after_reset();
     machine.other_vm_is_untouched();
     return 0;

@@ -4,6 +4,7 @@
 #include <boot/multiboot2.hpp>
 #include <config/command_line.hpp>
 #include <drivers/acpi.hpp>
+#include <kernel/interrupts.hpp>
 
 namespace boot {
 
@@ -14,6 +15,8 @@ void start_early_console(Multiboot2 const* information, config::Options const& o
 // that cannot be done without.
 void start_machine(Multiboot2 const& information, config::Options const& options);
 drivers::AcpiInfo const& acpi_info();
+// The input at which an ISA interrupt arrives, for good. nullptr: it has a user, or there is no memory.
+kernel::InterruptSource* isa_interrupt(lib::u8 irq);
 // Writes out the console and switches the machine off; stops the CPU when that fails.
 [[noreturn]] void power_off(u32 status);
 [[noreturn]] void restart();

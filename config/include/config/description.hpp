@@ -68,7 +68,13 @@ struct ModuleDescription {
     u32 line = 0;
 };
 
-enum class DiskKind : u8 { Ram, Module };
+enum class DiskKind : u8 {
+    Ram,
+    Module,    // a copy of a boot module
+    Partition, // of a disk of the machine, by its label or GUID in the GPT
+    Disk,      // of the machine, by its serial number
+};
+constexpr bool is_of_machine(DiskKind kind) { return kind == DiskKind::Partition || kind == DiskKind::Disk; }
 inline constexpr u32 max_disk_serial = 20; // [virtio/1.2] 5.2.6
 
 // One table [[vm.NAME.disk]].
@@ -77,7 +83,7 @@ struct DiskDescription {
     bool is_read_only = false;
     u32 line = 0, source_line = 0; // of the table, and of its key `source`
     u64 size = 0;                  // bytes, of a Ram disk
-    std::string_view module;       // name of a boot module, of which a Module disk is a copy
+    std::string_view name;         // of the module, partition or disk
     std::string_view serial;       // 1 to max_disk_serial printable characters
 };
 

@@ -22,9 +22,14 @@ public:
     static constexpr u32 longest_name = 31;
     static constexpr u32 most_deaths = 3; // within
     static constexpr u64 death_seconds = 60;
+    // Two changes of what a service sees are at least so far apart: guests cause them, and CPU 0 works for each.
+    static constexpr u64 change_milliseconds = 10;
 
     // `wake`, called from anywhere, sees to it that manage() is called soon.
-    explicit Services(lib::Delegate<void()> wake) : wake_(wake) {}
+    explicit Services(lib::Delegate<void()> wake) : wake_(wake), change_timer_(wake) {}
+    ~Services() { cancel_timer(change_timer_); }
+    Services(Services const&) = delete;
+    Services& operator=(Services const&) = delete;
 
     // Starts a program for good, and returns its number. Its name, its bytes and its host must live on. `most`: it is
     // not among the services; what is wrong with it went to the log.
@@ -56,6 +61,7 @@ private:
         Own<Service> running;
         std::atomic<Service*> target{nullptr}; // `running`, for post()
         std::atomic<bool> wants_change{false};
+        u64 next_change = 0; // ns
         u32 instances = 0;
         u32 deaths = 0;
         u64 used = 0;                               // by the instance before, while none runs
@@ -66,11 +72,12 @@ private:
     };
 
     bool start(Slot& slot);
-    static void change(Slot& slot);
+    void change(Slot& slot);
     void bury(Slot& slot);
     bool dies_too_often(Slot const& slot) const;
 
     lib::Delegate<void()> wake_;
+    Timer change_timer_;
     std::array<Slot, most> slots_{};
     u32 count_ = 0;
 };

@@ -6,7 +6,7 @@
 
 namespace lib::service {
 
-inline constexpr u32 abi_version = 1;
+inline constexpr u32 abi_version = 2;
 
 // All of it is below 2 GiB, so that a service's code reaches everything of its own by 32-bit addresses. Page 0 is never
 // mapped. Between two areas there are unmapped pages.
@@ -46,6 +46,14 @@ enum class Call : u64 {
     // Of a service that serves guests' devices (service_board.hpp). Device in RDI, queue in RSI; returns an Answer.
     Interrupt = 3, // interrupts the driver for a queue
     Misuse = 4,    // the driver broke a rule: the device needs a reset; RSI does not matter
+    Stopped = 5,   // RSI: DeviceEntry::stops for which nothing is under way any more
+    // Of a service that drives controllers of the machine. Controller in RDI; return an Answer.
+    BusMaster =
+        6, // RSI 1: it may write to memory from now on; nothing of an instance before is left in it. 0: it may not
+    ReadPort = 7,           // PortAccess in RSI; returns the value, or an Answer
+    WritePort = 8,          // PortAccess in RSI
+    Catalogue = 9,          // the catalogue has changed; RDI and RSI do not matter
+    ReadConfiguration = 10, // returns 4 bytes at offset RSI, a multiple of 4 below 256, or an Answer
 };
 enum class Answer : u64 {
     Done = 0,
@@ -55,6 +63,14 @@ enum class Answer : u64 {
     TooMany = ~u64{0} - 3, // log lines: one was dropped
     NoSuchDevice = ~u64{0} - 4,
 };
+// An access to a BAR of ports.
+struct PortAccess {
+    u32 value;  // to be written
+    u16 offset; // a multiple of the width
+    u8 bar;
+    u8 width; // 1, 2 or 4 bytes
+};
+static_assert(sizeof(PortAccess) == 8);
 inline constexpr u64 longest_line = 256;
 inline constexpr u64 no_deadline = ~u64{0};
 

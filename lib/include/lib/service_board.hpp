@@ -11,10 +11,12 @@ namespace lib::service {
 inline constexpr u32 max_devices = 16; // of one service
 inline constexpr u32 max_device_queues = max_disk_queues;
 inline constexpr u32 max_ram_areas = 8;      // of one VM
+inline constexpr u32 max_ram_pieces = 32;    // of one VM
 inline constexpr u64 board_at = 0x2800'0000; // read-only
 inline constexpr u64 records_at = 0x2c00'0000;
 inline constexpr u64 max_guest_phys = u64{1} << 40;
-inline constexpr u64 max_medium = u64{1} << 40;
+inline constexpr u64 max_medium = u64{1} << 40; // in memory
+inline constexpr u64 max_disk = u64{1} << 56;   // of the machine
 // Where the windows of device `i` are: guest-physical address 0 of its VM, and byte 0 of its medium in memory.
 constexpr u64 ram_window(u32 device) { return (u64{2} + 2 * device) << 40; }
 constexpr u64 medium_window(u32 device) { return (u64{3} + 2 * device) << 40; }
@@ -26,6 +28,11 @@ constexpr u64 event_doorbell(u32 device) { return u64{2} << device; }
 struct RamArea {
     u64 base, size; // guest-physical
 };
+// Where memory of the guest is for the machine's devices.
+struct RamPiece {
+    u64 base, size; // guest-physical
+    u64 address;    // for devices
+};
 // A split virtqueue, as the guest's driver has set it up; nothing of it is checked.
 struct QueueEntry {
     u64 descriptors, available, used; // guest-physical
@@ -34,18 +41,91 @@ struct QueueEntry {
     u32 epoch;                        // another number each time that the driver starts the queue; never 0
 };
 enum class DeviceKind : u32 { None = 0, Block = 1 };
+enum class MediumKind : u32 {
+    Memory = 0, // mapped at medium_window()
+    Disk = 1,   // a part of a disk of the machine
+};
 struct DeviceEntry {
     DeviceKind kind;
     u32 queue_count;
     u32 ram_area_count;
     u32 is_read_only;
     u64 medium_size; // bytes, a multiple of 512
+    MediumKind medium_kind;
+    // Of a Disk: which controller, which of its disks, and the first byte there; a multiple of 512.
+    u32 controller, unit;
+    u32 ram_piece_count; // of a Disk: the pieces cover the areas, in order of `base`
+    u64 medium_begin;
+    // How often all queues were told to stop. The service answers with Call::Stopped when nothing that it began for the
+    // device before is under way any more. 0: never.
+    u32 stops;
+    u32 reserved;
     RamArea ram[max_ram_areas];
+    RamPiece pieces[max_ram_pieces];
     QueueEntry queues[max_device_queues];
     char serial[24]; // of the disk; the rest is NUL
 };
+
+// --- The machine's controllers, which the service drives. They are on the board before the first instruction of an
+// instance, and stay. None of them writes to memory until Call::BusMaster.
+inline constexpr u32 max_controllers = 8;
+inline constexpr u32 max_bars = 6;
+inline constexpr u64 controllers_at = 0x3800'0000; // registers in memory, 16 MiB for each controller, uncached
+inline constexpr u64 largest_bar = 2 * MiB;        // the part of one that is mapped
+constexpr u64 bar_window(u32 controller, u32 bar) { return controllers_at + controller * 16 * MiB + bar * largest_bar; }
+// Memory for a controller's queues and for copies: contiguous, zeroed for each instance, below 4 GiB for devices.
+inline constexpr u64 dma_size = 512 * KiB;
+constexpr u64 dma_window(u32 controller) { return 0x3000'0000 + MiB + controller * MiB; }
+
+// Interrupt of controller `i`.
+constexpr u64 event_controller(u32 controller) { return event_doorbell(max_devices) << controller; }
+
+enum class ControllerKind : u32 { None = 0, Nvme = 1, Ide = 2, Ahci = 3, VirtioBlk = 4 };
+struct BarEntry {
+    u64 size;     // that can be reached; 0: there is none
+    u64 is_ports; // by Call::ReadPort and WritePort; else at bar_window()
+};
+struct ControllerEntry {
+    ControllerKind kind;
+    u32 vendor_and_device; // as in configuration space
+    // Ide: bars 0 and 2 are the command blocks of both channels, 1 and 3 their control blocks with the device control
+    // register at offset 2, as of native mode, whatever the mode is; 4 is the bus master's.
+    BarEntry bars[max_bars];
+    u64 dma_address; // of dma_window(), for the controller
+    char name[16];   // "00:04.0"; ends with a NUL
+};
 struct Board {
     DeviceEntry devices[max_devices];
+    ControllerEntry controllers[max_controllers];
+};
+
+// --- What the service says of the machine's disks: in memory that it writes, which the next instance finds zeroed.
+// Mullion reads it after Call::Catalogue and believes no number of it.
+inline constexpr u64 catalogue_at = 0x2a00'0000;
+inline constexpr u32 max_machine_disks = 16;
+inline constexpr u32 max_partitions = 128; // of all disks
+enum class DiskState : u32 { Starting = 0, Ready = 1, Failed = 2 };
+struct DiskEntry { // or a controller that has failed, with one disk of no size
+    u32 controller, unit;
+    DiskState state;
+    u32 sector_size;
+    u64 sectors; // of sector_size
+    u32 is_read_only;
+    u32 first_partition, partition_count; // among all
+    char serial[24], model[44];           // printable; the rest is NUL
+    char note[100];                       // what is wrong with it, or what it belongs to; empty: nothing
+};
+struct PartitionEntry {
+    u64 first, size; // bytes
+    char label[40];  // printable ASCII, other characters are '?'; the rest is NUL
+    char guid[40];   // "01234567-89ab-cdef-0123-456789abcdef"
+    char note[60];   // why nobody may write to it: "member of LVM2"; empty: anybody may
+};
+struct Catalogue {
+    u32 is_complete; // every controller has answered or failed, and every table has been read
+    u32 disk_count, partition_count;
+    DiskEntry disks[max_machine_disks];
+    PartitionEntry partitions[max_partitions];
 };
 
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.

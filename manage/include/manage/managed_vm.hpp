@@ -29,6 +29,8 @@ public:
     enum class Progress : lib::u8 { More, Started, Failed };
 
     virtual ~ManagedVm() = default;
+    // Whether what the machine has for it is known; until then, begin() would refuse it. Some milliseconds at most.
+    virtual bool is_ready() = 0;
     // Takes memory and builds the platform; then go_on() is called again and again, each call some milliseconds at most
     // but for loading the kernel, until the VM runs. False and Failed: the reason is in the log and nothing is kept.
     virtual bool begin() = 0;

@@ -11,6 +11,7 @@
 #include <kernel/pci.hpp>
 #include <kernel/time.hpp>
 #include <lib/fixed_vector.hpp>
+#include <manage/storage.hpp>
 #include <manage/vm_control.hpp>
 
 namespace manage {
@@ -26,6 +27,8 @@ public:
     // `wake`, called from anywhere, sees to it that run_pending() is called soon.
     Monitor(VmControl& vms, kernel::Console& console, lib::Delegate<void()> wake);
     void run_pending();
+    // What knows of the machine's disks; lives as long. Without it there are none.
+    void show_disks_of(Storage& storage) { storage_ = &storage; }
     bool is_open() const { return is_open_; }
 
     // kernel::ConsoleUser
@@ -59,7 +62,7 @@ private:
     private:
         kernel::Console& console_;
     };
-    enum class Mode : u8 { Line, Log, Dump, Pci, Top };
+    enum class Mode : u8 { Line, Log, Dump, Pci, Disks, Top };
     // Counters at the last look, for what has happened since.
     struct Sample {
         Nanos at{};
@@ -80,7 +83,9 @@ private:
     static void offer_services(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
     // A text that may be longer than the line takes at once: true while it comes out.
-    bool is_printing() const { return mode_ == Mode::Log || mode_ == Mode::Dump || mode_ == Mode::Pci; }
+    bool is_printing() const {
+        return mode_ == Mode::Log || mode_ == Mode::Dump || mode_ == Mode::Pci || mode_ == Mode::Disks;
+    }
     void continue_printing();
     std::size_t print_some(std::size_t most);
     void start_top();
@@ -114,6 +119,8 @@ private:
     void irq_list(Words const&); // monitor_devices.cpp, with what else is about the machine's devices
     void irq_move(Words const& arguments);
     void pci_list(Words const&);
+    void disk_list(Words const&); // monitor_disks.cpp
+    bool print_disk(u32 index);
     void print_pci(kernel::PciFunction const& function);
     void service_list(Words const&); // monitor_services.cpp
     void service_kill(Words const& arguments);
@@ -126,6 +133,7 @@ private:
     void end_machine(MachineEnd end, Words const& arguments);
 
     VmControl& vms_;
+    Storage* storage_ = nullptr;
     kernel::Console& console_;
     lib::Delegate<void()> wake_;
     Terminal terminal_{console_};
@@ -135,7 +143,7 @@ private:
     kernel::Timer refresh_timer_;
     bool is_open_ = false;
     Mode mode_ = Mode::Line;
-    // What of the log, of the dump of dump_vm_, or of the list of PCI functions is yet to be printed.
+    // What of the log, of the dump of dump_vm_, or of the list of PCI functions or disks is yet to be printed.
     std::size_t position_ = 0, end_ = 0;
     u32 dump_vm_ = 0;
     std::array<Sample, lib::max_vms> vm_samples_{};

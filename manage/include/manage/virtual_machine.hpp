@@ -44,6 +44,7 @@ public:
     std::string_view name() const { return description_.name; }
 
     // ManagedVm
+    bool is_ready() override;
     bool begin() override;
     Progress go_on() override;
     bool exists() const override { return static_cast<bool>(vm_); }
@@ -97,6 +98,7 @@ public:
     void disk_misused(u32 disk) override;
     void disk_stopped(u32 disk) override;
     void disk_failed(u32 disk) override;
+    std::string_view owner_name() const override { return name(); }
 
     // kernel::ConsoleUser
     void on_console_input() override;
@@ -140,6 +142,7 @@ private:
     bool make_media();
     bool prepare_media(u64 bytes);
     bool attach_disks();
+    bool find_part(u32 disk);
     platform::MachineFacts facts() const;
     // Where device timers should be at this moment. With the platform's lock held.
     u32 cpu_for_timers();
@@ -174,9 +177,10 @@ private:
     lib::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
-    u64 ticks_zeroing_ = 0, ticks_building_ = 0; // of the start
-    std::array<DiskMedium, lib::max_disks> media_;
-    std::array<u32, lib::max_disks> devices_{}; // of `storage_`
+    u64 ticks_zeroing_ = 0, ticks_building_ = 0;      // of the start
+    std::array<DiskMedium, lib::max_disks> media_;    // of those in memory
+    std::array<MachinePart, lib::max_disks> parts_{}; // of the others
+    std::array<u32, lib::max_disks> devices_{};       // of `storage_`
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start

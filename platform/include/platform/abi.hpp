@@ -113,6 +113,7 @@ struct DiskFacts {
     u32 queue_count; // 1 to lib::max_disk_queues
     bool is_there;
     bool is_read_only;
+    bool can_discard = true; // give blocks back by DISCARD
 };
 
 // What does not change while a VM runs, for devices that tell the guest of it.

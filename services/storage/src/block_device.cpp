@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <lib/format.hpp>
 #include <storage/block_device.hpp>
@@ -10,11 +11,25 @@ namespace {
 namespace service = lib::service;
 using lib::SplitQueue;
 
+// Whether the pieces are in order and do not overlap. Memory that they leave out is not reached.
+bool is_valid_part(service::DeviceEntry const& entry) {
+    if (entry.medium_kind != service::MediumKind::Disk || entry.controller >= service::max_controllers) return false;
+    if (entry.ram_piece_count > service::max_ram_pieces || entry.medium_begin % sector_size != 0) return false;
+    u64 end = 0;
+    for (service::RamPiece const& piece : std::span(entry.pieces).first(entry.ram_piece_count)) {
+        if (piece.base < end || piece.size == 0 || piece.size > ~u64{0} - piece.base) return false;
+        if (piece.size > ~u64{0} - piece.address) return false;
+        end = piece.base + piece.size;
+    }
+    return true;
+}
+
 bool is_valid(service::DeviceEntry const& entry) {
     if (entry.kind != service::DeviceKind::Block) return false;
     if (entry.queue_count == 0 || entry.queue_count > service::max_device_queues) return false;
     if (entry.ram_area_count == 0 || entry.ram_area_count > service::max_ram_areas) return false;
-    if (entry.medium_size == 0 || entry.medium_size % sector_size != 0 || entry.medium_size > service::max_medium)
+    u64 const most = entry.medium_kind == service::MediumKind::Disk ? service::max_disk : service::max_medium;
+    if (entry.medium_size == 0 || entry.medium_size % sector_size != 0 || entry.medium_size > most)
         return false;
     u64 end = 0;
     for (service::RamArea const& area : std::span(entry.ram).first(entry.ram_area_count)) {
@@ -22,7 +37,7 @@ bool is_valid(service::DeviceEntry const& entry) {
         if (area.size == 0 || area.size > service::max_guest_phys - area.base) return false;
         end = area.base + area.size;
     }
-    return true;
+    return entry.medium_kind == service::MediumKind::Memory || is_valid_part(entry);
 }
 
 bool is_equal(service::QueueEntry const& a, service::QueueEntry const& b) {
@@ -34,7 +49,12 @@ bool is_equal(service::QueueEntry const& a, service::QueueEntry const& b) {
 bool is_same_disk(service::DeviceEntry const& a, service::DeviceEntry const& b) {
     if (a.kind != b.kind || a.queue_count != b.queue_count || a.ram_area_count != b.ram_area_count) return false;
     if (a.is_read_only != b.is_read_only || a.medium_size != b.medium_size) return false;
-    return std::ranges::equal(a.serial, b.serial) &&
+    if (a.medium_kind != b.medium_kind || a.controller != b.controller || a.unit != b.unit) return false;
+    if (a.medium_begin != b.medium_begin || a.ram_piece_count != b.ram_piece_count) return false;
+    auto const is_same_piece = [](service::RamPiece const& x, service::RamPiece const& y) {
+        return x.base == y.base && x.size == y.size && x.address == y.address;
+    };
+    return std::ranges::equal(a.pieces, b.pieces, is_same_piece) && std::ranges::equal(a.serial, b.serial) &&
            std::ranges::equal(a.ram, b.ram, [](service::RamArea const& x, service::RamArea const& y) {
                return x.base == y.base && x.size == y.size;
            });
@@ -42,52 +62,118 @@ bool is_same_disk(service::DeviceEntry const& a, service::DeviceEntry const& b) 
 
 } // namespace
 
-void BlockDevice::update(service::DeviceEntry const& entry, std::span<service::QueueRecord> records, Host& host,
+void BlockDevice::update(service::DeviceEntry const& entry, std::span<service::QueueRecord> records, Context& context,
                          u32 number) {
     number_ = number;
+    for (u32 i = 0; i < queues_.size(); i++)
+        queues_[i].record = &records[i];
     bool const was_present = is_present();
     if (!is_valid(entry)) {
-        if (entry.kind != service::DeviceKind::None) host.log("a device that makes no sense is left out");
+        if (entry.kind != service::DeviceKind::None) context.host.log("a device that makes no sense is left out");
+        update_queues({}, context);
         entry_ = {};
     } else if (!is_same_disk(entry_, entry)) {
-        start_disk(entry, host);
+        update_queues({}, context); // each starts again, whatever its entry was
+        start_disk(entry, context);
     }
-    bool is_misused = false;
-    for (u32 i = 0; i < queues_.size(); i++) {
-        service::QueueEntry const now = i < entry_.queue_count ? entry.queues[i] : service::QueueEntry{};
-        queues_[i].record = &records[i];
-        if (!is_equal(queues_[i].entry, now) && !start_queue(queues_[i], now)) is_misused = true;
+    std::span<service::QueueEntry const> const queues = std::span(entry.queues).first(entry_.queue_count);
+    if (entry.kind == service::DeviceKind::None) {
+        is_stopping_ = false;
+        answered_ = 0;
+    } else if (entry.stops != answered_) {
+        is_stopping_ = true;
+        update_queues({}, context);
+        if (can_answer_stop()) {
+            is_stopping_ = false;
+            answered_ = entry.stops;
+            context.host.stopped(number_, entry.stops);
+        }
     }
-    if (is_misused) misuse(host);
+    if (!is_stopping_) update_queues(queues, context);
     if (was_present && !is_present()) {
         char text[40];
-        host.log(lib::format_to(text, "disk {} is gone", number_));
+        context.host.log(lib::format_to(text, "disk {} is gone", number_));
     }
 }
 
-void BlockDevice::start_disk(service::DeviceEntry const& entry, Host& host) {
+// Those that have no entry are off.
+void BlockDevice::update_queues(std::span<service::QueueEntry const> entries, Context& context) {
+    bool is_misused = false;
+    for (u32 i = 0; i < queues_.size(); i++) {
+        service::QueueEntry const now = i < entries.size() ? entries[i] : service::QueueEntry{};
+        if (is_equal(queues_[i].entry, now)) continue;
+        stop_queue(i, context);
+        if (!start_queue(queues_[i], now)) is_misused = true;
+    }
+    if (is_misused) misuse(context);
+}
+
+void BlockDevice::start_disk(service::DeviceEntry const& entry, Context& context) {
     entry_ = entry;
-    u8* const ram = host.ram_window(number_);
+    u8* const ram = context.host.ram_window(number_);
     for (u32 i = 0; i < entry.ram_area_count; i++)
         pieces_[i] = {{entry.ram[i].base}, entry.ram[i].size, ram + entry.ram[i].base};
     memory_ = lib::GuestMemory(std::span(pieces_).first(entry.ram_area_count));
-    medium_.bytes = {host.medium_window(number_), entry.medium_size};
-    medium_.is_read_only = entry.is_read_only != 0;
+    start_medium(context);
     std::copy_n(entry.serial, medium_.serial.size(), medium_.serial.begin());
-    for (Queue& queue : queues_) { // each starts again, whatever its entry was
-        queue.ring.stop();
-        queue.entry = {};
-    }
     char text[100];
-    host.log(lib::format_to(text, "disk {}: {} KiB, {} queues{}", number_, entry.medium_size / lib::KiB,
-                            entry.queue_count, medium_.is_read_only ? ", read-only" : ""));
+    context.host.log(lib::format_to(text, "disk {}: {} KiB{}, {} queues{}", number_, entry.medium_size / lib::KiB,
+                                    is_memory() ? "" : " of a disk of the machine", entry.queue_count,
+                                    medium_.is_read_only ? ", read-only" : ""));
+}
+
+void BlockDevice::start_medium(Context& context) {
+    medium_ = {};
+    medium_.size = entry_.medium_size;
+    medium_.is_read_only = entry_.is_read_only != 0;
+    disk_ = {};
+    progress_ = Progress::Ready;
+    if (is_memory()) {
+        medium_.bytes = {context.host.medium_window(number_), entry_.medium_size};
+        return;
+    }
+    disk_.begin = entry_.medium_begin;
+    disk_.controller = entry_.controller;
+    disk_.unit = entry_.unit;
+    disk_.memory = std::span(entry_.pieces).first(entry_.ram_piece_count);
+    medium_.disk = &disk_;
+    progress_ = Progress::Waiting;
+}
+
+// Learns of the disk when its controller is ready, and when it has failed.
+void BlockDevice::look_at_controller(Context& context) {
+    if (is_memory() || progress_ == Progress::OutOfOrder) return;
+    block::Controller* const controller = context.controller(disk_.controller);
+    if (controller == nullptr) return put_out_of_order("its controller is not there", context);
+    switch (controller->state()) {
+    case block::Controller::State::Starting: return;
+    case block::Controller::State::Failed: return put_out_of_order("its controller has failed", context);
+    case block::Controller::State::Ready: break;
+    }
+    if (progress_ == Progress::Ready) return;
+    std::span<block::DiskFacts const> const disks = controller->disks();
+    if (disk_.unit >= disks.size()) return put_out_of_order("its controller has no such disk", context);
+    block::DiskFacts const& facts = disks[disk_.unit];
+    disk_.limits = controller->limits();
+    if (!disk_.is_usable(facts, medium_.size)) return put_out_of_order("it is no part of that disk", context);
+    disk_.sector_size = facts.sector_size;
+    disk_.has_write_cache = facts.has_write_cache;
+    disk_.set_bounce(context.controllers->bounce(disk_.controller));
+    if (facts.is_read_only) medium_.is_read_only = true;
+    progress_ = Progress::Ready;
+}
+
+void BlockDevice::put_out_of_order(std::string_view why, Context& context) {
+    progress_ = Progress::OutOfOrder;
+    medium_.is_out_of_order = true;
+    char text[100];
+    context.host.log(lib::format_to(text, "disk {} is out of order: {}", number_, why));
 }
 
 // Returns false if the driver, or the last instance, left something that makes no sense.
 bool BlockDevice::start_queue(Queue& queue, service::QueueEntry const& entry) {
     queue.entry = entry;
-    queue.ring.stop();
-    queue.has_request = queue.is_asked = queue.must_interrupt = false;
+    queue.is_asked = queue.must_interrupt = false;
     if (entry.size == 0) return true;
     bool const is_on = queue.ring.start({entry.descriptors, entry.available, entry.used, entry.size,
                                          entry.has_event_index != 0, entry.has_indirect != 0});
@@ -102,31 +188,57 @@ bool BlockDevice::start_queue(Queue& queue, service::QueueEntry const& entry) {
     return true;
 }
 
-// After misuse nothing of the device is served until its driver starts a queue again.
-void BlockDevice::misuse(Host& host) {
-    for (Queue& queue : queues_)
-        queue.ring.stop();
-    host.misuse(number_);
+// Commands under way go on; their requests are kept until then.
+void BlockDevice::stop_queue(u32 index, Context& context) {
+    Queue& queue = queues_[index];
+    queue.ring.stop();
+    for (u16 request = queue.first; request != RequestPool::none;) {
+        RequestPool::Entry& entry = context.pool[request];
+        u16 const next = entry.next;
+        entry.request.drop();
+        entry.is_dropped = true;
+        if (entry.request.is_under_way())
+            dropped_++;
+        else
+            release(request, context);
+        request = next;
+    }
+    queue.first = queue.last = queue.to_submit = RequestPool::none;
+    context.pool.forget(pool_queue(index));
 }
 
-// Notes how far the queue has come, by one store that comes after those of give_back().
+// After misuse nothing of the device is served until its driver starts a queue again.
+void BlockDevice::misuse(Context& context) {
+    for (u32 i = 0; i < queues_.size(); i++)
+        stop_queue(i, context);
+    context.host.misuse(number_);
+}
+
+// Notes how many requests were given back, by one store that comes after those of give_back(). The next instance takes
+// those that were taken after them again.
 void BlockDevice::note(Queue& queue) {
-    SplitQueue::Position const& position = queue.ring.position();
-    service::QueueRecord const record{queue.entry.epoch, position.next, position.used_index};
+    u16 const given_back = queue.ring.position().used_index;
+    service::QueueRecord const record{queue.entry.epoch, given_back, given_back};
     u64 value;
     std::memcpy(&value, &record, sizeof(value));
     static_assert(sizeof(record) == sizeof(value));
     __atomic_store_n(reinterpret_cast<u64*>(queue.record), value, __ATOMIC_RELEASE);
 }
 
-bool BlockDevice::serve(Host& host, u64& budget) {
+bool BlockDevice::serve(Context& context, u64& budget) {
+    look_at_controller(context);
+    if (progress_ == Progress::Waiting) { // its end is waited for
+        for (u32 i = 0; i < entry_.queue_count; i++)
+            interrupt_if_wanted(i, context);
+        return false;
+    }
     u64 const all = budget;
     budget = std::min(budget, turn_budget);
     u64 const rest = all - budget;
     u32 const count = entry_.queue_count, first = first_ < count ? first_ : 0;
     for (u32 i = 0; i < count && budget != 0; i++) {
         u32 const index = first + i < count ? first + i : first + i - count;
-        serve_queue(index, host, budget);
+        serve_queue(index, context, budget);
         if (budget == 0) first_ = index + 1 < count ? index + 1 : 0;
     }
     bool const may_have_more = budget == 0;
@@ -134,48 +246,129 @@ bool BlockDevice::serve(Host& host, u64& budget) {
     return may_have_more;
 }
 
-void BlockDevice::serve_queue(u32 index, Host& host, u64& budget) {
+void BlockDevice::serve_queue(u32 index, Context& context, u64& budget) {
     Queue& queue = queues_[index];
-    if (!queue.ring.is_on()) return;
-    bool is_empty = false;
-    while (!is_empty && budget != 0) {
-        while (budget != 0) {
-            if (!queue.has_request && !take(queue, host)) break;
-            if (!queue.request.go_on(memory_, medium_, budget)) break;
-            give_back(queue);
-            budget -= std::min(budget, request_cost);
-        }
+    bool has_more = queue.ring.is_on();
+    while (has_more && budget != 0) {
+        bool const is_drained = advance(index, context, budget);
         if (!queue.ring.is_on()) return; // misuse
-        // Once for the whole batch.
-        bool const wants_interrupt = queue.ring.wants_interrupt();
-        if (wants_interrupt || queue.must_interrupt) host.interrupt(number_, index);
-        queue.must_interrupt = false;
-        if (budget == 0 || queue.is_asked) return;
+        interrupt_if_wanted(index, context); // once for the whole batch
+        if (!is_drained || budget == 0 || queue.is_asked) return;
         queue.ring.ask_for_doorbell();
         queue.is_asked = true;
-        bool has_more = false;
-        if (!queue.ring.look(has_more)) return misuse(host);
-        is_empty = !has_more;
+        if (!queue.ring.look(has_more)) return misuse(context);
     }
 }
 
-// Takes the next request. Returns false if there is none, or the driver broke a rule.
-bool BlockDevice::take(Queue& queue, Host& host) {
-    switch (queue.ring.take(queue.request.chain())) {
-    case SplitQueue::Taken::Nothing: return false;
-    case SplitQueue::Taken::Misuse: misuse(host); return false;
-    case SplitQueue::Taken::Chain: break;
+void BlockDevice::interrupt_if_wanted(u32 index, Context& context) {
+    Queue& queue = queues_[index];
+    if (!queue.ring.is_on()) return;
+    bool const wants_interrupt = queue.ring.wants_interrupt();
+    if (wants_interrupt || queue.must_interrupt) context.host.interrupt(number_, index);
+    queue.must_interrupt = false;
+}
+
+// Gives back what is done and takes what there is. Returns whether it has taken everything.
+bool BlockDevice::advance(u32 index, Context& context, u64& budget) {
+    Queue& queue = queues_[index];
+    while (budget != 0) {
+        if (queue.first != RequestPool::none) {
+            BlockRequest& request = context.pool[queue.first].request;
+            if (is_memory()) request.go_on(memory_, medium_, budget);
+            if (request.is_done()) {
+                give_back(queue, context);
+                budget -= std::min(budget, request_cost);
+                continue;
+            }
+            if (is_memory()) return false; // no budget
+        }
+        Took const took = take(index, context);
+        if (took != Took::Request) return took == Took::Nothing;
+    }
+    return false;
+}
+
+BlockDevice::Took BlockDevice::take(u32 index, Context& context) {
+    Queue& queue = queues_[index];
+    u16 const request = context.pool.take(pool_queue(index));
+    if (request == RequestPool::none) return Took::MustWait;
+    RequestPool::Entry& entry = context.pool[request];
+    SplitQueue::Taken const taken = queue.ring.take(entry.request.chain());
+    bool const is_misuse = taken == SplitQueue::Taken::Misuse ||
+                           (taken == SplitQueue::Taken::Chain && !entry.request.begin(memory_, medium_));
+    if (is_misuse || taken == SplitQueue::Taken::Nothing) {
+        context.pool.release(request); // nobody waits for it: it was free before
+        if (is_misuse) misuse(context);
+        return is_misuse ? Took::Misuse : Took::Nothing;
     }
     queue.is_asked = false;
-    queue.has_request = queue.request.begin(memory_, medium_);
-    if (!queue.has_request) misuse(host);
-    return queue.has_request;
+    (queue.first == RequestPool::none ? queue.first : context.pool[queue.last].next) = request;
+    queue.last = request;
+    if (is_memory() || !entry.request.has_more()) return Took::Request;
+    entry.controller = static_cast<u8>(disk_.controller);
+    if (queue.to_submit == RequestPool::none) queue.to_submit = request;
+    context.orders[disk_.controller].want(pool_queue(index));
+    return Took::Request;
 }
 
-void BlockDevice::give_back(Queue& queue) {
-    queue.ring.give_back(queue.request.chain(), queue.request.written());
-    queue.has_request = false;
+void BlockDevice::give_back(Queue& queue, Context& context) {
+    u16 const request = queue.first;
+    RequestPool::Entry& entry = context.pool[request];
+    entry.request.finish(memory_);
+    queue.ring.give_back(entry.request.chain(), entry.request.written());
     note(queue);
+    queue.first = entry.next;
+    if (queue.to_submit == request) queue.to_submit = entry.next;
+    release(request, context);
+}
+
+// Others may have waited for the room.
+void BlockDevice::release(u16 request, Context& context) const {
+    context.pool.release(request);
+    for (u64 left = context.pool.refused(); left != 0; left &= left - 1)
+        context.waiting |= u64{1} << static_cast<u32>(std::countr_zero(left)) / service::max_device_queues;
+}
+
+SubmitOrder::Outcome BlockDevice::submit(u32 index, bool can_bounce, Context& context, u64& budget) {
+    using Outcome = SubmitOrder::Outcome;
+    Queue& queue = queues_[index];
+    look_at_controller(context);
+    block::Controller* const controller = context.controller(disk_.controller);
+    if (controller->state() == block::Controller::State::Starting) return Outcome::Refused;
+    std::array<block::Piece, DiskPart::max_pieces> pieces;
+    for (; queue.to_submit != RequestPool::none; queue.to_submit = context.pool[queue.to_submit].next) {
+        BlockRequest& request = context.pool[queue.to_submit].request;
+        BlockRequest::Slice slice;
+        switch (request.next_slice(memory_, medium_, can_bounce, pieces, slice)) {
+        case BlockRequest::Next::Nothing:
+            if (request.is_done()) context.waiting |= u64{1} << number_; // to be given back
+            continue;
+        case BlockRequest::Next::NeedsBounce: return Outcome::NeedsBounce;
+        case BlockRequest::Next::Slice: break;
+        }
+        block::Command const command{slice.operation, disk_.unit, 0, (disk_.begin + slice.at) / disk_.sector_size,
+                                     std::span(pieces).first(slice.piece_count)};
+        u32 const token = Context::token(queue.to_submit, slice.is_bounced);
+        if (!context.controllers->submit(disk_.controller, context.client, token, command, context.now))
+            return Outcome::Refused;
+        request.begun(slice);
+        budget -= std::min(budget, request_cost + (slice.is_bounced ? slice.bytes : 0));
+        return slice.is_bounced ? Outcome::Bounced : Outcome::Submitted;
+    }
+    return Outcome::Nothing;
+}
+
+void BlockDevice::ended(u16 request, bool is_bounced, bool is_good, Context& context) {
+    RequestPool::Entry& entry = context.pool[request];
+    entry.request.ended(is_good, is_bounced, entry.is_dropped ? nullptr : &memory_, medium_);
+    if (is_bounced) context.orders[entry.controller].bounce_ended();
+    if (!entry.request.is_done()) return;
+    if (!entry.is_dropped) {
+        context.waiting |= u64{1} << number_;
+        return;
+    }
+    dropped_--;
+    release(request, context);
 }
 
 } // namespace storage

@@ -12,8 +12,13 @@ constexpr u32 UNMAP = 1; // of a range: its blocks may be given back, which says
 
 // Whether [sector, sector + size / 512) is inside of the medium.
 bool is_inside(Medium const& medium, u64 sector, u64 size) {
-    u64 const sectors = medium.bytes.size() / sector_size;
+    u64 const sectors = medium.size / sector_size;
     return sector <= sectors && size <= (sectors - sector) * sector_size;
+}
+
+// Whether it is whole sectors of the disk. It is inside of the medium.
+bool is_whole(Medium const& medium, u64 sector, u64 size) {
+    return medium.disk == nullptr || (sector * sector_size | size) % medium.disk->sector_size == 0;
 }
 
 } // namespace
@@ -32,26 +37,32 @@ bool BlockRequest::measure() {
         if (first_writable_ == chain_.count) first_writable_ = i;
         writable_ += segment.size;
     }
-    segment_ = 0;
-    offset_ = 0;
+    cursor_ = {};
     return readable_ >= sizeof(Header) && writable_ != 0;
 }
 
 bool BlockRequest::begin(lib::GuestMemory const& memory, Medium const& medium) {
     status_ = Status::Ok;
     work_ = Work::None;
-    written_ = 0;
+    written_ = under_way_ = bounced_ = ranges_left_ = 0;
+    left_ = 0;
     Header header{};
     if (!measure() || !read_value(memory, header)) return false;
     type_ = header.type;
+    if (medium.is_out_of_order) {
+        fail(Status::IoError);
+        return true;
+    }
     switch (header.type) {
     case IN:
-        segment_ = first_writable_;
-        offset_ = 0;
+        cursor_ = {first_writable_, 0};
         start_transfer(Work::Read, medium, header.sector, writable_ - 1);
         break;
     case OUT: start_transfer(Work::Write, medium, header.sector, readable_ - sizeof(Header)); break;
-    case FLUSH: break; // the medium is memory: what was written is there
+    case FLUSH:
+        // A medium in memory has what was written.
+        if (medium.disk != nullptr && medium.disk->has_write_cache) work_ = Work::Flush;
+        break;
     case GET_ID: tell_serial(memory, medium); break;
     case DISCARD:
     case WRITE_ZEROES: start_zeroing(header.type, medium, readable_ - sizeof(Header)); break;
@@ -64,15 +75,18 @@ void BlockRequest::start_transfer(Work work, Medium const& medium, u64 sector, u
     bool const is_refused = work == Work::Write && medium.is_read_only;
     if (is_refused || size % sector_size != 0 || size > max_transfer || !is_inside(medium, sector, size))
         return fail(Status::IoError);
+    if (!is_whole(medium, sector, size)) return fail(Status::IoError);
+    if (size == 0) return;
     work_ = work;
     at_ = sector * sector_size;
     left_ = size;
 }
 
 void BlockRequest::start_zeroing(u32 type, Medium const& medium, u64 size) {
+    // Nothing tells what a part of a disk holds after a DISCARD, and the driver was told that there is none.
+    if (type == DISCARD && medium.disk != nullptr) return fail(Status::Unsupported);
     if (medium.is_read_only || size == 0 || size % sizeof(Range) != 0 || size > max_ranges * sizeof(Range))
         return fail(Status::IoError);
-    type_ = type;
     work_ = Work::Zero;
     ranges_left_ = static_cast<u32>(size / sizeof(Range));
     left_ = 0;
@@ -88,37 +102,38 @@ void BlockRequest::tell_serial(lib::GuestMemory const& memory, Medium const& med
     }
 }
 
-bool BlockRequest::go_on(lib::GuestMemory const& memory, Medium const& medium, u64& budget) {
+void BlockRequest::go_on(lib::GuestMemory const& memory, Medium const& medium, u64& budget) {
     if (work_ == Work::Zero)
         zero(memory, medium, budget);
     else if (work_ != Work::None)
         move(memory, medium, budget);
-    if (work_ != Work::None) return false;
-    write_status(memory);
-    return true;
 }
 
 // Of what measure() counted, no more is left than the chain has from the cursor on.
 void BlockRequest::move(lib::GuestMemory const& memory, Medium const& medium, u64& budget) {
-    while (left_ != 0 && budget != 0) {
-        lib::SplitQueue::Segment const& segment = chain_.segments[segment_];
-        u64 const count = std::min({u64{segment.size} - offset_, left_, budget});
-        std::span<u8> const bytes = medium.bytes.subspan(at_, count);
-        lib::GuestPhys const buffer = segment.at + offset_;
-        bool const is_done =
-            work_ == Work::Read ? memory.write(buffer, bytes).has_value() : memory.read(buffer, bytes).has_value();
-        if (!is_done) return fail(Status::IoError);
-        if (work_ == Work::Read) written_ += static_cast<u32>(count);
-        at_ += count;
-        left_ -= count;
-        budget -= count;
-        offset_ += static_cast<u32>(count);
-        if (offset_ == segment.size) {
-            segment_++;
-            offset_ = 0;
-        }
-    }
+    u64 const count = std::min(left_, budget);
+    if (!copy(memory, cursor_, medium.bytes.subspan(at_, count), work_ == Work::Read)) return fail(Status::IoError);
+    cursor_.advance(chain_, count);
+    if (work_ == Work::Read) written_ += static_cast<u32>(count);
+    at_ += count;
+    left_ -= count;
+    budget -= count;
     if (left_ == 0) work_ = Work::None;
+}
+
+// Moves bytes between the chain and memory of ours.
+bool BlockRequest::copy(lib::GuestMemory const& memory, Cursor from, std::span<u8> bytes, bool is_to_guest) const {
+    while (!bytes.empty()) {
+        lib::SplitQueue::Segment const& segment = chain_.segments[from.segment];
+        std::span<u8> const part = bytes.first(std::min<u64>(segment.size - from.offset, bytes.size()));
+        lib::GuestPhys const buffer = segment.at + from.offset;
+        bool const is_done =
+            is_to_guest ? memory.write(buffer, part).has_value() : memory.read(buffer, part).has_value();
+        if (!is_done) return false;
+        bytes = bytes.subspan(part.size());
+        from = {static_cast<u16>(from.segment + 1), 0};
+    }
+    return true;
 }
 
 void BlockRequest::zero(lib::GuestMemory const& memory, Medium const& medium, u64& budget) {
@@ -147,10 +162,11 @@ bool BlockRequest::next_range(lib::GuestMemory const& memory, Medium const& medi
         return false;
     }
     u64 const size = range.sectors * sector_size;
+    bool const is_too_much = medium.disk != nullptr && range.sectors > lib::max_cleared_sectors;
     // [virtio/1.2] 5.2.6.2: a flag that is not known, or is not of this request, is UNSUPP.
     if ((range.flags & ~(type_ == WRITE_ZEROES ? UNMAP : 0)) != 0)
         fail(Status::Unsupported);
-    else if (!is_inside(medium, range.sector, size))
+    else if (is_too_much || !is_inside(medium, range.sector, size) || !is_whole(medium, range.sector, size))
         fail(Status::IoError);
     if (status_ != Status::Ok) return false;
     ranges_left_--;
@@ -162,41 +178,38 @@ bool BlockRequest::next_range(lib::GuestMemory const& memory, Medium const& medi
 // Reads what is at the cursor, which may be cut anywhere, and moves the cursor on.
 bool BlockRequest::read_chain(lib::GuestMemory const& memory, std::span<u8> out) {
     while (!out.empty()) {
-        if (segment_ == chain_.count) return false;
-        lib::SplitQueue::Segment const& segment = chain_.segments[segment_];
-        u64 const count = std::min<u64>(segment.size - offset_, out.size());
-        if (!memory.read(segment.at + offset_, out.first(count))) return false;
-        out = out.subspan(count);
-        offset_ += static_cast<u32>(count);
-        if (offset_ == segment.size) {
-            segment_++;
-            offset_ = 0;
+        if (cursor_.segment == chain_.count) return false;
+        lib::SplitQueue::Segment const& segment = chain_.segments[cursor_.segment];
+        u64 const count = std::min<u64>(segment.size - cursor_.offset, out.size());
+        if (count == 0) { // an empty buffer, or the end of one
+            cursor_ = {static_cast<u16>(cursor_.segment + 1), 0};
+            continue;
         }
+        if (!memory.read(segment.at + cursor_.offset, out.first(count))) return false;
+        out = out.subspan(count);
+        cursor_.advance(chain_, count);
     }
     return true;
 }
 
 template <typename T> bool BlockRequest::read_value(lib::GuestMemory const& memory, T& value) {
-    lib::SplitQueue::Segment const& segment = chain_.segments[segment_];
-    if (segment.size - offset_ < sizeof(T)) return read_chain(memory, {reinterpret_cast<u8*>(&value), sizeof(T)});
-    auto const whole = memory.read<T>(segment.at + offset_); // nearly always
+    lib::SplitQueue::Segment const& segment = chain_.segments[cursor_.segment];
+    if (segment.size - cursor_.offset < sizeof(T)) return read_chain(memory, {reinterpret_cast<u8*>(&value), sizeof(T)});
+    auto const whole = memory.read<T>(segment.at + cursor_.offset); // nearly always
     if (!whole) return false;
     value = *whole;
-    offset_ += sizeof(T);
-    if (offset_ == segment.size) {
-        segment_++;
-        offset_ = 0;
-    }
+    cursor_.advance(chain_, sizeof(T));
     return true;
 }
 
-void BlockRequest::write_status(lib::GuestMemory const& memory) {
+void BlockRequest::finish(lib::GuestMemory const& memory) {
     for (u16 i = chain_.count; i-- != 0;) {
         lib::SplitQueue::Segment const& segment = chain_.segments[i];
         if (segment.size == 0) continue;
         (void)memory.store<u8>(segment.at + (segment.size - 1), static_cast<u8>(status_));
         break;
     }
+    if (status_ != Status::Ok && type_ == IN) written_ = 0;
     if (u64{written_} + 1 == writable_) written_++;
 }
 

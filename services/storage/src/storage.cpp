@@ -8,25 +8,72 @@ namespace {
 constexpr u64 all_devices = (u64{1} << lib::service::max_devices) - 1;
 static_assert(lib::service::event_doorbell(0) == 2);
 
+static_assert(sizeof(Storage) <= 400 * lib::KiB);
+
 } // namespace
 
-bool Storage::turn(u64 events) {
-    waiting_ |= events / lib::service::event_doorbell(0) & all_devices;
+bool Storage::turn(u64 events, u64 now) {
+    context_.now = now;
+    context_.waiting |= events / lib::service::event_doorbell(0) & all_devices;
+    // First, as what is ended below must not be given back to a queue that is off.
     if ((events & lib::service::event_board) != 0) {
         for (u32 i = 0; i < devices_.size(); i++)
-            devices_[i].update(board_.devices[i], records_.queues[i], host_, i);
-        waiting_ = all_devices; // nobody rings again for what the last instance left
+            update(i);
+        context_.waiting = all_devices; // nobody rings again for what the last instance left
     }
+    if (context_.controllers != nullptr) look_at_controllers(events);
     u64 budget = turn_budget;
-    for (u64 round = waiting_; round != 0 && budget != 0;) { // each of them once
+    for (u64 round = context_.waiting; round != 0 && budget != 0;) { // each of them once
         u64 const after_last = round >> first_ << first_;
         u32 const i = static_cast<u32>(std::countr_zero(after_last != 0 ? after_last : round));
         u64 const bit = u64{1} << i;
         round &= ~bit;
         first_ = (i + 1) % devices_.size();
-        if (!devices_[i].serve(host_, budget)) waiting_ &= ~bit;
+        context_.waiting &= ~bit;
+        if (devices_[i].serve(context_, budget)) context_.waiting |= bit;
     }
-    return waiting_ != 0;
+    bool const has_more_commands = context_.controllers != nullptr && submit();
+    return has_more_commands || context_.waiting != 0;
+}
+
+void Storage::look_at_controllers(u64 events) {
+    context_.controllers->poll(events, context_.now);
+    for (u32 i = 0; i < states_.size(); i++) {
+        block::Controller const* const controller = context_.controllers->find(i);
+        if (controller == nullptr || controller->state() == states_[i]) continue;
+        states_[i] = controller->state();
+        context_.waiting = all_devices; // some waited for it
+    }
+    for (u32 i = 0; i < devices_.size(); i++)
+        if (devices_[i].can_answer_stop()) {
+            update(i);
+            context_.waiting |= u64{1} << i;
+        }
+}
+
+void Storage::ended(u32 token, block::Status status) {
+    u16 const request = static_cast<u16>(token / 2);
+    u32 const device = context_.pool[request].queue / lib::service::max_device_queues;
+    devices_[device].ended(request, token % 2 != 0, status == block::Status::Good, context_);
+}
+
+// Gives commands to the controllers. Returns whether some are left that could have begun.
+bool Storage::submit() {
+    using Outcome = SubmitOrder::Outcome;
+    u64 budget = turn_budget;
+    for (u32 i = 0; i < context_.orders.size(); i++) {
+        SubmitOrder& order = context_.orders[i];
+        for (Outcome outcome = Outcome::Nothing; outcome != Outcome::Refused && !order.is_empty() && budget != 0;) {
+            u32 const queue = order.first(), device = queue / lib::service::max_device_queues;
+            outcome = Outcome::Nothing;
+            if (devices_[device].uses(i))
+                outcome = devices_[device].submit(queue % lib::service::max_device_queues, order.is_bounce_free(),
+                                                  context_, budget);
+            order.settle(outcome);
+        }
+    }
+    context_.controllers->ring();
+    return budget == 0;
 }
 
 } // namespace storage

@@ -157,11 +157,14 @@ TEST(Description, Disks) {
     ASSERT_EQ(parsed.vm(1).disk_count, 1U);
     DiskDescription const& disk = parsed.vm(1).disks[0];
     EXPECT_EQ(disk.kind, DiskKind::Module);
-    EXPECT_EQ(disk.module, "root.img");
+    EXPECT_EQ(disk.name, "root.img");
     EXPECT_EQ(disk.size, 0U);
     EXPECT_EQ(disk.serial, "a A~");
     EXPECT_TRUE(disk.is_read_only);
-    EXPECT_EQ(with_disk("source = \"module:\\u0041\"").vm().disks[0].module, "A");
+    EXPECT_EQ(with_disk("source = \"module:\\u0041\"").vm().disks[0].name, "A");
+    EXPECT_EQ(with_disk("source = \"gpt:web root\"").vm().disks[0].kind, DiskKind::Partition);
+    EXPECT_EQ(with_disk("source = \"gpt:web root\"").vm().disks[0].name, "web root");
+    EXPECT_EQ(with_disk("source = 'disk:S1'").vm().disks[0].kind, DiskKind::Disk);
     EXPECT_EQ(with_disk("source = \"ram:1M\"\n[[vm.a.disk]]\nsource = \"ram:1T\"").vm().disks[1].serial, "mullion-1");
 }
 
@@ -173,11 +176,11 @@ TEST(Description, MistakesInDisks) {
     for (Mistake const& mistake : {
              Mistake{"", "f:4: [[vm.a.disk]]: expected source = ..., found none: add it"},
              {"readonly = true", "f:4: [[vm.a.disk]]: expected source = ..., found none: add it"},
-             {"source = \"gpt:root\"", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that "
-                                       "there are, found \"gpt:root\": choose one"},
-             {"source = \"module:\"", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that "
-                                      "there are, found \"module:\": choose one"},
-             {"source = 5", "f:5: source: expected \"ram:SIZE\" or \"module:NAME\", the kinds of disks that there are, "
+             {"source = \"gpt:\"", "f:5: source: expected \"gpt:LABEL\", \"disk:SERIAL\", \"module:NAME\" or "
+                                   "\"ram:SIZE\", found \"gpt:\": choose one"},
+             {"source = \"module:\"", "f:5: source: expected \"gpt:LABEL\", \"disk:SERIAL\", \"module:NAME\" or "
+                                      "\"ram:SIZE\", found \"module:\": choose one"},
+             {"source = 5", "f:5: source: expected \"gpt:LABEL\", \"disk:SERIAL\", \"module:NAME\" or \"ram:SIZE\", "
                             "found 5: choose one"},
              {"source = \"ram:\"",
               "f:5: source: expected a size such as \"ram:256M\" or \"ram:1 GiB\", found \"ram:\": "

@@ -25,6 +25,7 @@ class FakeVm final : public ManagedVm, public kernel::ConsoleUser {
 public:
     FakeVm(FakeMachine& host, config::VmDescription const& description) : host_(host), description_(description) {}
     ~FakeVm() override;
+    bool is_ready() override;
     bool begin() override;
     Progress go_on() override;
     bool exists() const override { return exists_; }
@@ -109,7 +110,7 @@ public:
     void call_soon() override { is_called = true; }
     void call_at(Nanos at) override { alarm = at; }
     config::HostCpus host_cpus{4};
-    bool shares_cores = false;
+    bool shares_cores = false, is_ready = true;
     config::HostCpus const& cpus() const override { return host_cpus; }
     void share_cores(bool allowed) override { shares_cores = allowed; }
     manage::CpuStatus cpu_status(u32) override { return {}; }
@@ -131,6 +132,7 @@ public:
 };
 
 inline FakeVm::~FakeVm() = default; // tests end in any state
+inline bool FakeVm::is_ready() { return host_.is_ready; }
 inline bool FakeVm::begin() {
     EXPECT_FALSE(exists_);
     if (!can_begin || description_.memory > host_.free) return false;

@@ -28,6 +28,28 @@ TEST_F(SupervisorTest, StartsTheOthersBesideARefusedOne) {
     EXPECT_EQ(machine.end, "power-off 1") << "not all is well";
 }
 
+TEST_F(SupervisorTest, AVmStartsWhenTheMachinesDisksAreKnown) {
+    machine.is_ready = false;
+    start(vm("a"));
+    EXPECT_EQ(phase(0), VmPhase::Waiting);
+    pass(1);
+    EXPECT_EQ(phase(0), VmPhase::Waiting);
+    EXPECT_EQ(machine.end, "");
+    machine.is_ready = true;
+    pass(1);
+    EXPECT_EQ(phase(0), VmPhase::Running);
+}
+
+TEST_F(SupervisorTest, AVmThatWaitsForDisksCanBeKilled) {
+    machine.is_ready = false;
+    start(vm("a") + vm("b"));
+    EXPECT_TRUE(supervisor.kill(0));
+    machine.is_ready = true;
+    pass(1);
+    EXPECT_EQ(phase(0), VmPhase::Off);
+    EXPECT_EQ(phase(1), VmPhase::Running);
+}
+
 TEST_F(SupervisorTest, AVmThatDoesNotFitKeepsNobodyElseFromStarting) {
     start(vm("a", "").replace(vm("a").find("64M"), 3, "2G ") + vm("b"));
     EXPECT_EQ(phase(0), VmPhase::Off);

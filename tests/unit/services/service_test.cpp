@@ -91,7 +91,8 @@ TEST(ServiceImageTest, ABadFileIsRefusedWithTheReason) {
     EXPECT_EQ(with([](File& f) { f.put<u64>(32, ~u64{0} - 8); }), "has bad program headers");
     EXPECT_EQ(with([](File& f) { f.put<u16>(56, 0xffff); }), "has bad program headers");
     EXPECT_EQ(with([](File& f) { f.put<u64>(0x400, 0); }), "was not made for Mullion");
-    EXPECT_EQ(with([](File& f) { f.put<u32>(0x408, 2); }), "was made for another version of Mullion");
+    EXPECT_EQ(with([](File& f) { f.put<u32>(0x408, abi::abi_version + 1); }),
+              "was made for another version of Mullion");
     EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, 0x2000, 0x1001, 0x1800); }),
               "has a segment that is not in the file");
     EXPECT_EQ(with([](File& f) { f.segment(2, 6, data_at, ~u64{0} - 7, 0x10, 0x10); }),
@@ -151,23 +152,19 @@ public:
         else
             EXPECT_TRUE(instance->unmap(page_at, lib::page_size));
     }
-    bool interrupt(u64 device, u64 queue) override {
-        interrupts.push_back({device, queue});
-        return device == 1;
-    }
-    bool misused(u64 device) override {
-        misuses.push_back(device);
-        return false;
+    void ended() override { ends++; }
+    u64 call(abi::Call number, u64 first, u64 second) override {
+        calls.push_back({static_cast<u64>(number), first, second});
+        return first * 10;
     }
     lib::Result<void> map(kernel::Service& instance) const {
         return instance.map({lib::HostVirt{page_at}, page, lib::page_size, kernel::Rights::Read});
     }
 
-    lib::HostPhys page = *kernel::allocate_zeroed_frame();
+    lib::HostPhys page{};
     bool shows_page = false;
-    u32 furnished = 0, changes = 0;
-    std::vector<std::pair<u64, u64>> interrupts;
-    std::vector<u64> misuses;
+    u32 furnished = 0, changes = 0, ends = 0;
+    std::vector<std::array<u64, 3>> calls;
 };
 
 class StringSink final : public lib::TextSink {
@@ -194,6 +191,7 @@ protected:
             return true;
         }();
         EXPECT_TRUE(has_table);
+        host.page = *kernel::allocate_zeroed_frame();
         cpu.cr4 |= 1U << 18; // OSXSAVE
         kernel::set_log_sink(&log);
         kernel::set_log_level(kernel::LogLevel::Info);
@@ -262,6 +260,7 @@ protected:
         ASSERT_EQ(services.count(), 1U);
         run_all();
     }
+    void pass_change_limit() { cpu.tsc += hz / 1'000 * (kernel::Services::change_milliseconds + 1); }
     bool has_logged(std::string_view text) const { return log.text.find(text) != std::string::npos; }
     void add_fault() {
         program.emplace_back([](kernel::TrapFrame& frame) { frame.vector = 13; });
@@ -273,6 +272,7 @@ protected:
     u32 entries = 0, wakes = 0;
     kernel::Runnable* last = nullptr; // that ran
     RunResult last_result = RunResult::Work;
+    Host host; // of the tests that have one
     kernel::Services services{lib::Delegate<void()>::to<&ServiceTest::note>(*this)};
 };
 
@@ -372,7 +372,6 @@ TEST_F(ServiceTest, KillsByTheOperatorDoNotCount) {
 }
 
 TEST_F(ServiceTest, ItsMemoryChangesOnlyWhileItWaits) {
-    Host host;
     std::vector<u64> events;
     bool can_read_before = true, can_read_after = false;
     auto const reads = [&](bool& can_read) {
@@ -414,6 +413,7 @@ TEST_F(ServiceTest, ItsMemoryChangesOnlyWhileItWaits) {
     EXPECT_EQ(events, std::vector<u64>{4 | abi::event_board});
     // One that sleeps is parked at once, and goes on when nothing has come but the change.
     host.shows_page = false;
+    pass_change_limit();
     services.ask_for_change(0);
     services.manage();
     run_all();
@@ -429,6 +429,7 @@ TEST_F(ServiceTest, ItsMemoryChangesOnlyWhileItWaits) {
     services.post(0, 1);
     run_all();
     host.shows_page = true;
+    pass_change_limit();
     services.ask_for_change(0);
     services.manage();
     EXPECT_EQ(host.changes, 3U);
@@ -439,8 +440,40 @@ TEST_F(ServiceTest, ItsMemoryChangesOnlyWhileItWaits) {
     EXPECT_TRUE(can_read_anew);
 }
 
+TEST_F(ServiceTest, ChangesAreSoFarApartHoweverOftenTheyAreAskedFor) {
+    services.add("one", file.bytes, &host);
+    run_all();
+    auto const ask = [&] {
+        for (unsigned i = 0; i < 100; i++)
+            services.ask_for_change(0);
+    };
+    wakes = 0;
+    ask();
+    EXPECT_EQ(wakes, 1U);
+    services.manage(); // parks it
+    run_all();
+    services.manage();
+    EXPECT_EQ(host.changes, 1U);
+    run_all();
+    wakes = 0;
+    ask();
+    EXPECT_EQ(wakes, 1U);
+    services.manage();
+    run_all();
+    services.manage();
+    EXPECT_EQ(host.changes, 1U) << "it is too early";
+    ask();
+    EXPECT_EQ(wakes, 1U) << "it will be called anyway";
+    pass_change_limit();
+    kernel::run_timers();
+    EXPECT_EQ(wakes, 2U);
+    services.manage();
+    run_all();
+    services.manage();
+    EXPECT_EQ(host.changes, 2U);
+}
+
 TEST_F(ServiceTest, ParkedOneCanBeKilled) {
-    Host host;
     services.add("one", file.bytes, &host);
     run_all();
     services.ask_for_change(0);
@@ -453,10 +486,10 @@ TEST_F(ServiceTest, ParkedOneCanBeKilled) {
     run_all();
     EXPECT_EQ(services.status(0).instance, 2U);
     EXPECT_EQ(host.changes, 1U);
+    EXPECT_EQ(host.ends, 1U);
 }
 
 TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
-    Host host;
     std::vector<u64> answers;
     auto const calls = [&](u64 number, u64 first, u64 second) {
         program.emplace_back([&answers, number, first, second](auto& frame) {
@@ -465,18 +498,16 @@ TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
         });
     };
     calls(3, 1, 2);
-    calls(3, ~u64{0}, ~u64{0});
-    calls(4, 5, 0);
+    calls(10, ~u64{0}, ~u64{0});
+    calls(11, 5, 0);
     program.emplace_back([&](auto& frame) {
         answers.push_back(frame.rax);
         call(frame, 1, 0, abi::no_deadline);
     });
     services.add("one", file.bytes, &host);
     run_all();
-    auto const none = static_cast<u64>(Answer::NoSuchDevice);
-    EXPECT_EQ(answers, (std::vector<u64>{0, 0, none, none}));
-    EXPECT_EQ(host.interrupts, (std::vector<std::pair<u64, u64>>{{1, 2}, {~u64{0}, ~u64{0}}}));
-    EXPECT_EQ(host.misuses, std::vector<u64>{5});
+    EXPECT_EQ(answers, (std::vector<u64>{0, 10, ~u64{0} * 10, static_cast<u64>(Answer::NoSuchCall)}));
+    EXPECT_EQ(host.calls, (std::vector<std::array<u64, 3>>{{3, 1, 2}, {10, ~u64{0}, ~u64{0}}}));
 }
 
 TEST_F(ServiceTest, OneThatServesNobodyHasNoDevices) {

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <sanitizer/asan_interface.h>
 #include <storage/storage.hpp>
 #include <string>
@@ -62,17 +64,26 @@ public:
     std::vector<std::unique_ptr<Guest>> guests;
     std::unique_ptr<service::Board> board = std::make_unique<service::Board>();
     std::unique_ptr<service::Records> records = std::make_unique<service::Records>();
-    std::unique_ptr<storage::Storage> instance;
+    std::function<void(storage::Controllers&)> connect; // for each instance; empty: there are no controllers
+    // Both in the same place each time: new places would cost most of the time of tests that start many.
+    std::optional<storage::Controllers> controllers;
+    std::optional<storage::Storage> instance;
     u32 interrupts[service::max_devices][service::max_device_queues] = {};
     u32 misuses[service::max_devices] = {};
+    std::vector<u32> answers[service::max_devices]; // about stops
     u32 lines = 0;
-    u64 events = 0;
+    u64 events = 0, now = 0;
     bool has_more = false;
 
     Guest& add_disk(u64 sectors, bool is_read_only = false, u32 queues = 1, u64 area = 0x1'0000) {
         service::DeviceEntry& entry = board->devices[guests.size()];
         Guest& guest = *guests.emplace_back(std::make_unique<Guest>(sectors * sector, area));
-        entry = {service::DeviceKind::Block, queues, 2, is_read_only ? 1U : 0, guest.medium.size(), {}, {}, {}};
+        entry = {};
+        entry.kind = service::DeviceKind::Block;
+        entry.queue_count = queues;
+        entry.ram_area_count = 2;
+        entry.is_read_only = is_read_only ? 1 : 0;
+        entry.medium_size = guest.medium.size();
         entry.ram[0] = {0, area};
         entry.ram[1] = {Guest::high_area, area};
         std::strncpy(entry.serial, "mullion-disk", sizeof(entry.serial));
@@ -80,11 +91,16 @@ public:
     }
     // Starts the next instance; what the last one had in its own memory is gone.
     void start() {
-        instance = std::make_unique<storage::Storage>(*this, *board, *records);
+        instance.reset();
+        controllers.reset();
+        if (connect) {
+            connect(controllers.emplace());
+        }
+        instance.emplace(*this, *board, *records, controllers ? &*controllers : nullptr);
         events = service::event_board;
         has_more = false;
     }
-    void turn() { has_more = instance->turn(std::exchange(events, 0)); }
+    void turn() { has_more = instance->turn(std::exchange(events, 0), now); }
     void change_board() { events |= service::event_board; }
     void ring(u32 device) { events |= service::event_doorbell(device); }
     // Returns the number of turns until the service sleeps.
@@ -93,12 +109,13 @@ public:
         do {
             turn();
             turns++;
-        } while ((has_more || events != 0) && turns < 10'000);
+        } while ((has_more || events != 0 || instance->deadline() <= now) && turns < 10'000);
         return turns;
     }
 
     void interrupt(u32 device, u32 queue) override { interrupts[device][queue]++; }
     void misuse(u32 device) override { misuses[device]++; }
+    void stopped(u32 device, u32 stops) override { answers[device].push_back(stops); }
     void log(std::string_view) override { lines++; }
     u8* ram_window(u32 device) override { return guests[device]->bytes(); }
     u8* medium_window(u32 device) override { return guests[device]->medium.data(); }

@@ -231,6 +231,7 @@ TEST_F(StorageTest, SmallRequestsEndATurnToo) {
                 add_request(*world.guests[0], driver, added, FLUSH, 0);
         }
         void misuse(u32) override { FAIL(); }
+        void stopped(u32, u32) override { FAIL(); }
         void log(std::string_view) override {}
         u8* ram_window(u32 device) override { return world.ram_window(device); }
         u8* medium_window(u32 device) override { return world.medium_window(device); }

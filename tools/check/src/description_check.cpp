@@ -121,8 +121,8 @@ private:
         for (auto const& disk : vm.all_disks()) {
             File file;
             disks += disk.size;
-            if (disk.module.empty()) continue;
-            Named const named{disk.source_line, "source", "module:", disk.module};
+            if (disk.kind != config::DiskKind::Module) continue;
+            Named const named{disk.source_line, "source", "module:", disk.name};
             if (!open(named, file)) continue;
             if (file.bytes().empty()) complain(named, "the file is empty, and a disk is not");
             disks += file.bytes().size();

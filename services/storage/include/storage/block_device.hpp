@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// One disk of one VM: its queues, each served in order and one request at a time.
+// One disk of one VM, and its queues.
 //
-// How far a queue has come is noted in a record that outlives this program. A request is noted as done after it was
-// given back; between the two at most one request is given back and not noted, and the used ring tells whether it is.
-// So the next instance neither loses nor doubles a request; one that was not given back is served again from its begin.
+// Requests of a queue are taken in order and given back in that order; for a part of a machine's disk, many are under
+// way at once. How far a queue has come is noted in a record that outlives this program. A request is noted as done
+// after it was given back; between the two at most one request is given back and not noted, and the used ring tells
+// whether it is. So the next instance neither loses nor doubles a request; one that was not given back is served again
+// from its begin.
+//
+// A command that a controller has cannot be taken back. When a queue stops, its requests under way are dropped: they go
+// on to their end, nothing is given back, and this program touches the guest's memory for them no more.
 #include <lib/service_board.hpp>
 #include <storage/block_request.hpp>
-#include <storage/host.hpp>
+#include <storage/context.hpp>
 
 namespace storage {
 
@@ -20,38 +25,64 @@ public:
     BlockDevice(BlockDevice const&) = delete;
     BlockDevice& operator=(BlockDevice const&) = delete;
 
-    // Takes over what the board says of the device. A queue that did not change goes on.
-    void update(lib::service::DeviceEntry const& entry, std::span<lib::service::QueueRecord> records, Host& host,
+    // Takes over what the board says of the device, and answers its stop if it can. A queue that did not change goes on.
+    void update(lib::service::DeviceEntry const& entry, std::span<lib::service::QueueRecord> records, Context& context,
                 u32 number);
     bool is_present() const { return entry_.kind != lib::service::DeviceKind::None; }
+    // Whether update() must be called, as what a stop waited for has ended.
+    bool can_answer_stop() const { return is_stopping_ && dropped_ == 0; }
     // Serves the queues for one turn, and takes what it did from `budget`. Returns whether something may be left; if
-    // not, the driver rings the doorbell for what it adds.
-    bool serve(Host& host, u64& budget);
+    // not, the driver rings the doorbell for what it adds, or an end of a command must come first.
+    bool serve(Context& context, u64& budget);
+    // Whether the medium is a part of a disk of this controller.
+    bool uses(u32 controller) const { return is_present() && !is_memory() && disk_.controller == controller; }
+    // Gives the next command of a queue to the controller. `budget` becomes less by request_cost and what was copied.
+    SubmitOrder::Outcome submit(u32 queue, bool can_bounce, Context& context, u64& budget);
+    // A command of a request of this device has ended.
+    void ended(u16 request, bool is_bounced, bool is_good, Context& context);
 
 private:
+    enum class Progress : u8 { Ready, Waiting, OutOfOrder }; // of the controller's start
+    enum class Took : u8 { Request, Nothing, MustWait, Misuse };
+
     struct Queue {
         explicit Queue(lib::GuestMemory const& memory) : ring(memory) {}
         lib::service::QueueEntry entry{};
         lib::service::QueueRecord* record = nullptr;
         lib::SplitQueue ring;
-        BlockRequest request;
-        bool has_request = false;    // one is being served
+        // Requests that were taken, in order, and the first of them that may have commands to begin.
+        u16 first = RequestPool::none, last = RequestPool::none, to_submit = RequestPool::none;
         bool is_asked = false;       // the driver rings for the next chain
         bool must_interrupt = false; // the last instance may not have
     };
 
-    void start_disk(lib::service::DeviceEntry const& entry, Host& host);
+    void start_disk(lib::service::DeviceEntry const& entry, Context& context);
+    void start_medium(Context& context);
+    void look_at_controller(Context& context);
+    void put_out_of_order(std::string_view why, Context& context);
+    void update_queues(std::span<lib::service::QueueEntry const> entries, Context& context);
     [[nodiscard]] bool start_queue(Queue& queue, lib::service::QueueEntry const& entry);
-    void serve_queue(u32 index, Host& host, u64& budget);
-    bool take(Queue& queue, Host& host);
-    void give_back(Queue& queue);
+    void stop_queue(u32 index, Context& context);
+    void misuse(Context& context);
+    void serve_queue(u32 index, Context& context, u64& budget);
+    void interrupt_if_wanted(u32 index, Context& context);
+    bool advance(u32 index, Context& context, u64& budget);
+    Took take(u32 index, Context& context);
+    void give_back(Queue& queue, Context& context);
+    void release(u16 request, Context& context) const;
     void note(Queue& queue);
-    void misuse(Host& host);
+    u32 pool_queue(u32 index) const { return number_ * lib::service::max_device_queues + index; }
+    bool is_memory() const { return entry_.medium_kind == lib::service::MediumKind::Memory; }
 
     lib::service::DeviceEntry entry_{}; // of no kind: there is no device
     u32 number_ = 0;
-    u32 first_ = 0; // the queue that is served first in the next turn
+    u32 first_ = 0;    // the queue that is served first in the next turn
+    u32 dropped_ = 0;  // requests under way that no queue waits for
+    u32 answered_ = 0; // of the entry's stops
+    bool is_stopping_ = false;
+    Progress progress_ = Progress::Ready;
     Medium medium_{};
+    DiskPart disk_{};
     std::array<lib::RamPiece, lib::service::max_ram_areas> pieces_{};
     lib::GuestMemory memory_{{}};
     static_assert(lib::service::max_device_queues == 4);
