@@ -8,9 +8,8 @@ import pathlib
 import struct
 import subprocess
 import tempfile
-import zlib
 
-from . import debian_root
+from . import debian_root, gpt
 from .project import run_quietly
 
 RELEASE = "trixie"
@@ -18,7 +17,7 @@ PACKAGES = ["linux-image-cloud-amd64", "systemd-sysv", "udev", "grub2-common", "
 SECTOR, MIB = 512, 1 << 20
 DISK_MIB, BIOS_AT, EFI_AT, ROOT_AT = 1400, 1, 2, 36  # where the partitions begin, in MiB
 TYPES = {"bios": "21686148-6449-6E6F-744E-656564454649", "efi": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
-         "root": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"}
+         "root": gpt.LINUX_ROOT}
 ROOT_UUID = "6d756c6c-696f-6e00-8000-000000000001"
 SETUP = r"""set -e
 root=$1
@@ -80,34 +79,14 @@ def fill(disk, scratch):
     with open(disk, "wb") as file:
         file.truncate(DISK_MIB * MIB)
     parts = [("bios", BIOS_AT, EFI_AT), ("efi", EFI_AT, ROOT_AT), ("root", ROOT_AT, DISK_MIB - 1)]
-    write_partition_table(disk, [(TYPES[name], start * MIB // SECTOR, end * MIB // SECTOR - 1) for name, start, end in parts])
+    partitions = [gpt.Partition(TYPES[name], start * MIB // SECTOR, end * MIB // SECTOR - 1, "", f"6d756c6c-696f-6e00-8000-00000000001{i}")
+                  for i, (name, start, end) in enumerate(parts)]
+    with open(disk, "r+b") as file:
+        gpt.write(file, DISK_MIB * MIB, partitions, "6d756c6c-696f-6e00-8000-000000000020")
     run_quietly("Writing its file system", ["mke2fs", "-q", "-t", "ext4", "-U", ROOT_UUID, "-d", root, "-E", f"offset={ROOT_AT * MIB}", disk,
                                             f"{DISK_MIB - 1 - ROOT_AT}M"])
     write_bios_grub(disk, root, scratch)
     write_efi_grub(disk, root, scratch)
-
-
-def guid(text):
-    a, b, c, d, e = text.split("-")
-    return struct.pack("<IHH", int(a, 16), int(b, 16), int(c, 16)) + bytes.fromhex(d + e)
-
-
-def write_partition_table(disk, parts):
-    """A GPT with both of its copies. [uefi] 5.3"""
-    last = disk.stat().st_size // SECTOR - 1
-    entries = b"".join(guid(kind) + guid(f"6d756c6c-696f-6e00-8000-00000000001{i}") + struct.pack("<QQQ", start, end, 0) + bytes(72)
-                       for i, (kind, start, end) in enumerate(parts)).ljust(128 * 128, b"\0")
-
-    def header(here, other, table):
-        fields = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, here, other, 34, last - 33,
-                             guid("6d756c6c-696f-6e00-8000-000000000020"), table, 128, 128, zlib.crc32(entries))
-        return (fields[:16] + struct.pack("<I", zlib.crc32(fields)) + fields[20:]).ljust(SECTOR, b"\0")
-    protective = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, last)
-    with open(disk, "r+b") as file:
-        file.seek(446)
-        file.write(protective + bytes(48) + b"\x55\xaa" + header(1, last, 2) + entries)
-        file.seek((last - 32) * SECTOR)
-        file.write(entries + header(last, 1, last - 32))
 
 
 def mkimage(root, target, modules, output):

@@ -2,7 +2,7 @@
 """Other releases of Debian, for their GRUB and emulators: a root folder for each, made once by mmdebstrap.
 
 What is built stays as it is; inside a root only boot images are made and emulators started. The packages come from the mirror
-that this computer's own apt uses. Needs root's rights, a Debian and its package lists.
+that this computer's own apt uses. A folder needs root's rights, a Debian and its package lists.
 """
 import contextlib
 import fcntl
@@ -20,6 +20,7 @@ from .project import CACHE, ROOT, Failure, run_quietly
 RELEASES = {"trixie": "Debian 13", "testing": "Debian testing"}
 PACKAGES = ["ca-certificates", "python3", *packages.GROUPS["image"], *packages.GROUPS["bochs"], *packages.GROUPS["qemu"]]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+ANY_MIRROR = "http://deb.debian.org/debian"
 FOLDER = pathlib.Path(os.environ.get("MULLION_ROOTS", CACHE / "roots"))
 MOUNTED = ("proc", "sys", "dev")
 # Runs in a mount namespace of its own: what is mounted here goes away with the command.
@@ -54,7 +55,9 @@ def raise_if_unavailable(release, is_entered=True):
 
 
 def mirror():
-    """Returns the address of the Debian mirror that this computer's apt uses."""
+    """Returns the address of the Debian mirror that this computer's apt uses; on another distribution, of the one for everybody."""
+    if os_release().get("ID") != "debian":
+        return ANY_MIRROR
     codename = os_release().get("VERSION_CODENAME", "")
     template = "$(REPO_URI)|$(CODENAME)|$(LABEL)"
     for attempt in ("as it is", "after an update"):
@@ -83,13 +86,15 @@ def locked(what):
         yield
 
 
-def bootstrap(release, wanted, folder, what, options=()):
-    """Has mmdebstrap unpack and configure these packages and what they need in a folder."""
+def bootstrap(release, wanted, target, what, options=()):
+    """Has mmdebstrap unpack and configure these packages and what they need in a folder, or in what the options say."""
     if not shutil.which("mmdebstrap"):
         packages.install_by_apt(["mmdebstrap"], visible=True)
     # In a mount namespace of its own: if it is stopped, what it has mounted in the folder must be gone before that is removed.
-    command = ["unshare", "--mount", "mmdebstrap", "--variant=apt", "--include=" + ",".join(wanted), *(f"--aptopt={option}" for option in apt_options()), *options,
-               release, folder, f"deb [signed-by={KEYRING}] {mirror()} {release} main"]
+    # Without root's rights, mmdebstrap makes namespaces itself.
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else []
+    command = [*namespace, "mmdebstrap", "--variant=apt", "--include=" + ",".join(wanted), *(f"--aptopt={option}" for option in apt_options()), *options,
+               release, target, f"deb [signed-by={KEYRING}] {mirror()} {release} main"]
     run_quietly(f"Making {what}", command)
 
 

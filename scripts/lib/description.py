@@ -7,15 +7,18 @@ from .project import Failure
 FILE_KEYS = ("kernel", "initrd", "modules", "source")
 
 
-def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux", restart="never", physical=None):
-    """memory in MiB; initrd may be None; physical: the machine's CPUs on which it may run. Without another word in `restart`, a
-    guest that reboots ends the machine: whoever waits for its end does not wait for ever for one that panics again and again."""
+def default(memory, cpus, command_line, kernel="vmlinuz", initrd="initrd.img", name="linux", restart="never", physical=None, disk=None):
+    """memory in MiB; initrd may be None; physical: the machine's CPUs on which it may run; disk: the source of one. Without another
+    word in `restart`, a guest that reboots ends the machine: whoever waits for its end does not wait for ever for one that panics
+    again and again."""
     lines = [f"[vm.{name}]", f'memory = "{memory}M"', f"vcpus = {cpus}", f"kernel = {quoted(kernel)}"]
     if physical:
         lines.append(f"cpus = {quoted(physical)}")
     if initrd:
         lines.append(f"initrd = {quoted(initrd)}")
     lines += [f"cmdline = {quoted(command_line)}", f"restart = {quoted(restart)}"]
+    if disk:
+        lines += ["", f"[[vm.{name}.disk]]", f"source = {quoted(disk)}"]
     return "\n".join(lines) + "\n"
 
 

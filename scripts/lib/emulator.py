@@ -29,6 +29,13 @@ BOCHS_MODELS = ("bx_generic", "i386", "i486dx4", "pentium_mmx", "p2_", "p3_", "p
 # UEFI firmware for QEMU: Debian 13 and Ubuntu 24.04 have the larger one only.
 OVMF = ("OVMF_CODE_4M.fd", "OVMF_CODE.fd")
 OVMF_FOLDER = pathlib.Path("/usr/share/OVMF")
+DISK_SERIAL = "mullion0"
+# What connects a disk to the machine: QEMU's arguments. The machine's own AHCI controller has the CD with the boot image.
+DISK_CONTROLLERS = {"nvme": ("-device", f"nvme,drive=disk0,serial={DISK_SERIAL}"),
+                    "ahci": ("-device", "ich9-ahci,id=ahci0", "-device", f"ide-hd,bus=ahci0.0,drive=disk0,serial={DISK_SERIAL}"),
+                    "virtio": ("-device", f"virtio-blk-pci,drive=disk0,serial={DISK_SERIAL},disable-legacy=on"),
+                    "ide": ("-device", "piix3-ide,id=ide0", "-device", f"ide-hd,bus=ide0.0,drive=disk0,serial={DISK_SERIAL}")}
+BOCHS_DISK = "disk"  # Bochs puts its lock file beside it: in the machine's folder, which goes away with the machine
 
 
 @dataclasses.dataclass
@@ -43,6 +50,8 @@ class Options:
     deterministic: bool = False  # QEMU: one tick per instruction
     ticks_per_second: int = BOCHS_TICKS_PER_SECOND
     tick_shift: int = 0  # and this is its length: 1 ns << tick_shift
+    disk: pathlib.Path | None = None  # an image, which the machine may write to
+    disk_controller: str = ""  # one of DISK_CONTROLLERS; empty: usual_disk_controller()
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
 
 
@@ -66,6 +75,11 @@ def choose(asked, uefi, cpu_model):
     if uefi:
         return "qemu", "Bochs has no UEFI"
     return "qemu", "AMD-V in software, many times as fast as Bochs; --emulator bochs has Intel VT-x"
+
+
+def usual_disk_controller(kind):
+    """Bochs has no other."""
+    return "ide" if kind == "bochs" else "nvme"
 
 
 def hypervisor_options(kind, own=""):
@@ -165,6 +179,8 @@ class Machine:
             raise Failure(f"there is no {binary}; ./scripts/setup bochs installs it")
         if options.uefi and (version := bochs_version(binary)) < BOCHS_WITH_UEFI:
             raise Failure("UEFI needs Bochs {}.{} or newer, and this is {}.{}; QEMU has it".format(*BOCHS_WITH_UEFI, *version))
+        if options.disk:
+            (self.folder / BOCHS_DISK).symlink_to(pathlib.Path(options.disk).resolve())
         (self.folder / "commands").write_text("c\n")
         listener, enter = private_network.listener()
         with listener:
@@ -216,7 +232,7 @@ def bochs_configuration(image, options, port):
         f"ignore_bad_msrs={int(options.ignore_bad_msrs)}",
         "clock: sync=none, time0=1700000000",
         f"megs: {options.memory}",
-        f"ata0-master: type=cdrom, path={image}, status=inserted",
+        *bochs_drives(image, options),
         "boot: cdrom",
         f"com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}",
         # Without a sound card in the host, the default driver brings Bochs down.
@@ -230,6 +246,17 @@ def bochs_configuration(image, options, port):
         *options.extra,
     ]
     return "\n".join(lines) + "\n"
+
+
+def bochs_drives(image, options):
+    """A disk has the first place, where software looks for one, and the CD the first of the second channel."""
+    boot_medium = f"type=cdrom, path={image}, status=inserted"
+    if not options.disk:
+        return [f"ata0-master: {boot_medium}"]
+    if (options.disk_controller or "ide") != "ide":
+        raise Failure(f"Bochs has IDE disks only, found {options.disk_controller}")
+    return [f"ata0-master: type=disk, mode=flat, path={BOCHS_DISK}",
+            "ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15", f"ata1-master: {boot_medium}"]
 
 
 def bochs_reason(log):
@@ -271,6 +298,10 @@ def qemu_command(image, options, serial_descriptor, folder):
         firmware, variables = ovmf(), folder / "variables.fd"
         shutil.copyfile(firmware.with_name(firmware.name.replace("CODE", "VARS")), variables)
         command += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware}", "-drive", f"if=pflash,format=raw,file={variables}"]
+    if options.disk:
+        file = str(pathlib.Path(options.disk).resolve()).replace(",", ",,")
+        command += ["-drive", f"if=none,id=disk0,file={file},format=raw,cache=writeback",
+                    *DISK_CONTROLLERS[options.disk_controller or usual_disk_controller(options.kind)]]
     return command + list(options.extra)
 
 

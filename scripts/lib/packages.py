@@ -15,7 +15,9 @@ GROUPS = {
     "image": ["grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "xorriso", "mtools", "busybox-static"],
     "bochs": ["bochs", "bochsbios", "vgabios"],
     "qemu": ["qemu-system-x86", "ovmf"],
-    "test": ["acpica-tools", "libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git", "mmdebstrap"],
+    "disk": ["mmdebstrap", "e2fsprogs", "debian-archive-keyring"],
+    "disk-without-root": ["fakeroot", "uidmap"],
+    "test": ["acpica-tools", "libclang-rt-19-dev", "libc++abi-19-dev", "googletest", "clang-format-19", "clang-tidy-19", "git"],
 }
 # The package itself would reconfigure this computer's console, and ask how.
 FONT_PACKAGE = "console-setup-linux"
@@ -33,7 +35,7 @@ def is_debian_like():
 
 
 def missing(groups):
-    wanted = [package for group in groups for package in GROUPS[group]]
+    wanted = list(dict.fromkeys(package for group in groups for package in GROUPS[group]))
     listing = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
                              capture_output=True, text=True).stdout
     installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}

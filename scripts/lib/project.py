@@ -110,9 +110,10 @@ def die_with_parent():
 
 
 @contextlib.contextmanager
-def scratch_folder(kind):
-    """A temporary folder that goes away whatever ends this process: a small shell waits for its end and removes what is left."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"mullion-{kind}-"))
+def scratch_folder(kind, parent=None):
+    """A temporary folder that goes away whatever ends this process: a small shell waits for its end and removes what is left.
+    parent: where it is, if not where temporary files usually are; its name begins with a dot then."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{'.' if parent else ''}mullion-{kind}-", dir=parent)).absolute()
     try:
         # In a session of its own, so that what kills this process's group spares it.
         keeper = subprocess.Popen(["/bin/sh", "-c", 'trap "" HUP INT TERM; read -r line; rm -rf -- "$0"', folder], stdin=subprocess.PIPE,
