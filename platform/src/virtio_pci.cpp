@@ -248,7 +248,8 @@ void VirtioPci::start_again() {
     state_.config_vector = no_vector;
     for (Queue& queue : queues_)
         queue = {{}, queue_size_, no_vector, 0, {}};
-    waiting_status_ = stop_queues() ? 0 : before;
+    // Not 0 while queues have yet to stop, whatever it was.
+    waiting_status_ = stop_queues() ? 0 : std::max<u8>(before, ACKNOWLEDGE);
     function_.set_interrupt(false);
 }
 
