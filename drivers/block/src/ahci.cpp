@@ -74,7 +74,7 @@ void Ahci::look_for_ends(Unit& unit, u32 events, u64 now) {
     // The disk has answered that it cannot do something, so it does not count as broken.
     bool const is_answer = (events & command_errors & ~TFES) == 0;
     if (is_error) return recover(unit, now, is_answer ? "a command failed" : "a transfer failed", !is_answer);
-    for (u32 left = unit.issued; left != 0; left &= left - 1)
+    for (u32 left = unit.issued | unit.prepared; left != 0; left &= left - 1)
         if (unit.slots[static_cast<u32>(std::countr_zero(left))].deadline <= now)
             return recover(unit, now, "a command took too long", true);
     if (unit.waiting != 0 && (unit.issued | unit.prepared) == 0) {
@@ -171,9 +171,12 @@ void Ahci::set_deadline(u64 now) {
     for (Unit const& unit : units()) {
         if (unit.ended != 0) deadline_ = now;
         if (state_ != State::Ready) continue;
-        if (unit.phase != Phase::Run && unit.phase != Phase::Dead)
+        if (unit.phase == Phase::Dead) continue;
+        if (unit.phase != Phase::Run) {
             deadline_ = std::min(deadline_, now + milliseconds(1));
-        for (u32 left = unit.issued; left != 0; left &= left - 1)
+            continue; // what is under way ends with this phase
+        }
+        for (u32 left = unit.issued | unit.prepared; left != 0; left &= left - 1)
             deadline_ = std::min(deadline_, unit.slots[static_cast<u32>(std::countr_zero(left))].deadline);
     }
 }

@@ -258,6 +258,16 @@ TEST_F(AhciTest, ACommandThatNeverEndsFailsAndTheDiskIsGivenUpInTheEnd) {
     EXPECT_EQ(ahci->deadline(), Controller::never);
 }
 
+TEST_F(AhciTest, ACommandThatIsRungAfterAPollHasATimeLimit) {
+    start_with(FakeDisk::disk(1000));
+    disk().is_dead = true;
+    EXPECT_TRUE(submit(1, Operation::Read));
+    poll();
+    ahci->ring();
+    EXPECT_LE(ahci->deadline(), fake.now + 10'000 * ticks);
+    EXPECT_TRUE(run_until([&] { return ends.contains(1); }));
+}
+
 TEST_F(AhciTest, APortThatDoesNotStopIsStoppedWithTheController) {
     start_with(FakeDisk::disk(1000));
     fake.holds = true;

@@ -5,9 +5,12 @@
 // too.
 #include <algorithm>
 #include <block/virtio.hpp>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,16 +25,35 @@ using lib::u8;
 inline constexpr u64 VERSION_1 = u64{1} << 32, INDIRECT = u64{1} << 28, FLUSH = 1 << 9, BLK_SIZE = 1 << 6, RO = 1 << 5,
                      SEG_MAX = 1 << 2, SIZE_MAX_FEATURE = 1 << 1, CONFIG_WCE = 1 << 11, EVENT_INDEX = u64{1} << 29;
 
+// Zeroed memory, of which only what is touched costs time.
+class Memory {
+public:
+    explicit Memory(std::size_t size) : bytes_(static_cast<u8*>(std::calloc(size, 1))), size_(size) {}
+    u8* data() { return bytes_.get(); }
+    u8* begin() { return data(); }
+    u8* end() { return data() + size_; }
+    u8& operator[](std::size_t i) { return std::span(data(), size_)[i]; }
+    operator std::span<u8>() { return {data(), size_}; }
+
+private:
+    struct Free {
+        void operator()(u8* bytes) const { std::free(bytes); }
+    };
+    std::unique_ptr<u8, Free> bytes_;
+    std::size_t size_;
+};
+
 class VirtioFake : public block::Function {
 public:
     static constexpr u64 shared_size = 512 * 1024, reserve = 128 * 1024, shared_address = 0x4000'0000;
     static constexpr u64 ram_size = 2 * 1024 * 1024, ram_address = 0x12'3400'0000;
+    static constexpr u64 disk_sectors = 2048;
     static constexpr u32 common_at = 0x100, isr_at = 0x200, notify_at = 0x400, config_at = 0x300;
 
     // What it is like; to be set before the driver starts.
     u64 features = VERSION_1 | INDIRECT | FLUSH | BLK_SIZE | SEG_MAX;
     u32 size_max = 0, seg_max = 126, blk_size = 512;
-    u64 capacity = 2048; // of 512 bytes
+    u64 capacity = disk_sectors; // of 512 bytes
     u16 most_queue = 256, notify_off = 3;
     u32 notify_multiplier = 4;
     std::string serial = "SN-0123456789";
@@ -49,8 +71,7 @@ public:
 
     // What was seen.
     std::vector<std::string> complaints;
-    std::vector<u8> disk, ram = std::vector<u8>(ram_size);
-    std::vector<u8> shared_memory = std::vector<u8>(shared_size);
+    Memory disk{disk_sectors * 512}, ram{ram_size}, shared_memory{shared_size};
     std::vector<std::string> lines;
     u32 doorbells = 0, flushes = 0, resets = 0, interrupts = 0;
     bool is_bus_master = false;
@@ -91,7 +112,7 @@ public:
     void expect(bool condition, char const* text) {
         if (!condition) complain(text);
     }
-    bool is_reserve_untouched() const {
+    bool is_reserve_untouched() {
         return std::all_of(shared_memory.end() - reserve, shared_memory.end(), [](u8 byte) { return byte == 0xee; });
     }
 
@@ -145,7 +166,7 @@ public:
     std::vector<Chain> pending;
 
     void take() {
-        if (is_gone || (status & 4) == 0) return;
+        if (is_gone || (status & 4) == 0 || size_ == 0) return;
         u16 const index = load<u16>(driver_ + 2);
         expect(static_cast<u16>(index - taken_) <= size_, "makes more available than the queue holds");
         for (; taken_ != index && complaints.empty(); taken_++)
@@ -163,6 +184,7 @@ public:
         push_used(id, written);
     }
     void push_used(u32 id, u32 written) {
+        if (size_ == 0) return;
         store<u32>(device_ + 4 + used_ % size_ * u64{8}, id);
         store<u32>(device_ + 8 + used_ % size_ * u64{8}, written);
         store<u16>(device_ + 2, ++used_);
@@ -359,11 +381,12 @@ private:
             if (chain.parts.size() > size_ || !complaints.empty()) break;
         }
         check_chain(chain);
-        pending.push_back(chain);
+        if (complaints.empty()) pending.push_back(chain);
     }
     void check_chain(Chain const& chain) {
         expect(chain.parts.size() <= size_, "makes a chain that is longer than the queue");
         expect(chain.parts.size() >= 2, "makes a chain without header or status");
+        if (!complaints.empty()) return;
         bool is_writable = false;
         for (Descriptor const& part : chain.parts) {
             expect(part.size != 0, "has an empty part");
@@ -397,6 +420,7 @@ private:
             flushes++;
         } else if (type == 8) {
             expect(data.size() == 1 && data[0].size == 20 && (data[0].flags & 2) != 0, "asks for the serial wrongly");
+            if (!complaints.empty()) return 0;
             if (!answers_id) result = 2;
             char text[20] = {};
             std::memcpy(text, serial.data(), std::min<std::size_t>(serial.size(), 20));
@@ -415,11 +439,11 @@ private:
             size += part.size;
         }
         expect(size != 0 && size % 512 == 0, "moves a part of a sector");
-        expect(sector <= capacity && size / 512 <= capacity - sector, "moves beyond the disk");
+        u64 const sectors = std::min(capacity, disk_sectors);
+        expect(sector <= sectors && size / 512 <= sectors - sector, "moves beyond the disk");
         if (!complaints.empty()) return 1;
         for (u64 i = sector; i < sector + size / 512; i++)
             if (bad_sectors.contains(i)) return bad_sectors[i];
-        disk.resize(capacity * 512);
         for (Descriptor const& part : data) {
             u8* const memory = reach(part.address, part.size);
             if (is_write)
