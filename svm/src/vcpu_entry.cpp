@@ -39,6 +39,7 @@ Vcpu::After Vcpu::before_entry() {
     if (must_flush_ || !here_->asids.is_current(lease_)) [[unlikely]]
         renew_asid();
     vmcb_->save.rax = gpr(vm::Gpr::Rax);
+    entered_rip_ = vmcb_->save.rip;
     return After::Enter;
 }
 

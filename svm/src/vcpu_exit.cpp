@@ -467,6 +467,8 @@ bool Vcpu::repair_code_segment() {
         return false;
     u16& attributes = changing(clean::segments).save.cs.attributes;
     attributes = static_cast<u16>(attributes & ~d_bit);
+    // What the refusal has saved is another one.
+    vmcb_->save.rip = entered_rip_;
     flush_translations(); // what the refused VMRUN was to do with the TLB it has not done
     return true;
 }

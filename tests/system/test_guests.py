@@ -52,9 +52,7 @@ def run_ending(test, expected):
 @system_test(also=("vt-x/debug", "amd-v/debug", "amd-v/debian-13", "vt-x/testing"))
 def behaviour():
     # A QEMU of 125 MHz: seconds that the test waits for are shorter.
-    # Open: in the debug image, SYSENTER in QEMU never comes to its end (docs/CAVEATS.md).
-    skipped = "skip=sysenter" if framework.platform == "amd-v/debug" else ""
-    run_guest("behave", "all", command_line=skipped, tick_shift=3)
+    run_guest("behave", "all", tick_shift=3)
 
 
 @system_test(backend="amd-v/bochs", why="it runs there as behaviour")

@@ -30,7 +30,8 @@ struct Quirks {
     // interrupts it delivers once.
     bool repeats_injected_interrupts = false;
     // QEMU's TCG leaves CS.L and CS.D both set after a SYSENTER in compatibility mode, where AMD CPUs raise #UD, and
-    // its VMRUN refuses that state: any program could stop its VM.
+    // its VMRUN refuses that state: any program could stop its VM. What it then saves as RIP has the lowest 12 bits of
+    // VMRUN's own address.
     bool sysenter_sets_cs_l_and_d = false;
 
     friend bool operator==(Quirks const&, Quirks const&) = default;

@@ -181,6 +181,7 @@ private:
     CpuState* here_ = nullptr; // of the CPU that this vCPU is loaded on
     AsidLease lease_{};
     bool must_flush_ = true;
+    u64 entered_rip_ = 0; // of the last VMRUN: one that is refused can lose it (Quirks)
     bool has_next_rip_ = capabilities_.has_next_rip;
     u32 clean_after_exit_ = capabilities_.has_clean_bits ? clean::all : 0;
     VirtualInterrupt virtual_interrupt_ = VirtualInterrupt::None;

@@ -627,10 +627,12 @@ TEST_F(TcgTest, AStateThatAProgramCanReachIsRepairedWhenItIsRefused) {
     vcpu().apic().accept(0x45, vm::TriggerMode::Edge);
     auto const refuse = [](svm::Vmcb& b) {
         b.save.cs.attributes |= 3U << 9;
+        b.save.rip ^= 0x13a;
         b.control.interrupt_control.set<svm::InterruptControl::VirtualIrq>(false);
     };
     auto next = after({exit_code::INVALID, 0, 0, refuse});
     EXPECT_EQ(next.save.cs.attributes & 3U << 9, 1U << 9) << "64-bit code";
+    EXPECT_EQ(next.save.rip, rip);
     EXPECT_TRUE(next.control.interrupt_control.get<svm::InterruptControl::VirtualIrq>());
     EXPECT_EQ(next.control.interrupt_control.get<svm::InterruptControl::Vector>(), 0x45);
     EXPECT_EQ(vcpu().apic().highest_isr(), -1);
