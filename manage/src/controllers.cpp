@@ -116,12 +116,14 @@ lib::Result<void> Controllers::connect(One& one, kernel::InterruptSource& source
 
 // The ports that the channels have in compatibility mode, where BARs 0 to 3 say nothing. [pci/ide] 2.1
 void Controllers::add_legacy_ports(One& one) {
-    constexpr u64 command_size = 8, control_size = 4;
+    constexpr u64 command_size = 8, control_size = 3;
+    constexpr u8 control_offset = 2;
     for (u32 i = 0; i < legacy_irqs.size(); i++) {
         one.bars[2 * i] = {.size = command_size, .is_ports = 1};
         one.ports[2 * i] = legacy_command_ports[i];
         one.bars[2 * i + 1] = {.size = control_size, .is_ports = 1};
         one.ports[2 * i + 1] = legacy_control_ports[i];
+        one.first_offset[2 * i + 1] = control_offset; // the floppy controller has the others
     }
 }
 
@@ -195,7 +197,9 @@ u64 Controllers::access_port(One const& one, u64 argument, bool is_write) {
     if (access.bar >= service::max_bars || one.bars[access.bar].is_ports == 0) return none;
     if (access.width != 1 && access.width != 2 && access.width != 4) return none;
     u64 const size = one.bars[access.bar].size;
-    if (access.offset % access.width != 0 || access.width > size || access.offset > size - access.width) return none;
+    if (access.offset < one.first_offset[access.bar] || access.offset % access.width != 0 || access.width > size ||
+        access.offset > size - access.width)
+        return none;
     auto const port = static_cast<lib::u16>(one.ports[access.bar] + access.offset);
     namespace x86 = lib::x86;
     if (!is_write) return access.width == 1 ? x86::in8(port) : access.width == 2 ? x86::in16(port) : x86::in32(port);

@@ -40,7 +40,8 @@ private:
         Controllers* owner = nullptr;
         u32 number = 0;
         std::array<lib::service::BarEntry, lib::service::max_bars> bars{};
-        std::array<lib::u16, lib::service::max_bars> ports{}; // the first port of a BAR of ports
+        std::array<lib::u16, lib::service::max_bars> ports{};  // the first port of a BAR of ports
+        std::array<u8, lib::service::max_bars> first_offset{}; // and the first of its ports that are the controller's
         lib::HostPhys memory{};
         kernel::MessageInterrupt source;
         void interrupted() { owner->interrupted_(number); }

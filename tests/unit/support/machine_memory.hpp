@@ -6,6 +6,7 @@
 #include <kernel/direct_map.hpp>
 #include <kernel/heap.hpp>
 #include <lib/x86/instructions.hpp>
+#include <sys/mman.h>
 
 namespace support {
 
@@ -28,6 +29,24 @@ inline u64 give_memory() {
     }();
     (void)done;
     return kernel::memory_use().free;
+}
+
+// The same for memory below 4 GiB.
+inline void give_low_memory() {
+    static bool const done = [] {
+        void* const memory =
+            mmap(nullptr, memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+        if (memory == MAP_FAILED) std::abort();
+        kernel::with_frame_allocator(
+            [](kernel::FrameAllocator& frames, void* base) {
+                kernel::HostPhys const at{lib::align_up(reinterpret_cast<u64>(base), 2 * lib::MiB)};
+                if (!frames.add_zone(at, memory_size / 2, 0)) std::abort();
+                frames.free_range(at, memory_size / 2);
+            },
+            memory);
+        return true;
+    }();
+    (void)done;
 }
 
 // Takes all free frames for as long as it lives, but for `left` of them.
