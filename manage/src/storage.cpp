@@ -287,7 +287,7 @@ u64 Storage::stopped(u64 device, u64 stops) {
     return done;
 }
 
-// The service, which is one thread, does not write to it meanwhile.
+// The service has one thread, and that is in this call: the catalogue does not change during the copy.
 u64 Storage::take_catalogue() {
     auto const* const said = kernel::phys_to_virt<service::Catalogue const>(catalogue_frames_);
     kernel::LockGuard const locked(lock_);

@@ -40,8 +40,8 @@ struct Machine {
             return;
         }
         disks.disks = {&disk};
-        disks.use_disk(0, 0, part_at * sector, sectors * sector, 0x1000);
-        disks.use_disk(1, 0, (part_at + 2 * sectors) * sector, sectors * sector, 0x1000);
+        disks.use_disk(0, part_at * sector, sectors * sector, 0x1000);
+        disks.use_disk(1, (part_at + 2 * sectors) * sector, sectors * sector, 0x1000);
         disks.prepare = [this](FakeController& made) {
             made.now_limits = {4096, 5, 4, 4096, 0x1010'0000, 6};
             made.may_share = true;

@@ -4,38 +4,16 @@
 #include <cstring>
 
 #include "ahci_layout.hpp"
+#include "ata_identify.hpp"
 
 namespace block {
 
 using namespace ahci;
+using namespace ata;
 
 namespace {
 
-constexpr u32 identify_words = 256;
-using Words = std::array<u16, identify_words>;
-
-// Text whose bytes are swapped in pairs, with spaces around it. [ata/8-acs] 3.2.8
-template <std::size_t Size> void copy_text(std::array<char, Size>& to, std::span<u16 const> words) {
-    auto const byte = [&](std::size_t i) {
-        u32 const word = words[i / 2];
-        return static_cast<char>(i % 2 == 0 ? word >> 8 : word & 0xff);
-    };
-    auto const is_blank = [&](std::size_t i) { return byte(i) == ' ' || byte(i) == 0; };
-    std::size_t first = 0, size = words.size() * 2;
-    while (size != 0 && is_blank(size - 1))
-        size--;
-    while (first < size && is_blank(first))
-        first++;
-    to = {};
-    for (std::size_t i = 0; i < std::min(size - first, Size - 1); i++) {
-        char const c = byte(first + i);
-        to[i] = c >= ' ' && c <= '~' ? c : '?';
-    }
-}
-
-bool has_bit(Words const& words, u32 word, u32 bit) { return (words[word] >> bit & 1) != 0; }
-// Words with these two bits say that what they and their neighbours say is meant. [ata/8-acs] 7.16.7
-bool has_meaning(Words const& words, u32 word) { return words[word] >> 14 == 1; }
+using Words = std::array<u16, ata::identify_words>;
 
 } // namespace
 
@@ -207,6 +185,7 @@ std::string_view Ahci::read_facts(Unit& unit, DiskFacts& facts) {
     if (has_bit(words, 0, 15)) return "it is not a disk";
     if (!has_bit(words, 49, 8) || !has_bit(words, 49, 9)) return "it has no DMA or no LBA";
     if (!has_meaning(words, 83) || !has_bit(words, 83, 10)) return "it has no addresses of 48 bits";
+    facts.id = unit.port;
     facts.sector_size = 512;
     if (has_meaning(words, 106) && has_bit(words, 106, 12)) {
         u32 const size = words[117] | u32{words[118]} << 16; // in words

@@ -197,7 +197,7 @@ void Ide::begin_flush(Drive const& drive, u64 now) {
     if (!drive.has_flush && !drive.has_flush_ext) return end(Status::Good);
     if (!select(drive, device_lba)) return reset(now, "a drive is busy without a command");
     write8(2 * channel_, COMMAND, drive.has_flush_ext ? FLUSH_CACHE_EXT : FLUSH_CACHE);
-    deadline_ = now + milliseconds(command_seconds * 1'000);
+    deadline_ = now + milliseconds(flush_seconds * 1'000);
 }
 
 } // namespace block

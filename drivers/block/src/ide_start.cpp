@@ -4,42 +4,20 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ata_identify.hpp"
 #include "ide_layout.hpp"
 
 namespace block {
 
+using namespace ata;
 using namespace ide;
 
 namespace {
 
-constexpr u32 identify_words = 256;
 constexpr u64 absent_pause = 10; // ms, after which a status that no drive would have is believed
 
 // What a bus without a drive shows, and a first drive that answers for a missing second one.
 bool is_nothing(u8 status) { return status == 0xff || status == 0x7f || status == 0; }
-
-// Text whose bytes are swapped in pairs, with spaces around it. [ata/8-acs] 3.2.8
-template <std::size_t Size> void copy_text(std::array<char, Size>& to, std::span<u16 const> words) {
-    auto const byte = [&](std::size_t i) {
-        u32 const word = words[i / 2];
-        return static_cast<char>(i % 2 == 0 ? word >> 8 : word & 0xff);
-    };
-    auto const is_blank = [&](std::size_t i) { return byte(i) == ' ' || byte(i) == 0; };
-    std::size_t first = 0, size = words.size() * 2;
-    while (size != 0 && is_blank(size - 1))
-        size--;
-    while (first < size && is_blank(first))
-        first++;
-    to = {};
-    for (std::size_t i = 0; i < std::min(size - first, Size - 1); i++) {
-        char const c = byte(first + i);
-        to[i] = c >= ' ' && c <= '~' ? c : '?';
-    }
-}
-
-bool has_bit(std::span<u16 const> words, u32 word, u32 bit) { return (words[word] >> bit & 1) != 0; }
-// Words with these two bits say that what they and their neighbours say is meant. [ata/8-acs] 7.16.7
-bool is_valid(std::span<u16 const> words, u32 word) { return words[word] >> 14 == 1; }
 
 } // namespace
 
@@ -167,26 +145,27 @@ void Ide::take_identify(std::span<u16 const> words) {
     if (!has_bit(words, 49, 9)) return leave_out("it has no LBA");
     // Some announce longer sectors without the bit for them.
     u32 const sector_words = words[117] | u32{words[118]} << 16;
-    if (is_valid(words, 106) && (has_bit(words, 106, 12) || sector_words != 0) && sector_words != sector_size / 2)
+    if (has_meaning(words, 106) && (has_bit(words, 106, 12) || sector_words != 0) && sector_words != sector_size / 2)
         return leave_out("its sectors do not have 512 bytes");
     Drive drive{};
     drive.slot = static_cast<u8>(slot_);
-    if (is_valid(words, 83)) {
+    if (has_meaning(words, 83)) {
         drive.has_lba48 = has_bit(words, 83, 10);
         drive.has_flush = has_bit(words, 83, 12);
         drive.has_flush_ext = drive.has_lba48 && has_bit(words, 83, 13);
     }
     DiskFacts facts{};
+    facts.id = slot_;
     facts.sectors = words[60] | u64{words[61]} << 16;
     if (drive.has_lba48)
         facts.sectors = words[100] | u64{words[101]} << 16 | u64{words[102]} << 32 | u64{words[103]} << 48;
     facts.sectors = std::min(facts.sectors, drive.has_lba48 ? u64{1} << 48 : most_short_sectors);
     if (facts.sectors == 0) return leave_out("it has no sectors");
     facts.sector_size = sector_size;
-    if (is_valid(words, 87))
+    if (has_meaning(words, 87))
         facts.has_write_cache = has_bit(words, 85, 5); // on
     else
-        facts.has_write_cache = is_valid(words, 83) && has_bit(words, 82, 5); // possible
+        facts.has_write_cache = has_meaning(words, 83) && has_bit(words, 82, 5); // possible
     copy_text(facts.serial, words.subspan(10, 10));
     copy_text(facts.model, words.subspan(27, 20));
     drives_[disk_count_] = drive;

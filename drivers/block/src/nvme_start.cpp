@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "nvme_layout.hpp"
+#include "printable.hpp"
 
 namespace block {
 
@@ -15,22 +16,6 @@ template <typename T> T load(u8 const* from) {
     T value;
     std::memcpy(&value, from, sizeof(T));
     return value;
-}
-
-// Text of fixed size with spaces around it. [nvme/1.4] 1.5
-template <std::size_t Size> void copy_text(std::array<char, Size>& to, u8 const* text, std::size_t size) {
-    // The controller may still write to it: what is checked is a copy.
-    u8 copy[40];
-    size = std::min(size, sizeof(copy));
-    std::memcpy(copy, text, size);
-    u8 const* from = copy;
-    while (size != 0 && (from[size - 1] == ' ' || from[size - 1] == 0))
-        size--;
-    while (size != 0 && *from == ' ')
-        from++, size--;
-    to = {};
-    for (std::size_t i = 0; i < std::min(size, Size - 1); i++)
-        to[i] = from[i] >= ' ' && from[i] <= '~' ? static_cast<char>(from[i]) : '?';
 }
 
 } // namespace
@@ -211,8 +196,8 @@ void Nvme::next_namespace(u64 now) {
 void Nvme::read_controller() {
     u8 const* const data = page(identify_page);
     common_ = {};
-    copy_text(common_.serial, data + 4, 20);
-    copy_text(common_.model, data + 24, 40);
+    copy_printable(common_.serial, {data + 4, 20}); // [nvme/1.4] 1.5
+    copy_printable(common_.model, {data + 24, 40});
     u8 const shift = data[77]; // MDTS: of the smallest page; 0: no limit
     constexpr u32 most = 512 * lib::KiB;
     u32 const bytes = shift == 0 || shift > 7 ? most : std::min<u32>(most, static_cast<u32>(lib::page_size) << shift);
@@ -250,6 +235,7 @@ void Nvme::read_namespace() {
     if (metadata != 0 || exponent < 9 || exponent > 12)
         return function_.log(lib::format_to(text, "namespace {} is left out: its format is not supported", id));
     DiskFacts facts = common_;
+    facts.id = id;
     facts.sector_size = 1U << exponent;
     facts.sectors = std::min(size, ~u64{0} >> exponent);
     facts.is_read_only = (data[99] & 1) != 0;

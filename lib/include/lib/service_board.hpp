@@ -52,7 +52,8 @@ struct DeviceEntry {
     u32 is_read_only;
     u64 medium_size; // bytes, a multiple of 512
     MediumKind medium_kind;
-    // Of a Disk: which controller, which of its disks, and the first byte there; a multiple of 512.
+    // Of a Disk: which controller, which of its disks (by DiskEntry::unit), and the first byte there; a multiple of
+    // 512.
     u32 controller, unit;
     u32 ram_piece_count; // of a Disk: the pieces cover the areas, in order of `base`
     u64 medium_begin;
@@ -106,7 +107,8 @@ inline constexpr u32 max_machine_disks = 16;
 inline constexpr u32 max_partitions = 128; // of all disks
 enum class DiskState : u32 { Starting = 0, Ready = 1, Failed = 2 };
 struct DiskEntry { // or a controller that has failed, with one disk of no size
-    u32 controller, unit;
+    u32 controller;
+    u32 unit; // by the controller's own numbers: the same for each instance
     DiskState state;
     u32 sector_size;
     u64 sectors; // of sector_size

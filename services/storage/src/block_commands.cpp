@@ -64,8 +64,7 @@ BlockRequest::Next BlockRequest::next_zeroes(lib::GuestMemory const& memory, Med
     u64 const pages = std::min<u64>(pieces.size(), most_pieces);
     slice.operation = block::Operation::Write;
     slice.at = at_;
-    slice.bytes = static_cast<u32>(
-        std::min({left_, u64{disk.limits.most_bytes}, pages * DiskPart::zero_page_size}));
+    slice.bytes = static_cast<u32>(std::min({left_, u64{disk.limits.most_bytes}, pages * DiskPart::zero_page_size}));
     for (u32 left = slice.bytes; left != 0;) {
         u32 const part = std::min(left, DiskPart::zero_page_size);
         pieces[slice.piece_count++] = {disk.zero_page, part};

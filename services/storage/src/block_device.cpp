@@ -29,8 +29,7 @@ bool is_valid(service::DeviceEntry const& entry) {
     if (entry.queue_count == 0 || entry.queue_count > service::max_device_queues) return false;
     if (entry.ram_area_count == 0 || entry.ram_area_count > service::max_ram_areas) return false;
     u64 const most = entry.medium_kind == service::MediumKind::Disk ? service::max_disk : service::max_medium;
-    if (entry.medium_size == 0 || entry.medium_size % sector_size != 0 || entry.medium_size > most)
-        return false;
+    if (entry.medium_size == 0 || entry.medium_size % sector_size != 0 || entry.medium_size > most) return false;
     u64 end = 0;
     for (service::RamArea const& area : std::span(entry.ram).first(entry.ram_area_count)) {
         if (area.base < end || area.base > service::max_guest_phys || area.base % lib::page_size != 0) return false;
@@ -152,8 +151,10 @@ void BlockDevice::look_at_controller(Context& context) {
     }
     if (progress_ == Progress::Ready) return;
     std::span<block::DiskFacts const> const disks = controller->disks();
-    if (disk_.unit >= disks.size()) return put_out_of_order("its controller has no such disk", context);
-    block::DiskFacts const& facts = disks[disk_.unit];
+    auto const found = std::ranges::find(disks, disk_.unit, &block::DiskFacts::id);
+    if (found == disks.end()) return put_out_of_order("its controller has no such disk", context);
+    block::DiskFacts const& facts = *found;
+    disk_.index = static_cast<u32>(found - disks.begin());
     disk_.limits = controller->limits();
     if (!disk_.is_usable(facts, medium_.size)) return put_out_of_order("it is no part of that disk", context);
     disk_.sector_size = facts.sector_size;
@@ -251,7 +252,7 @@ void BlockDevice::serve_queue(u32 index, Context& context, u64& budget) {
     bool has_more = queue.ring.is_on();
     while (has_more && budget != 0) {
         bool const is_drained = advance(index, context, budget);
-        if (!queue.ring.is_on()) return; // misuse
+        if (!queue.ring.is_on()) return;     // misuse
         interrupt_if_wanted(index, context); // once for the whole batch
         if (!is_drained || budget == 0 || queue.is_asked) return;
         queue.ring.ask_for_doorbell();
@@ -346,7 +347,7 @@ SubmitOrder::Outcome BlockDevice::submit(u32 index, bool can_bounce, Context& co
         case BlockRequest::Next::NeedsBounce: return Outcome::NeedsBounce;
         case BlockRequest::Next::Slice: break;
         }
-        block::Command const command{slice.operation, disk_.unit, 0, (disk_.begin + slice.at) / disk_.sector_size,
+        block::Command const command{slice.operation, disk_.index, 0, (disk_.begin + slice.at) / disk_.sector_size,
                                      std::span(pieces).first(slice.piece_count)};
         u32 const token = Context::token(queue.to_submit, slice.is_bounced);
         if (!context.controllers->submit(disk_.controller, context.client, token, command, context.now))

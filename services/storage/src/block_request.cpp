@@ -194,7 +194,8 @@ bool BlockRequest::read_chain(lib::GuestMemory const& memory, std::span<u8> out)
 
 template <typename T> bool BlockRequest::read_value(lib::GuestMemory const& memory, T& value) {
     lib::SplitQueue::Segment const& segment = chain_.segments[cursor_.segment];
-    if (segment.size - cursor_.offset < sizeof(T)) return read_chain(memory, {reinterpret_cast<u8*>(&value), sizeof(T)});
+    if (segment.size - cursor_.offset < sizeof(T))
+        return read_chain(memory, {reinterpret_cast<u8*>(&value), sizeof(T)});
     auto const whole = memory.read<T>(segment.at + cursor_.offset); // nearly always
     if (!whole) return false;
     value = *whole;

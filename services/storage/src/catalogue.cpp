@@ -129,7 +129,7 @@ void CatalogueWriter::fail(u32 number, block::Controller const& controller) {
 void CatalogueWriter::append(u32 number, block::DiskFacts const& disk) {
     Unit const& unit = units_[number];
     change();
-    DiskEntry* const entry = new_entry(number, unit.disk);
+    DiskEntry* const entry = new_entry(number, disk.id);
     if (entry == nullptr) return;
     entry->state = DiskState::Ready;
     entry->sector_size = disk.sector_size;
@@ -173,7 +173,8 @@ void CatalogueWriter::change() {
 }
 
 void CatalogueWriter::complete() {
-    if (is_too_much_) add_note(catalogue_.disks[catalogue_.disk_count - 1], "disks are left out: there are more than 16");
+    if (is_too_much_)
+        add_note(catalogue_.disks[catalogue_.disk_count - 1], "disks are left out: there are more than 16");
     is_too_much_ = false;
     has_changed_ = false;
     std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -144,13 +144,12 @@ void PartitionTable::look_for_members() {
 
 // Whether the place is in a partition.
 bool PartitionTable::is_in_partition(u64 at) const {
-    return std::ranges::any_of(partitions(), [at](PartitionEntry const& part) {
-        return at >= part.first && at - part.first < part.size;
-    });
+    return std::ranges::any_of(
+        partitions(), [at](PartitionEntry const& part) { return at >= part.first && at - part.first < part.size; });
 }
 
-// An array of whole disks shows its table, which is at its begin, on each of them too if its superblock is at their end.
-// The older kind can be at the same place for the disk and for its last partition; then it is the partition's.
+// An array of whole disks shows its table, which is at its begin, on each of them too if its superblock is at their
+// end. The older kind can be at the same place for the disk and for its last partition; then it is the partition's.
 void PartitionTable::next_place() {
     for (;; place_++) {
         bool const is_parts = place_ == 2 && is_in_partition(mdraid_0_90_at(disk_.bytes()));

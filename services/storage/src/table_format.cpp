@@ -84,7 +84,7 @@ void Crc32::add(std::span<u8 const> bytes) {
 // [uefi] 5.3.2, table 5.5
 std::string_view read_gpt_header(GptHeader& header, ByteView sector, u64 at, DiskShape const& disk) {
     if (!sector.has(0, disk.sector_size)) return "its header cannot be read";
-    // The device can write to the sector meanwhile.
+    // The device can write to the sector at any time.
     std::array<u8, smallest_header> start{};
     std::memcpy(start.data(), sector.bytes().data(), start.size());
     ByteView const fields(start);
@@ -142,7 +142,7 @@ Mbr read_mbr(ByteView sector) {
 bool is_mdraid(ByteView superblock) { return superblock.get32(0) == 0xa92b'4efc; } // [linux/md] MD_SB_MAGIC
 
 std::string_view find_member(ByteView head) {
-    constexpr u64 sector = 512; // of LVM, whatever the disk's is
+    constexpr u64 sector = 512;                       // of LVM, whatever the disk's is
     for (u64 at = 0; at < 4 * sector; at += sector) { // [lvm2] label.h, LABEL_SCAN_SECTORS
         auto const is = [&](u64 offset, std::string_view text) {
             return head.has(at + offset, text.size()) &&

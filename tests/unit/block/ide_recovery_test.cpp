@@ -115,7 +115,10 @@ TEST_F(IdeRecovery, TheFourthResetInARowFails) {
     for (u32 i = 0; i < 4; i++) {
         ASSERT_EQ(ide->state(), Controller::State::Ready);
         ASSERT_TRUE(submit(Operation::Flush, 0, {}, i));
-        fake.now += 10'000 * ticks;
+        fake.now += block::Ide::flush_seconds * u64{1'000} * ticks - 1;
+        std::array<Ended, 1> ended{};
+        EXPECT_EQ(poll(ended), 0U);
+        fake.now++;
         EXPECT_EQ(take(i), Status::Failed);
         start();
     }

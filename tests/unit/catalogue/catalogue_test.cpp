@@ -21,8 +21,8 @@ public:
 
     Image& add_disk(std::string_view serial = "S", u32 sector_size = 512, u64 size = u64{1} << 20) {
         Image& image = images_.emplace_back(sector_size, size);
-        block::DiskFacts& facts =
-            facts_.emplace_back(block::DiskFacts{image.sectors(), sector_size, false, true, {}, {}});
+        block::DiskFacts& facts = facts_.emplace_back(
+            block::DiskFacts{image.sectors(), sector_size, false, true, {}, {}, 100 + static_cast<u32>(facts_.size())});
         std::ranges::copy(serial, facts.serial.begin());
         std::ranges::copy(std::string_view("Model"), facts.model.begin());
         return image;
@@ -144,7 +144,7 @@ TEST_F(Catalogue, HasDisksAndPartitionsOfAllControllers) {
         char const *serial, *label;
     };
     constexpr Expected expected[] = {
-        {1, 0, 512, 0, 2, "A", "a"}, {1, 1, 4096, 1, 1, "B", "b"}, {6, 0, 512, 0, 3, "C", "c"}};
+        {1, 100, 512, 0, 2, "A", "a"}, {1, 101, 4096, 1, 1, "B", "b"}, {6, 100, 512, 0, 3, "C", "c"}};
     for (u32 i = 0; i < 3; i++) {
         service::DiskEntry const& disk = catalogue->disks[i];
         EXPECT_EQ(disk.controller, expected[i].controller);

@@ -27,7 +27,7 @@ struct DiskTest : testing::Test {
         : machine(bounce), disk(2 * lib::MiB / sector_size, sector_size), guest(world.add_disk(8, false, 1, 0x4'0000)),
           driver(world, 0, 0, 64) {
         machine.disks = {&disk};
-        machine.use_disk(0, 0, part_begin, part_size, 0x8000);
+        machine.use_disk(0, part_begin, part_size, 0x8000);
         for (std::size_t i = 0; i < disk.bytes.size(); i++)
             disk.bytes[i] = number(i);
         driver.start();
@@ -280,6 +280,21 @@ TEST_F(DiskTest, PartThatTheDiskDoesNotHaveMeansErrorsAndOneLine) {
     driver.start();
     start();
     EXPECT_EQ(serve(IN, 0, 512), OK);
+}
+
+// A disk that was there for an instance before is missing: the next one must not take its neighbour's place.
+TEST_F(DiskTest, DiskIsFoundByItsIdWhicheverOthersThereAre) {
+    MachineDisk other(2 * lib::MiB / 512, 512, 99);
+    machine.disks = {&other, &disk};
+    start();
+    EXPECT_EQ(serve(OUT, 0, 512), OK);
+    EXPECT_EQ(controller().commands, 1U);
+    EXPECT_FALSE(disk_is_untouched());
+    machine.disks = {&other};
+    driver.start();
+    start();
+    EXPECT_EQ(serve(OUT, 0, 512), IOERR);
+    EXPECT_TRUE(std::ranges::all_of(other.bytes, [](u8 byte) { return byte == 0; }));
 }
 
 TEST_F(DiskTest, ServiceWithoutControllersAnswersWithErrors) {

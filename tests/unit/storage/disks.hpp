@@ -44,7 +44,9 @@ struct MachineDisk {
     block::DiskFacts facts;
     std::vector<u8> bytes;
 
-    MachineDisk(u64 sectors, u32 size) : facts{sectors, size, false, true, {}, {}}, bytes(sectors * size) {}
+    static constexpr u32 usual_id = 100;
+    MachineDisk(u64 sectors, u32 size, u32 id = usual_id)
+        : facts{sectors, size, false, true, {}, {}, id}, bytes(sectors * size) {}
 };
 
 class FakeController final : public block::Controller {
@@ -199,11 +201,11 @@ public:
     std::span<u8> bounce_bytes() { return {reinterpret_cast<u8*>(bounce.data()), bounce.size() * 8}; }
     // Makes a guest's disk a part of a disk of the machine. Devices find its memory in pieces of `piece` bytes, the
     // last one first, with gaps between them.
-    void use_disk(u32 device, u32 unit, u64 begin, u64 size, u64 piece = 0x4000, u64 address = 0x1000'0000) {
+    void use_disk(u32 device, u64 begin, u64 size, u64 piece = 0x4000, u64 address = 0x1000'0000) {
         service::DeviceEntry& entry = world.board->devices[device];
         entry.medium_kind = service::MediumKind::Disk;
         entry.controller = 0;
-        entry.unit = unit;
+        entry.unit = MachineDisk::usual_id;
         entry.medium_begin = begin;
         entry.medium_size = size;
         entry.ram_piece_count = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Many requests under way at once: their order, their share of controller and memory, and queues that stop meanwhile.
+// Many requests under way at once: their order, their share of controller and memory, and queues that stop while some
+// are.
 #include "disks.hpp"
 
 #include <functional>
@@ -22,7 +23,7 @@ struct PipelineTest : testing::Test {
         machine.disks = {&disk};
         u32 const device = static_cast<u32>(world.guests.size());
         Guest& guest = world.add_disk(8, false, queues, 0x4'0000);
-        machine.use_disk(device, 0, device * part_size, part_size, 0x8000);
+        machine.use_disk(device, device * part_size, part_size, 0x8000);
         return guest;
     }
     FakeController& controller() { return *machine.controller; }

@@ -36,7 +36,7 @@ public:
         model_ = disk_.bytes;
         for (u32 i = 0; i < devices; i++) {
             world.add_disk(8, false, queues, 0x4'0000);
-            machine.use_disk(i, 0, begin(i), part_size, 0x8000);
+            machine.use_disk(i, begin(i), part_size, 0x8000);
             for (u32 queue = 0; queue < queues; queue++) {
                 drivers_.emplace_back(world, i, queue, u16{64});
                 drivers_.back().start(shape.has_event_index);

@@ -96,7 +96,7 @@ struct RestartTest : testing::TestWithParam<Way> {
             return;
         }
         machine.disks = {&disk};
-        machine.use_disk(0, 0, 0, 4 * sector);
+        machine.use_disk(0, 0, 4 * sector);
         machine.prepare = [](FakeController& made) {
             made.ends = true;
             made.now_limits.granule = GetParam().medium == On::Disk ? 1 : lib::page_size;

@@ -42,6 +42,8 @@ struct DiskFacts {
     bool has_write_cache;        // Flush is needed
     std::array<char, 24> serial; // printable, without spaces around it; the rest is NUL
     std::array<char, 44> model;
+    // Which disk of the controller it is, by the device's own numbers: after a restart, another one never has it.
+    u32 id = 0;
 };
 
 enum class Status : u8 { Good, Failed };

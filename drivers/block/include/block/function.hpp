@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// A PCI function as its driver reaches it. What lies behind it is Mullion in a service, and a strict fake in tests.
+// A PCI function as its driver reaches it: by Mullion's system calls in a service, by a strict fake in tests.
 #include <lib/types.hpp>
 #include <span>
 #include <string_view>

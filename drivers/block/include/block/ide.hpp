@@ -16,6 +16,7 @@ public:
     static constexpr u32 shared_pages = 1;
     static constexpr u32 table_entries = lib::page_size / 8, most_pieces = (table_entries - 2) / 2;
     static constexpr u32 command_seconds = 10;
+    static constexpr u32 flush_seconds = 40; // a full cache can take more than half a minute
     static constexpr u32 reset_seconds = 31; // that a drive may take after a software reset. [ata/7-vol2] SRST
     static constexpr u32 most_resets = 3;    // without a command that succeeded in between
 

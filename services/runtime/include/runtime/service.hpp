@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// What a service has of Mullion: its system calls and its manifest. It is single-threaded, and nothing but wait() waits:
+// What a service has of Mullion: its system calls and its manifest. It is single-threaded, and nothing but wait()
+// waits:
 //   for (;;) handle(wait(mask, deadline));
 #include <lib/format.hpp>
 #include <lib/service_abi.hpp>

@@ -25,7 +25,8 @@ public:
     BlockDevice(BlockDevice const&) = delete;
     BlockDevice& operator=(BlockDevice const&) = delete;
 
-    // Takes over what the board says of the device, and answers its stop if it can. A queue that did not change goes on.
+    // Takes over what the board says of the device, and answers its stop if it can. A queue that did not change goes
+    // on.
     void update(lib::service::DeviceEntry const& entry, std::span<lib::service::QueueRecord> records, Context& context,
                 u32 number);
     bool is_present() const { return entry_.kind != lib::service::DeviceKind::None; }

@@ -22,7 +22,7 @@ struct Medium {
     std::span<u8> bytes;            // of a medium in memory; not written if is_read_only
     DiskPart const* disk = nullptr; // of any other
     bool is_read_only = true;
-    bool is_out_of_order = false; // no request succeeds
+    bool is_out_of_order = false;  // no request succeeds
     std::array<char, 20> serial{}; // what GET_ID tells; the rest is NUL
 };
 
@@ -31,7 +31,7 @@ public:
     // What is beyond these limits fails with an I/O error. The device's configuration tells the driver less or the
     // same.
     static constexpr u64 max_transfer = lib::max_disk_transfer; // of one IN or OUT
-    static constexpr u32 max_ranges = 16;              // of one DISCARD or WRITE_ZEROES
+    static constexpr u32 max_ranges = 16;                       // of one DISCARD or WRITE_ZEROES
 
     // A command to the disk's controller.
     struct Slice {
@@ -87,7 +87,8 @@ private:
     void tell_serial(lib::GuestMemory const& memory, Medium const& medium);
     void move(lib::GuestMemory const& memory, Medium const& medium, u64& budget);
     void zero(lib::GuestMemory const& memory, Medium const& medium, u64& budget);
-    Next next_zeroes(lib::GuestMemory const& memory, Medium const& medium, std::span<block::Piece> pieces, Slice& slice);
+    Next next_zeroes(lib::GuestMemory const& memory, Medium const& medium, std::span<block::Piece> pieces,
+                     Slice& slice);
     Next next_transfer(lib::GuestMemory const& memory, Medium const& medium, bool can_bounce,
                        std::span<block::Piece, DiskPart::max_pieces> pieces, Slice& slice);
     bool copy(lib::GuestMemory const& memory, Cursor from, std::span<u8> bytes, bool is_to_guest) const;
@@ -102,7 +103,7 @@ private:
     lib::SplitQueue::Chain chain_;
     u64 readable_ = 0, writable_ = 0; // bytes of the chain
     u16 first_writable_ = 0;          // segment
-    Cursor cursor_; // where in the chain the work is
+    Cursor cursor_;                   // where in the chain the work is
     // Where in the medium, and how many bytes are left, of the transfer or of the present range.
     u64 at_ = 0, left_ = 0;
     u32 ranges_left_ = 0, type_ = 0;

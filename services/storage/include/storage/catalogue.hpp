@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Fills the catalogue of the machine's disks: waits for the controllers and reads the tables of their disks, one read of
-// each controller at a time.
+// Fills the catalogue of the machine's disks: waits for the controllers and reads the tables of their disks, one read
+// of each controller at a time.
 #include <storage/controllers.hpp>
 #include <storage/gpt.hpp>
 

@@ -27,8 +27,9 @@ struct DiskPart {
     // The first page of the bounce region is zero and stays so.
     static constexpr u32 zero_page_size = lib::page_size;
 
-    u64 begin = 0; // byte of the disk, a multiple of its sector size
-    u32 controller = 0, unit = 0;
+    u64 begin = 0;                // byte of the disk, a multiple of its sector size
+    u32 controller = 0, unit = 0; // DiskFacts::id
+    u32 index = 0;                // among the controller's disks
     u32 sector_size = 0;
     bool has_write_cache = false;
     block::Limits limits{};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Finds the partitions of one disk, and whether somebody else uses it, from sectors that another part reads for it. What
-// the sectors hold is hostile: the number of reads has a bound, and every partition lies inside of the disk and outside
-// of the others.
+// Finds the partitions of one disk, and whether somebody else uses it, from sectors that another part reads for it.
+// What the sectors hold is hostile: the number of reads has a bound, and every partition lies inside of the disk and
+// outside of the others.
 #include <storage/table_format.hpp>
 
 namespace storage {

@@ -10,8 +10,8 @@ class Host {
 public:
     virtual void interrupt(lib::u32 device, lib::u32 queue) = 0; // tells the driver
     virtual void misuse(lib::u32 device) = 0;                    // the driver broke a rule: it must reset the device
-    // Nothing is under way any more that was begun for the device before its queues were told to stop for the `stops`-th
-    // time.
+    // Nothing is under way any more that was begun for the device before its queues were told to stop for the
+    // `stops`-th time.
     virtual void stopped(lib::u32 device, lib::u32 stops) = 0;
     virtual void log(std::string_view line) = 0;
     // Where guest-physical address 0 of the device's VM is, and byte 0 of its medium.

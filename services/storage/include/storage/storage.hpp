@@ -22,11 +22,15 @@ public:
     // follows without sleep. The first turn of an instance is called with event_board. `now` is the controllers' time.
     bool turn(u64 events, u64 now = 0);
     // When the next turn must come at the latest, if nothing is left and no event comes.
-    u64 deadline() const { return context_.controllers != nullptr ? context_.controllers->deadline() : lib::service::no_deadline; }
+    u64 deadline() const {
+        return context_.controllers != nullptr ? context_.controllers->deadline() : lib::service::no_deadline;
+    }
 
 private:
     void ended(u32 token, block::Status status) override;
-    void update(u32 device) { devices_[device].update(board_.devices[device], records_.queues[device], context_, device); }
+    void update(u32 device) {
+        devices_[device].update(board_.devices[device], records_.queues[device], context_, device);
+    }
     void look_at_controllers(u64 events);
     [[nodiscard]] bool submit();
 
@@ -34,7 +38,7 @@ private:
     lib::service::Records& records_;
     Context context_;
     std::array<block::Controller::State, lib::service::max_controllers> states_{}; // Starting
-    u32 first_ = 0;   // the disk that is served first
+    u32 first_ = 0;                                                                // the disk that is served first
     std::array<BlockDevice, lib::service::max_devices> devices_{};
 };
 
