@@ -99,6 +99,6 @@ def move_to_free_place(image, path):
     try:
         os.link(image, path)
     except FileExistsError:
-        raise Failure(f"--disk: {path} was made by another run meanwhile") from None
+        raise Failure(f"--disk: {path} exists now: another run has made it; run this again") from None
     except OSError:  # a file system without links
         os.rename(image, path)

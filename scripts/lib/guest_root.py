@@ -39,7 +39,7 @@ def path():
 
 
 def raise_if_it_cannot_be_made():
-    """Tells before anything is installed what a user who is not root needs."""
+    """Says, before anything is installed, what is needed when the user is not root."""
     if os.geteuid() == 0 or path().exists():
         return
     user = pwd.getpwuid(os.geteuid())

@@ -130,7 +130,7 @@ class DiskImageTest(unittest.TestCase):
     def test_what_another_run_has_made_meanwhile_stays(self):
         made, other = self.folder / "made", self.image(partition("root"))
         made.write_bytes(b"new")
-        with self.assertRaisesRegex(project.Failure, "made by another run"):
+        with self.assertRaisesRegex(project.Failure, "another run has made it"):
             disk_image.move_to_free_place(made, other)
         self.assertEqual(disk_image.root_complaint(io.BytesIO(other.read_bytes())), None)
 

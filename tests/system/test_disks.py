@@ -67,14 +67,12 @@ md5sum </dev/vdb; cat /sys/block/vdb/ro"""
         check_power_off(console)
 
 
-@system_test(also=("amd-v/debug",), limit=600)
-def a_guest_does_not_notice_the_death_of_the_service():
-    """The service is killed again and again while the guest writes and compares; later it kills itself too often, and is restarted."""
-    deaths = 50
+def writes_and_compares_while_the_service_dies(deaths, keys, **options):
+    """A guest fills 8 MiB of its disk in pieces of 256 KiB, again and again, and compares them; during that, the service is killed so often."""
     work = (r"i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); dd if=/dev/urandom of=/tmp/d bs=4k count=64 2>/dev/null; "
-            r"dd if=/tmp/d of=/dev/vda bs=4k seek=$((i%64*64)) oflag=direct 2>/dev/null || echo bad write; "
-            r"dd if=/dev/vda bs=16k skip=$((i%64*16)) count=16 iflag=direct 2>/dev/null | cmp - /tmp/d || echo bad read; done; echo rounds $i")
-    with boot_linux(keys=disk("ram:16M")) as console:
+            r"dd if=/tmp/d of=/dev/vda bs=4k seek=$((i%32*64)) oflag=direct 2>/dev/null || echo bad write; "
+            r"dd if=/dev/vda bs=16k skip=$((i%32*16)) count=16 iflag=direct 2>/dev/null | cmp - /tmp/d || echo bad read; done; echo rounds $i")
+    with boot_linux(keys=keys, **options) as console:
         console.expect(PROMPT, SECONDS)
         console.send(f"({work}) >/tmp/out 2>&1 &\n")
         console.expect(PROMPT, SECONDS)
@@ -90,6 +88,11 @@ def a_guest_does_not_notice_the_death_of_the_service():
         console.expect(PROMPT, SECONDS)
         console.send("poweroff\n")
         check_power_off(console)
+
+
+@system_test(also=("amd-v/debug",), limit=600)
+def a_guest_does_not_notice_the_death_of_the_service():
+    writes_and_compares_while_the_service_dies(50, disk("ram:16M"))
 
 
 @system_test()

@@ -13,8 +13,8 @@ import tempfile
 from framework import (PROMPT, boot, boot_linux, check_power_off, description, guest, guest_kernel, kind_of_emulator,
                        linux_command_line, linux_files, system_test, usual_options)
 from lib import gpt
-from test_disks import SECONDS, disk, output_of
-from test_monitor import SWITCH, ask
+from test_disks import SECONDS, disk, output_of, writes_and_compares_while_the_service_dies
+from test_monitor import ask
 from test_vms import expect_anywhere, open_monitor
 
 SIZE = 32 << 20
@@ -103,28 +103,8 @@ dmesg | grep -v 'module verification failed' | grep -c -i -e 'i/o error' -e 'vir
 
 @system_test(also=("amd-v/debug",), limit=600)
 def a_guest_does_not_notice_the_death_of_the_driver():
-    """The service, with the driver of the machine's controller, is killed again and again while the guest writes and compares."""
-    deaths = 30
-    work = (r"i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); dd if=/dev/urandom of=/tmp/d bs=4k count=64 2>/dev/null; "
-            r"dd if=/tmp/d of=/dev/vda bs=4k seek=$((i%32*64)) oflag=direct 2>/dev/null || echo bad write; "
-            r"dd if=/dev/vda bs=16k skip=$((i%32*16)) count=16 iflag=direct 2>/dev/null | cmp - /tmp/d || echo bad read; done; echo rounds $i")
     with disk_image("root") as image:
-        keys = 'cpus = "1"\n' + disk("gpt:root")
-        with boot_linux(keys=keys, **machine_disk(image, cpus=2)) as console:
-            console.expect(PROMPT, SECONDS)
-            console.send(f"({work}) >/tmp/out 2>&1 &\n")
-            console.expect(PROMPT, SECONDS)
-            open_monitor(console)
-            for number in range(2, deaths + 2):
-                console.send("service kill storage\r")
-                console.expect(f"service storage: instance {number} starts", 60)
-            console.send(SWITCH)
-            console.send("touch /tmp/end; wait; cat /tmp/out; dmesg | grep -c -i 'i/o error'\n")
-            rounds = int(console.expect(r"rounds (\d+)\r?\n0\r?\n", SECONDS).group(1))
-            assert rounds > 0 and b"\nbad " not in console.seen
-            console.expect(PROMPT, SECONDS)
-            console.send("poweroff\n")
-            check_power_off(console)
+        writes_and_compares_while_the_service_dies(30, 'cpus = "1"\n' + disk("gpt:root"), **machine_disk(image, cpus=2))
 
 
 @system_test()

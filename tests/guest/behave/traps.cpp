@@ -106,8 +106,8 @@ void trap_steps() {
     set_handler(DB, nullptr);
 }
 
-// In compatibility mode: Intel's CPUs carry it out, AMD's raise #UD. QEMU carries it out, too, and leaves a code segment
-// that its own VMRUN refuses at the next exit, here by CPUID or an interrupt.
+// In compatibility mode: Intel's CPUs carry it out, AMD's raise #UD. QEMU carries it out, too, and leaves a code
+// segment that its own VMRUN refuses at the next exit, here by CPUID or an interrupt.
 void sysenter() {
     x86::wrmsr(0x174, 8);
     x86::wrmsr(0x175, user_stack_end - 0x1000);
