@@ -11,6 +11,7 @@ import time
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 STATUS_SKIP = 77
 LOG_LINES = 40
+LAST_LINES = 12  # of each failed test at the end, where a log that was cut short still has them
 
 
 @dataclasses.dataclass
@@ -74,8 +75,8 @@ def stop_group(process):
         pass
 
 
-def log_tail(outcome):
-    lines = outcome.log.replace("\r", "").rstrip().splitlines()[-LOG_LINES:]
+def log_tail(outcome, count=LOG_LINES):
+    lines = outcome.log.replace("\r", "").rstrip().splitlines()[-count:]
     return "\n".join("    " + line for line in lines)
 
 
@@ -115,6 +116,12 @@ def table(outcomes, platforms, note):
         cells = "  ".join(f"{cell(by_backend.get(column)):{wide}}" for column in columns)
         lines.append(f"{name:{width}}  {cells}  {remarks(by_backend, next(iter(by_backend.values())).test, platforms)}".rstrip())
     return "\n".join([*lines, "", note])
+
+
+def failures(outcomes):
+    """What failed, all in one place."""
+    return "\n".join(f"failed: {outcome.test.label}: {outcome.why}\n{log_tail(outcome, LAST_LINES)}"
+                     for outcome in outcomes if outcome.result == FAILED)
 
 
 def summary(outcomes):
