@@ -54,6 +54,7 @@ void Console::write_log(std::string_view text) {
         put('\n');
     }
     put_text(text);
+    log_writes_.fetch_add(1, std::memory_order_release);
 }
 
 void Console::print(std::string_view text) {

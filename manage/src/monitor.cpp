@@ -52,18 +52,33 @@ void Monitor::run_pending() {
             open();
     }
     if (!is_open_) return;
-    if (has_work) {
-        if (mode_ == Mode::Top && is_refresh_due_.exchange(false, std::memory_order_relaxed)) draw_top();
-        if (is_printing()) {
-            continue_printing();
-            prompt();
-        }
-        u8 byte = 0;
-        while (!is_printing() && console_.is_in_monitor() && console_.read(*this, {&byte, 1}) == 1)
-            take(byte);
+    if (has_work) work();
+    terminal_.flush();
+    redraw_if_cut();
+}
+
+void Monitor::work() {
+    if (mode_ == Mode::Top && is_refresh_due_.exchange(false, std::memory_order_relaxed)) draw_top();
+    if (is_printing()) {
+        continue_printing();
+        prompt();
     }
-    // A line of the log, or of a guest, came in between.
-    if (mode_ == Mode::Line && console_.is_in_monitor() && console_.is_at_line_start()) editor_.redraw();
+    u8 byte = 0;
+    while (!is_printing() && console_.is_in_monitor() && console_.read(*this, {&byte, 1}) == 1) {
+        terminal_.flush();
+        redraw_if_cut();
+        take(byte);
+    }
+}
+
+// A line of the log, or of a guest, has come in between.
+void Monitor::redraw_if_cut() {
+    if (mode_ != Mode::Line || !console_.is_in_monitor()) return;
+    u32 const writes = console_.log_writes();
+    if (writes == seen_log_writes_ && !console_.is_at_line_start()) return;
+    seen_log_writes_ = writes;
+    editor_.redraw();
+    terminal_.flush();
 }
 
 void Monitor::open() {

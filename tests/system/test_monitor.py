@@ -6,15 +6,18 @@ import time
 from framework import PROMPT, ROOT, boot, boot_linux, check_power_off, description, kind_of_emulator, linux_command_line, linux_files, system_test, usual_options, verdict
 
 MONITOR = re.escape("mullion> ")
+# The line is drawn so, and once more below each line of the log, with what was typed before the clearing of the rest.
+CLEAR = r"\x1b\[K"
+EMPTY_LINE = MONITOR + CLEAR
 SWITCH = b"\x01c"
 
 
 def ask(console, line, seconds=60):
     """Types one command and returns what it printed."""
     console.send(line + "\r")
-    console.expect(re.escape(line) + "\r\n", seconds)
+    console.expect(f"(?:{CLEAR})?".join(map(re.escape, [*line, "\r\n"])), seconds)
     start = console._position
-    found = console.expect(MONITOR, seconds)
+    found = console.expect(EMPTY_LINE, seconds)
     return bytes(console.seen[start:found.start()]).decode(errors="replace").replace("\r", "").strip()
 
 

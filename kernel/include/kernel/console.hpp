@@ -78,6 +78,8 @@ public:
     bool is_in_monitor() const { return in_monitor_; }
     // Whether the last byte written, by whomever, ended a line.
     bool is_at_line_start() const { return at_line_start_; }
+    // How often the log has written: who draws a line draws it again when this has changed.
+    u32 log_writes() const { return log_writes_.load(std::memory_order_acquire); }
 
 private:
     static constexpr u32 output_size = 32 * 1024;
@@ -125,6 +127,7 @@ private:
     Spinlock<LockRank::ConsoleOutput> output_lock_;
     bool is_interrupt_driven_ = false;
     bool at_line_start_ = true;
+    std::atomic<u32> log_writes_{0};
     std::atomic<bool> user_waits_for_space_{false};
     std::atomic<bool> in_monitor_{false};
     // Input, from the port to its reader. Taken before output_lock_.

@@ -2,10 +2,12 @@
 #pragma once
 // Type-safe formatting without allocation. "{}" decimal or text, "{:x}" hexadecimal, "{:#x}" with 0x, a width after an
 // optional fill 0: "{:08x}", "{:>12}" right-aligned text, "{:<12}" left-aligned. "{{" is a brace.
+#include <array>
 #include <concepts>
 #include <lib/types.hpp>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace lib {
 
@@ -30,6 +32,30 @@ public:
 
 private:
     std::span<char> buffer_;
+    std::size_t used_ = 0;
+};
+
+// Collects text and passes it on in whole lines, so that what others write comes between lines. A line that is longer
+// than the buffer is cut.
+template <std::size_t Size> class LineSink : public TextSink {
+public:
+    void write(std::string_view text) final {
+        for (char const c : text) {
+            line_[used_++] = c;
+            if (c == '\n' || used_ == Size) flush();
+        }
+    }
+    void flush() {
+        if (used_ != 0) pass_on({line_.data(), std::exchange(used_, 0)});
+    }
+
+protected:
+    ~LineSink() = default;
+
+private:
+    virtual void pass_on(std::string_view line) = 0; // writes nothing here
+
+    std::array<char, Size> line_{};
     std::size_t used_ = 0;
 };
 

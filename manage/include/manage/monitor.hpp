@@ -54,12 +54,14 @@ private:
     // Whether what was typed is this word; with Caps Lock on, too.
     static bool is_word(std::string_view typed, std::string_view word);
 
-    class Terminal final : public lib::TextSink {
+    // By lines, so that no line of the log cuts one of a table.
+    class Terminal final : public lib::LineSink<256> {
     public:
         explicit Terminal(kernel::Console& console) : console_(console) {}
-        void write(std::string_view text) override { console_.print(text); }
 
     private:
+        void pass_on(std::string_view line) override { console_.print(line); }
+
         kernel::Console& console_;
     };
     enum class Mode : u8 { Line, Log, Dump, Pci, Disks, Top };
@@ -74,6 +76,8 @@ private:
     void open();
     void close();
     void prompt();
+    void work();
+    void redraw_if_cut();
     void take(u8 byte);
     void execute(std::string_view line);
     void unknown(Words const& words);
@@ -142,6 +146,7 @@ private:
     std::atomic<bool> is_refresh_due_{false};
     kernel::Timer refresh_timer_;
     bool is_open_ = false;
+    u32 seen_log_writes_ = 0; // when the line was drawn last
     Mode mode_ = Mode::Line;
     // What of the log, of the dump of dump_vm_, or of the list of PCI functions or disks is yet to be printed.
     std::size_t position_ = 0, end_ = 0;

@@ -9,8 +9,12 @@ namespace {
 
 class StringSink final : public lib::TextSink {
 public:
-    void write(std::string_view part) override { text += part; }
+    void write(std::string_view part) override {
+        text += part;
+        parts++;
+    }
     std::string text;
+    unsigned parts = 0;
 };
 
 class LogTest : public ::testing::Test {
@@ -32,6 +36,11 @@ TEST_F(LogTest, LinesCarryTimeAndLevel) {
     kernel::log_warning("{:#x}", 255U);
     kernel::log_error("plain {{");
     EXPECT_EQ(sink.text, "[  12.345678] hello 5\n[  12.345678] warning: 0xff\n[  12.345678] error: plain {\n");
+}
+
+TEST_F(LogTest, LinesComeOutInOnePiece) {
+    kernel::log_info("{} of {}: {:#x}", 1, 2, 3U);
+    EXPECT_EQ(sink.parts, 1U) << sink.text;
 }
 
 TEST_F(LogTest, TheLevelDecides) {

@@ -36,4 +36,21 @@ TEST(Format, CutsWhatDoesNotFit) {
     EXPECT_EQ(lib::format_to(buffer, "{}", 123456), "1234");
 }
 
+TEST(LineSink, PassesWholeLinesOnAndCutsLongOnes) {
+    class Lines final : public lib::LineSink<4> {
+    public:
+        std::vector<std::string> lines;
+
+    private:
+        void pass_on(std::string_view line) override { lines.emplace_back(line); }
+    } sink;
+    sink.write("a");
+    sink.write("b\nc");
+    EXPECT_EQ(sink.lines, std::vector<std::string>{"ab\n"});
+    sink.flush();
+    sink.flush();
+    sink.write("12345\n");
+    EXPECT_EQ(sink.lines, (std::vector<std::string>{"ab\n", "c", "1234", "5\n"}));
+}
+
 } // namespace

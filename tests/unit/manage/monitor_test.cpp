@@ -4,6 +4,7 @@
 #include "kernel/kernel_cpu.hpp"
 #include <algorithm>
 #include <fakes/pci.hpp>
+#include <functional>
 #include <gtest/gtest.h>
 #include <kernel/cpus.hpp>
 #include <string>
@@ -56,12 +57,20 @@ public:
     manage::ControlResult answer{};
     config::CpuPlacement placed{};
     vm::ExitTimes const* times = nullptr;
+    std::function<void()> meanwhile; // what another CPU does while the monitor is at work
 
     u32 vm_count() const override { return static_cast<u32>(vms.size()); }
-    manage::VmStatus vm_status(u32 vm) override { return vms[vm]; }
+    manage::VmStatus vm_status(u32 vm) override {
+        if (meanwhile) meanwhile();
+        return vms[vm];
+    }
     u32 cpu_count() const override { return 1; }
     manage::CpuStatus cpu_status(u32) override { return {}; }
-    void describe(lib::TextSink& sink) const override { sink.write("VT-x: nothing"); }
+    void describe(lib::TextSink& sink) const override {
+        sink.write("VT-x: ");
+        if (meanwhile) meanwhile();
+        sink.write("nothing");
+    }
     manage::ControlResult start(u32 vm) override { return note("start", vm); }
     manage::ControlResult stop(u32 vm) override { return note("stop", vm); }
     manage::ControlResult reset(u32 vm) override { return note("reset", vm); }
@@ -448,6 +457,18 @@ TEST_F(MonitorTest, DrawsItsLineAgainBelowALogLine) {
     console.write_log("[   1.000000] something\n");
     EXPECT_EQ(type(""), "mullion> vm li");
     EXPECT_EQ(type(""), "");
+}
+
+TEST_F(MonitorTest, NoLogLineCutsALineOfAnAnswer) {
+    vms.meanwhile = [this] { console.write_log("[   1.000000] something\n"); };
+    EXPECT_NE(ask("version").find("VT-x: nothing"), std::string::npos);
+}
+
+TEST_F(MonitorTest, DrawsItsLineAgainBetweenTwoKeys) {
+    ask("");
+    vms.meanwhile = [this] { console.write_log("[   1.000000] something\n"); };
+    std::string const shown = type("vm kill w\tnow");
+    EXPECT_TRUE(shown.ends_with("\n[   1.000000] something\neb mullion> vm kill web now")) << shown;
 }
 
 } // namespace
