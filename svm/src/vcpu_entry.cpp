@@ -34,12 +34,14 @@ Vcpu::After Vcpu::before_entry() {
     }
     if (kernel::is_work_pending()) [[unlikely]]
         return leave(kernel::RunResult::Work);
-    if (here_->presence.enter()) [[unlikely]]
-        here_->asids.expire();
-    if (must_flush_ || !here_->asids.is_current(lease_)) [[unlikely]]
+    CpuState& here = *here_; // once: what is written below could alias the pointers
+    if (here.presence.enter()) [[unlikely]]
+        here.asids.expire();
+    if (must_flush_ || !here.asids.is_current(lease_)) [[unlikely]]
         renew_asid();
-    vmcb_->save.rax = gpr(vm::Gpr::Rax);
-    entered_rip_ = vmcb_->save.rip;
+    Vmcb& vmcb = *vmcb_;
+    vmcb.save.rax = gpr(vm::Gpr::Rax);
+    entered_rip_ = vmcb.save.rip;
     return After::Enter;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The way out of the guest: from the VMCB's exit information to a vendor-neutral exit and its outcome.
-#include <cstring>
 #include <kernel/cpus.hpp>
+#include <lib/memory.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <svm/state_check.hpp>
@@ -44,7 +44,12 @@ constexpr u32 opcode_cpuid = 0xa20f, opcode_rdmsr = 0x320f, opcode_wrmsr = 0x300
               opcode_hlt = 0xf4;
 constexpr u32 xsave_leaf = 0xd;
 constexpr u8 longest_instruction = 15;
-constexpr u64 dr6_breakpoints = 0xf;
+
+vm::MemoryAccess memory_access_of(ControlArea const& control) {
+    NestedFault const fault{{control.exit_info_1}};
+    return {vm::GuestPhys{control.exit_info_2}, fault.get<NestedFault::Write>(), fault.get<NestedFault::Fetch>(),
+            fault.get<NestedFault::TableWalk>()};
+}
 
 } // namespace
 
@@ -80,13 +85,14 @@ void Vcpu::check_interrupt_window() {
 
 // Go on behind an instruction that was carried out here.
 [[gnu::always_inline]] inline bool Vcpu::step_behind(u8 length) {
-    u64 next = save().rip + length;
+    Vmcb& vmcb = *vmcb_; // once: what is written there could alias the pointer
+    u64 next = vmcb.save.rip + length;
     if (next >> 32 != 0 && !is_64_bit()) [[unlikely]]
         next &= 0xffff'ffff;
-    vmcb_->save.rip = next;
-    if (control().interrupt_state.raw != 0) [[unlikely]]
+    vmcb.save.rip = next;
+    if (vmcb.control.interrupt_state.raw != 0) [[unlikely]]
         end_shadow();
-    if ((save().rflags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
+    if ((vmcb.save.rflags & (x86::Rflags::TF::mask | x86::Rflags::RF::mask)) != 0) [[unlikely]]
         return end_instruction();
     return false;
 }
@@ -104,8 +110,8 @@ void Vcpu::check_interrupt_window() {
 bool Vcpu::advance(u8 length) { return step_behind(length); }
 
 // What the guest's CR8 has become meanwhile.
-inline void Vcpu::fetch_virtual_tpr() {
-    u8 const now = control().interrupt_control.get<InterruptControl::VirtualTpr>();
+inline void Vcpu::fetch_virtual_tpr(Vmcb const& vmcb) {
+    u8 const now = vmcb.control.interrupt_control.get<InterruptControl::VirtualTpr>();
     if (now == virtual_tpr_) [[likely]]
         return;
     virtual_tpr_ = now;
@@ -122,27 +128,26 @@ u8 Vcpu::length_from_next_rip() const {
 [[gnu::always_inline]] inline u8 Vcpu::length_of(u32 opcode, u8 size) {
     if (has_next_rip_)
         if (u8 const length = length_from_next_rip(); length != 0) return length;
-    if (u8 const* const code = vm::code_in_place(*this, save().cr3, save().rip, sizeof(opcode))) [[likely]] {
-        u32 bytes;
-        std::memcpy(&bytes, code, sizeof(bytes));
-        if (((bytes ^ opcode) & ((u32{1} << 8 * size) - 1)) == 0) [[likely]]
-            return size;
-    }
+    if (is_64_bit()) [[likely]]
+        if (u8 const* const code = vm::code_in_place(*this, save().cr3, save().rip, sizeof(opcode))) [[likely]]
+            if (((lib::load<u32>(code) ^ opcode) & ((u32{1} << 8 * size) - 1)) == 0) [[likely]]
+                return size;
     vm::DecodedInstruction instruction{};
     return vm::decode_at_rip(*this, instruction) ? instruction.length : u8{0};
 }
 
 // Instructions that guests use all the time come first and read nothing that they do not need.
 Vcpu::After Vcpu::handle_exit() {
+    Vmcb& vmcb = *vmcb_; // once: what is written there could alias the pointer
     here_->presence.leave();
-    gpr(vm::Gpr::Rax) = save().rax;
-    vmcb_->control.clean_bits = clean_after_exit_;
-    vmcb_->control.tlb_control = TlbControl::Nothing;
+    gpr(vm::Gpr::Rax) = vmcb.save.rax;
+    vmcb.control.clean_bits = clean_after_exit_;
+    vmcb.control.tlb_control = TlbControl::Nothing;
     has_event_ = false;
-    fetch_virtual_tpr();
+    fetch_virtual_tpr(vmcb);
     if (virtual_interrupt_ == VirtualInterrupt::Offer) [[unlikely]]
         settle_offer();
-    auto const code = static_cast<u32>(control().exit_code);
+    auto const code = static_cast<u32>(vmcb.control.exit_code);
     [[clang::uninitialized]] Exit exit;
     switch (code) {
     case exit_code::MSR:
@@ -171,7 +176,7 @@ Vcpu::After Vcpu::handle_exit() {
         exit.reason = ExitReason::Hlt;
         exit.length = length_of(opcode_hlt, 1);
         break;
-    default: return slow_exit(code);
+    default: return code == exit_code::NPF ? memory_exit() : slow_exit(code);
     }
     if (exit.length == 0) [[unlikely]]
         return undecodable();
@@ -179,6 +184,23 @@ Vcpu::After Vcpu::handle_exit() {
     if (outcome != Outcome::Advance) [[unlikely]]
         return ExitLoop::finish(*this, outcome, exit);
     step_behind(exit.length);
+    return After::Enter;
+}
+
+// An access to where there is no RAM.
+[[gnu::noinline]] Vcpu::After Vcpu::memory_exit() {
+    Vmcb const& vmcb = *vmcb_;
+    NestedFault const fault{{vmcb.control.exit_info_1}};
+    if (vmcb.control.exit_int_info.get<EventInfo::Valid>() || fault.get<NestedFault::ReservedBit>()) [[unlikely]]
+        return slow_exit(exit_code::NPF);
+    check_interrupt_window();
+    [[clang::uninitialized]] Exit exit;
+    exit.reason = ExitReason::MemoryFault;
+    exit.length = 0;
+    exit.memory = memory_access_of(vmcb.control);
+    Outcome const outcome = vm::route(*this, exit);
+    if (outcome != Outcome::Retry) [[unlikely]]
+        return ExitLoop::finish(*this, outcome, exit);
     return After::Enter;
 }
 
@@ -287,8 +309,7 @@ void Vcpu::put_off_event() {
     case exit_code::NPF: {
         NestedFault const fault{{control().exit_info_1}};
         exit.reason = fault.get<NestedFault::ReservedBit>() ? ExitReason::InvalidState : ExitReason::MemoryFault;
-        exit.memory = {vm::GuestPhys{control().exit_info_2}, fault.get<NestedFault::Write>(),
-                       fault.get<NestedFault::Fetch>(), fault.get<NestedFault::TableWalk>()};
+        exit.memory = memory_access_of(control());
         break;
     }
     case exit_code::READ_CR0:
@@ -391,59 +412,6 @@ void Vcpu::put_off_event() {
         return crash("an interrupt's delivery touched device memory: the guest's IDT or stack is not in RAM");
     }
     return ExitLoop::finish(*this, vm::route(*this, exit), exit);
-}
-
-// #DB, the CPU's or the one that ends an instruction we carried out; DR6 says why. When the step was ours alone, the
-// guest never hears of it.
-void Vcpu::debug_exit() {
-    if (is_stepping_) {
-        u64 const flags = save().rflags;
-        bool const is_done = (save().dr6 & dr6_single_step) != 0;
-        end_step();
-        if (is_done && nmi_state_ == NmiState::AtIret) {
-            nmi_state_ = NmiState::Free;
-            vmcb_->save.rflags = flags; // what it has popped
-        }
-        if (is_done && !had_trap_flag_) {
-            u64 const breakpoints = save().dr6 & dr6_breakpoints;
-            u64& dr6 = changing(clean::debug_registers).save.dr6;
-            dr6 = dr6_before_step_;
-            if (breakpoints == (dr6_before_step_ & dr6_breakpoints)) return;
-            dr6 = (dr6_before_step_ & ~dr6_breakpoints) | breakpoints;
-        }
-    }
-    if (has_event_) return; // its delivery is repeated, and hits the breakpoint in its way again
-    EventInfo info{};
-    info.set<EventInfo::Vector>(x86::exception_db);
-    info.set<EventInfo::Type>(EventInfo::exception);
-    inject(info);
-}
-
-// The instruction that was stepped over raised an exception, and has to raise it without TF.
-void Vcpu::fault_in_step(u32 code) {
-    constexpr u32 with_error_code = 1U << x86::exception_df | 1U << x86::exception_ts | 1U << x86::exception_np |
-                                    1U << x86::exception_ss | 1U << x86::exception_gp | 1U << x86::exception_pf |
-                                    1U << x86::exception_cp | 1U << 29 | 1U << 30; // #VC, #SX
-    auto const vector = static_cast<u8>(code - exit_code::EXCEPTION_DE);
-    if (has_event_) return; // in the middle of a delivery, which is repeated
-    bool const is_software = vector == x86::exception_bp || vector == x86::exception_of;
-    if (is_software && save().rip == step_rip_) return open_nmi_window(); // INT3 or INTO, still to be carried out
-    inject_exception({vector, (with_error_code >> vector & 1) != 0, static_cast<u32>(control().exit_info_1),
-                      control().exit_info_2}); // #PF: the address, CR2 is as before. [amd/vol2] 15.12.15
-}
-
-// The instruction in the shadow would show TF to the guest, so it does not get its step. The NMI comes before it: no
-// harm, as it is not the load of a stack pointer that a shadow of MOV SS is made for.
-void Vcpu::open_nmi_window() {
-    end_step();
-    vmcb_->control.interrupt_state = {};
-}
-
-void Vcpu::iret_exit() {
-    if (nmi_state_ == NmiState::Free) return open_nmi_window(); // in a shadow, as PUSHF
-    nmi_state_ = NmiState::AtIret;
-    nmi_iret_rip_ = save().rip;
-    set_intercept(exit_code::IRET, false);
 }
 
 // QEMU's AMD-V says "invalid state" when the guest itself loads CR3 with reserved bits, where a CPU raises #GP.

@@ -280,7 +280,6 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
 
 u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
     if (rip % lib::page_size > lib::page_size - bytes) return nullptr;
-    if (!vcpu.is_64_bit()) return nullptr; // elsewhere CS has a base
     return find_code(vcpu, cr3, rip);
 }
 

@@ -112,6 +112,7 @@ private:
     After before_entry();
     After handle_exit();
     After slow_exit(u32 code);
+    After memory_exit();
     After undecodable();
     After entry_failed();
     bool refuse_cr3();
@@ -122,7 +123,7 @@ private:
     void end_shadow();
     bool step_behind(u8 length);
     bool end_instruction();
-    void fetch_virtual_tpr();
+    void fetch_virtual_tpr(Vmcb const& vmcb);
     void fetch_xcr0();
     void requeue_interrupted_event();
     void put_off_event();

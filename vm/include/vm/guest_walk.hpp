@@ -25,8 +25,9 @@ Paging paging_of(u64 cr0_value, u64 cr4_value);
 // accessed bits on the way, and the dirty bit for a write. What the guest's CPU has in its TLB does not count.
 std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access);
 
-// The code at CS:RIP where it lies, with at least `bytes` (at most 16) of it in one piece; nullptr when it is not to be
-// had that way: outside of 64-bit mode, across a page boundary, or not in RAM. `cr3` and `rip` are the vCPU's.
+// The code at RIP of a vCPU in 64-bit mode (elsewhere CS has a base) where it lies, with at least `bytes` (at most 16)
+// of it in one piece; nullptr when it is not to be had that way: across a page boundary, or not in RAM. `cr3` and `rip`
+// are the vCPU's.
 u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes);
 
 // Up to 15 bytes of code at CS:RIP; how many could be had. The bytes after those are undefined. No rights are checked:
