@@ -39,12 +39,14 @@ public:
 
     // Up to `limit` elements at `offset`: as many as lie in one page, at least one. 0: `exception` tells the fault.
     u64 run(u64 offset, u64 limit, Exception& exception) {
-        auto const part = through_segment(vcpu_, segment_, offset, port_.size, port_.is_in, mode_);
+        [[clang::uninitialized]] auto const part =
+            through_segment(vcpu_, segment_, offset, port_.size, port_.is_in, mode_);
         if (!part) return fail(part.error(), exception);
         u64 const in_page = lib::page_size - part->linear % lib::page_size;
         if (in_page < port_.size) [[unlikely]]
             return one(offset, exception);
-        auto const at = translate(vcpu_, part->linear, {.is_write = port_.is_in, .is_user = is_user_});
+        [[clang::uninitialized]] auto const at =
+            translate(vcpu_, part->linear, {.is_write = port_.is_in, .is_user = is_user_});
         if (!at) return fail(at.error(), exception);
         u64 const size = std::min(in_page, part->room);
         u8* const ram = vcpu_.vm().ram().pointer(*at, size);
@@ -259,7 +261,7 @@ Outcome port_string(Vcpu& vcpu, Exit const& exit) {
     [[clang::uninitialized]] auto const state = vcpu.code_state();
     [[clang::uninitialized]] std::array<u8, 16> code;
     u32 const code_size = fetch_code(vcpu, state, code);
-    InterceptedInstruction instruction;
+    [[clang::uninitialized]] InterceptedInstruction instruction;
     bool const is_known = decode_intercepted({code.data(), code_size}, state.mode, instruction);
     if (!is_known || !is_same_string(instruction, exit.port)) [[unlikely]]
         return look_again(vcpu, {code.data(), code_size}, exit.port.port);

@@ -67,8 +67,8 @@ SegmentName name_of(SegmentRegister segment) {
     return names[static_cast<unsigned>(segment)];
 }
 
-std::expected<SegmentPart, Exception> through_segment(Vcpu& vcpu, SegmentName name, u64 offset, u32 size, bool is_write,
-                                                      CpuMode mode) {
+std::expected<SegmentPart, Exception> through_any_segment(Vcpu& vcpu, SegmentName name, u64 offset, u32 size,
+                                                          bool is_write, CpuMode mode) {
     if (mode == CpuMode::Bits64) {
         bool const has_base = name == SegmentName::Fs || name == SegmentName::Gs;
         u64 const linear = offset + (has_base ? vcpu.segment(name).base : 0);

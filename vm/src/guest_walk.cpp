@@ -126,15 +126,17 @@ void follow_32(GuestRam const& ram, u64 table, u64 linear, bool has_large_pages,
         std::array<u64 const*, CodeWindow::levels> slots{};
         for (unsigned i = 0; i < way.count; i++)
             slots[i] = reinterpret_cast<u64 const*>(way.slots[i]);
-        vcpu.code_window().remember(cr3, linear, page, slots, way.entries, way.count);
+        vcpu.code_window(linear).remember(cr3, linear, page, slots, way.entries, way.count);
     }
     return page + offset;
 }
 
 // In long mode, the code at `linear`, which is good to the end of its page.
 [[gnu::always_inline]] inline u8 const* find_code(Vcpu& vcpu, u64 cr3, u64 linear) {
-    u8 const* const known = vcpu.code_window().find(cr3, linear);
-    return known != nullptr ? known : walk_to_code(vcpu, Paging::Long, cr3, linear);
+    [[clang::uninitialized]] u8 const* known; // written with true
+    if (vcpu.code_window(linear).find(cr3, linear, known)) [[likely]]
+        return known;
+    return walk_to_code(vcpu, Paging::Long, cr3, linear);
 }
 
 // The next page of an instruction that crosses into it, or one that begins in the last bytes of its page.
@@ -203,13 +205,13 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
 [[gnu::always_inline]] inline bool find_marked(GuestRam const& ram, u64 cr3, u64 linear, WalkAccess access,
                                                bool are_user_pages_special, bool has_nx, u64& physical) {
     u64 const wanted = present | accessed | (access.is_user ? user : u64{0}) | (access.is_write ? writable : u64{0});
-    u64 const reserved = has_nx ? u64{0} : no_execute;
     u64 table = cr3 & frame_64;
     u64 rights = all_rights | accessed;
+    u64 any = 0; // the bits of all entries
     for (unsigned shift = shift_512g;; shift -= 9) {
         u64 const entry = ram.load_aligned<u64>(GuestPhys{table + (linear >> shift & 511) * 8});
         rights &= entry;
-        if ((entry & reserved) != 0) return false;
+        any |= entry;
         table = entry & frame_64;
         bool const is_large = shift != 12 && (entry & large) != 0;
         if (shift != 12 && !is_large) continue;
@@ -217,6 +219,7 @@ bool is_refused(Vcpu& vcpu, Paging paging, Way const& way, WalkAccess access, u6
         if (is_large && (shift != shift_2m || (table & offset & ~u64{0x1000}) != 0)) return false;
         if ((rights & wanted) != wanted || (access.is_write && (entry & dirty) == 0)) return false;
         if (are_user_pages_special && (rights & user) != 0) return false;
+        if (!has_nx && (any & no_execute) != 0) return false;
         physical = (table & ~offset) | (linear & offset);
         return physical >> 36 == 0;
     }
@@ -236,24 +239,11 @@ template <typename Entry> bool mark(Way const& way, bool is_write) {
     return true;
 }
 
-} // namespace
-
-Paging paging_of(u64 cr0_value, u64 cr4_value) {
-    if ((cr0_value & cr0::PG) == 0) return Paging::Off;
-    if ((cr4_value & cr4::PAE) != 0) return Paging::Pae;
-    return (cr4_value & cr4::PSE) != 0 ? Paging::Bits32Large : Paging::Bits32;
-}
-
-std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access) {
+// The long way, which judges.
+[[gnu::noinline]] std::expected<GuestPhys, Exception> translate_any(Vcpu& vcpu, u64 linear, WalkAccess access) {
     u64 const efer_value = vcpu.efer();
     u64 const cr4_value = vcpu.cr4();
     bool const is_long = (efer_value & efer::LMA) != 0;
-    if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
-    u64 const special = access.is_user ? cr4::PKE : cr4::PKE | cr4::SMAP;
-    if (u64 physical = 0; is_long && !access.is_fetch &&
-                          find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & special) != 0,
-                                      (efer_value & efer::NXE) != 0, physical)) [[likely]]
-        return GuestPhys{physical};
     Paging const paging = is_long ? Paging::Long : paging_of(vcpu.cr0(), cr4_value);
     EntryRules const rules = entry_rules_of(vcpu, paging, efer_value);
     // Another vCPU may change the tables at this moment. Each look is a walk that a CPU could make; only its marks may
@@ -278,12 +268,34 @@ std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess
     }
 }
 
+} // namespace
+
+Paging paging_of(u64 cr0_value, u64 cr4_value) {
+    if ((cr0_value & cr0::PG) == 0) return Paging::Off;
+    if ((cr4_value & cr4::PAE) != 0) return Paging::Pae;
+    return (cr4_value & cr4::PSE) != 0 ? Paging::Bits32Large : Paging::Bits32;
+}
+
+std::expected<GuestPhys, Exception> translate(Vcpu& vcpu, u64 linear, WalkAccess access) {
+    u64 const efer_value = vcpu.efer();
+    u64 const cr4_value = vcpu.cr4();
+    bool const is_long = (efer_value & efer::LMA) != 0;
+    if (is_long && !is_canonical(linear)) return std::unexpected(general_protection());
+    u64 const special = access.is_user ? cr4::PKE : cr4::PKE | cr4::SMAP;
+    if (u64 physical = 0; is_long && !access.is_fetch &&
+                          find_marked(vcpu.vm().ram(), vcpu.cr3(), linear, access, (cr4_value & special) != 0,
+                                      (efer_value & efer::NXE) != 0, physical)) [[likely]]
+        return GuestPhys{physical};
+    return translate_any(vcpu, linear, access);
+}
+
 u8 const* code_in_place(Vcpu& vcpu, u64 cr3, u64 rip, u32 bytes) {
     if (rip % lib::page_size > lib::page_size - bytes) return nullptr;
     return find_code(vcpu, cr3, rip);
 }
 
-u32 fetch_code(Vcpu& vcpu, CodeState const& state, std::array<u8, 16>& bytes) {
+// Each access to a device comes here, and string instructions for ports do.
+[[gnu::always_inline]] u32 fetch_code(Vcpu& vcpu, CodeState const& state, std::array<u8, 16>& bytes) {
     if (state.linear % lib::page_size > lib::page_size - bytes.size()) [[unlikely]]
         return fetch_bytewise(vcpu, state, bytes);
     u8 const* const from = state.paging == Paging::Long ? find_code(vcpu, state.cr3, state.linear)

@@ -53,7 +53,7 @@ Outcome set_cpuid(Vcpu& vcpu, CpuidRegs const& result) {
 // What guests ask for most: "which CPU am I" of old serialising code, and user space looking for OSXSAVE.
 [[gnu::noinline]] Outcome feature_cpuid(Vcpu& vcpu) {
     static_assert(cr4::OSXSAVE == u64{1} << 18);
-    u64 const osxsave = (vcpu.cr4() & cr4::OSXSAVE) << (CpuidPolicy::osxsave_bit - 18);
+    u64 const osxsave = vcpu.cr4_osxsave() << (CpuidPolicy::osxsave_bit - 18);
     CpuidRegs const& row = vcpu.features();
     vcpu.gpr(Gpr::Rax) = row.eax;
     vcpu.gpr(Gpr::Rbx) = row.ebx;

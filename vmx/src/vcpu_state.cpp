@@ -222,8 +222,16 @@ vm::CodeState Vcpu::code_state() {
     bool const is_long = entry_controls_.get<EntryControls::Ia32eModeGuest>();
     if (is_long && (rights & vm::segment::l_bit) != 0) [[likely]]
         return {instruction, table, vm::CpuMode::Bits64, vm::Paging::Long};
-    return {(instruction + here.read(field::GUEST_CS_BASE)) & 0xffff'ffff, table,
-            (rights & vm::segment::db_bit) != 0 ? vm::CpuMode::Bits32 : vm::CpuMode::Bits16,
+    return code_state_with_base();
+}
+
+// Outside of 64-bit mode. Apart, so that 64-bit code does not save the registers for it.
+[[gnu::noinline]] vm::CodeState Vcpu::code_state_with_base() {
+    Loaded const here = Loaded::still_loaded();
+    bool const is_long = entry_controls_.get<EntryControls::Ia32eModeGuest>();
+    bool const is_32 = (here.read(field::GUEST_CS_RIGHTS) & vm::segment::db_bit) != 0;
+    return {(here.read(field::GUEST_RIP) + here.read(field::GUEST_CS_BASE)) & 0xffff'ffff, here.read(field::GUEST_CR3),
+            is_32 ? vm::CpuMode::Bits32 : vm::CpuMode::Bits16,
             is_long ? vm::Paging::Long : vm::paging_of(cr0(), cr4())};
 }
 

@@ -337,6 +337,35 @@ TEST_F(Walk, FetchesCodeOverPagesAndStopsWhereThereIsNone) {
     EXPECT_EQ(vm::fetch_code(vcpu(), bytes), 0U);
 }
 
+TEST_F(Walk, CodeOfPagesThatAlternateIsNeverStale) {
+    four_levels();
+    put<u64>(root, second | P | W | U);
+    put<u64>(second, third | P | W | U);
+    put<u64>(third, fourth | P | W | U);
+    constexpr u64 pages = 6; // more than are remembered
+    auto const frame = [](u64 page) { return 0x1'0000 + page * 0x1000; };
+    for (u64 page = 0; page < 2 * pages; page++)
+        put<u8>(frame(page), static_cast<u8>(page + 1));
+    vcpu().set_segment(vm::SegmentName::Cs, {8, vm::segment::long_code, 0, 0});
+    auto const expect_code = [&](u64 page, u64 of) {
+        std::array<u8, 16> bytes{};
+        vcpu().set_rip(page * 0x1000);
+        EXPECT_EQ(vm::fetch_code(vcpu(), bytes), 15U);
+        EXPECT_EQ(bytes[0], of + 1);
+    };
+    for (u64 page = 0; page < pages; page++)
+        put<u64>(fourth + page * 8, frame(page) | P);
+    for (u64 i = 0; i < 3 * pages; i++) {
+        expect_code(i % 2, i % 2);
+        expect_code(i % pages, i % pages);
+    }
+    for (u64 page = 0; page < pages; page++) {
+        put<u64>(fourth + page * 8, frame(page + pages) | P);
+        expect_code(page, page + pages);
+        expect_code((page + 1) % pages, page + 1 < pages ? page + 1 : pages);
+    }
+}
+
 TEST_F(Walk, FetchesRealModeCodeAtItsBase) {
     mode(0x10, 0, 0);
     vcpu().set_segment(vm::SegmentName::Cs, {0x1000, vm::segment::code_16, 0xffff, 0x1'0000});

@@ -123,6 +123,6 @@ constexpr SegmentRegister effective_segment(MemoryOperand const& memory) {
     return memory.base == 4 || memory.base == 5 ? SegmentRegister::SS : SegmentRegister::DS;
 }
 
-constexpr u64 size_mask(unsigned bytes) { return bytes == 8 ? ~u64{0} : (u64{1} << (bytes * 8)) - 1; }
+constexpr u64 size_mask(unsigned bytes) { return ~u64{0} >> ((8 - bytes) * 8); } // 1 to 8
 
 } // namespace vm

@@ -17,8 +17,16 @@ struct SegmentPart {
 };
 // The linear address of `size` bytes at `offset`, or the #GP or #SS that the access deserves.
 // [intel/vol3] 6.3 to 6.5, [intel/vol1] 3.3.7.1
-std::expected<SegmentPart, Exception> through_segment(Vcpu& vcpu, SegmentName name, u64 offset, u32 size, bool is_write,
-                                                      CpuMode mode);
+std::expected<SegmentPart, Exception> through_any_segment(Vcpu& vcpu, SegmentName name, u64 offset, u32 size,
+                                                          bool is_write, CpuMode mode);
+// The same at once for what has no base: nearly all of 64-bit mode.
+inline std::expected<SegmentPart, Exception> through_segment(Vcpu& vcpu, SegmentName name, u64 offset, u32 size,
+                                                             bool is_write, CpuMode mode) {
+    bool const has_base = mode != CpuMode::Bits64 || name == SegmentName::Fs || name == SegmentName::Gs;
+    if (has_base || !is_canonical(offset) || !is_canonical(offset + size - 1)) [[unlikely]]
+        return through_any_segment(vcpu, name, offset, size, is_write, mode);
+    return SegmentPart{offset, lib::page_size - offset % lib::page_size + lib::page_size};
+}
 
 SegmentName name_of(SegmentRegister segment); // DS for None
 

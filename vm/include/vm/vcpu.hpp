@@ -10,6 +10,7 @@
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
 #include <vm/code_window.hpp>
+#include <vm/control_registers.hpp>
 #include <vm/cpuid_policy.hpp>
 #include <vm/decoder.hpp>
 #include <vm/exit.hpp>
@@ -138,6 +139,7 @@ public:
     virtual void set_vector(unsigned number, Vector const& value) = 0;
     virtual u64 cr3() = 0;
     virtual u64 cr4() = 0;
+    virtual u64 cr4_osxsave() { return cr4() & cr4::OSXSAVE; } // a backend may find it sooner
     virtual u64 efer() = 0;
     virtual void set_cr0(u64 value) = 0; // the guest's view, already found valid
     virtual void set_cr3(u64 value) = 0;
@@ -176,7 +178,7 @@ public:
     u32 id() const { return id_; }
     LocalApic& apic() { return apic_; }
     MsrPolicy& msrs() { return msrs_; }
-    CodeWindow& code_window() { return code_window_; }
+    CodeWindow& code_window(u64 linear) { return code_windows_.of(linear); }
     // Exits in a row whose instruction did not make the access that the CPU reported.
     u32& unexplained_exits() { return unexplained_exits_; }
     u64 xcr0() const { return xcr0_; }
@@ -301,7 +303,7 @@ protected:
     kernel::Timer apic_timer_;
     std::atomic<u8> startup_vector_{0};
     u32 clock_version_ = 0; // of what publish_time() and publish_wall_clock() wrote last
-    CodeWindow code_window_;
+    CodeWindows code_windows_;
     u32 unexplained_exits_ = 0;
 
 private:

@@ -59,6 +59,7 @@ public:
     void set_dr7(u64 value) override { vmcs().write(field::GUEST_DR7, value); }
     u64 dr6() override;
     void set_dr6(u64 value) override;
+    u64 cr4_osxsave() override { return vmcs().read(field::GUEST_CR4) & vm::cr4::OSXSAVE; } // the guest's own bit
     u32 privilege_level() override { return vmcs().read(field::GUEST_SS_RIGHTS) >> 5 & 3; }
     vm::CodeState code_state() override;
     vm::Vector vector(unsigned number) override;
@@ -106,6 +107,7 @@ private:
     // Rare, so it shall not cost its callers registers.
     [[clang::preserve_most]] void make_current();
     void make_current_on(u32 cpu, Vcpu*& current);
+    vm::CodeState code_state_with_base();
     void load();
     void pass_msr(u32 index, bool read, bool write);
     void intercept_x2apic();
