@@ -177,7 +177,7 @@ u64 VirtualMachine::mmio_read(u64 address, u8 size) {
 void VirtualMachine::mmio_write(u64 address, u8 size, u64 value) {
     with_platform_in_exit([&](platform::Platform& p) {
         p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
-        tell_changed_eoi_vectors();
+        tell_changed_eoi_vectors(p);
     });
 }
 
@@ -186,7 +186,7 @@ void VirtualMachine::mmio_update(u64 address, u8 size, vm::MmioChange change) {
         u64 value = 0;
         if (!change(p.io(platform::Space::Mmio, address, size, platform::Op::Read, 0).data, value)) return;
         p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
-        tell_changed_eoi_vectors();
+        tell_changed_eoi_vectors(p);
     });
 }
 
@@ -272,7 +272,7 @@ void VirtualMachine::timer_expired(DeviceTimer& timer) {
 }
 
 void VirtualMachine::send_msi(platform::Msi message) {
-    tell_changed_eoi_vectors();
+    tell_changed_eoi_vectors(*platform_);
     vm_->deliver_message(message.address, message.data);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <platform/bus.hpp>
+#include <utility>
 
 namespace platform {
 namespace {
@@ -17,11 +18,12 @@ lib::Result<void> Bus::attach(Device& device, Region const& region) {
     if (region.size == 0 || region.base + region.size < region.base) return lib::fail(lib::Errc::OutOfRange);
     if (region.space == Space::Pio && region.base + region.size > port_count) return lib::fail(lib::Errc::OutOfRange);
     u8 const index = static_cast<u8>(used_++);
-    slots_[index] = Slot{&device, region};
+    Slot& slot = slots_[index];
+    slot = Slot{&device, region, nullptr};
     if (region.space == Space::Mmio)
-        memory_.indices[memory_.count++] = index;
+        slot.before = std::exchange(last_in_memory_, &slot);
     else if (region.base + region.size > direct_ports)
-        high_ports_.indices[high_ports_.count++] = index;
+        slot.before = std::exchange(last_high_port_, &slot);
     if (region.space == Space::Pio)
         for (u64 port = region.base; port < std::min(region.base + region.size, direct_ports); port++)
             ports_[port] = index;

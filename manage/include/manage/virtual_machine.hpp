@@ -155,8 +155,8 @@ private:
     void stop_timers();
     void timer_expired(DeviceTimer& timer);
     DeviceTimer* timer_of(u16 device, u32 id);
-    void tell_changed_eoi_vectors() {
-        if (platform_->take_eoi_vectors_changed()) [[unlikely]]
+    void tell_changed_eoi_vectors(platform::Platform& platform) {
+        if (platform.take_eoi_vectors_changed()) [[unlikely]]
             post_eoi_vectors();
     }
     void post_eoi_vectors();

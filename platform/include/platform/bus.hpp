@@ -42,29 +42,24 @@ private:
     struct Slot {
         Device* device;
         Region region;
-    };
-    struct SlotList {
-        std::array<u8, max_regions> indices;
-        u32 count;
+        Slot const* before; // the one of this list that was attached before this
     };
     Slot const* find(Space space, u64 address) const {
         if (space == Space::Pio && address < direct_ports) [[likely]] {
             u8 const index = ports_.data()[address];
             return index == 0 ? nullptr : &slots_.data()[index];
         }
-        SlotList const& list = space == Space::Mmio ? memory_ : high_ports_;
-        for (u32 i = list.count; i > 0; i--) {
-            Slot const& slot = slots_.data()[list.indices.data()[i - 1]];
-            if (address - slot.region.base < slot.region.size) return &slot;
-        }
-        return nullptr;
+        Slot const* slot = space == Space::Mmio ? last_in_memory_ : last_high_port_;
+        while (slot != nullptr && address - slot->region.base >= slot->region.size)
+            slot = slot->before;
+        return slot;
     }
     IoReply split(Slot const& slot, u64 address, u8 size, Op op, u64 data);
 
     std::array<u8, direct_ports> ports_{}; // index into slots_; 0: nobody
     std::array<Slot, max_regions + 1> slots_{};
-    SlotList memory_{};
-    SlotList high_ports_{};
+    Slot const* last_in_memory_ = nullptr;
+    Slot const* last_high_port_ = nullptr;
     u32 used_ = 1;
 };
 

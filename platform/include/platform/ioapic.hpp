@@ -55,9 +55,10 @@ public:
     VectorSet const& eoi_vectors() const { return eoi_vectors_; }
     // True once after eoi_vectors() changed.
     bool take_eoi_vectors_changed() {
-        bool const changed = eoi_vectors_changed_;
+        if (!eoi_vectors_changed_) [[likely]]
+            return false;
         eoi_vectors_changed_ = false;
-        return changed;
+        return true;
     }
 
 private:
