@@ -175,13 +175,8 @@ public:
             while (level > 1 && (((mapping.at.value | mapping.to.value) & (bytes_at(level) - 1)) != 0 ||
                                  mapping.size < bytes_at(level)))
                 level--;
-            Entry& entry = *TRY(entry_for(mapping.at, level));
-            Entry const leaf = leaf_for(mapping, level);
-            Pass const pass = TRY(place(entry, level, leaf, retired));
-            if (pass == Pass::Incomplete) return false;
-            mapping.at += bytes_at(level);
-            mapping.to += bytes_at(level);
-            mapping.size -= bytes_at(level);
+            Entry* const entry = TRY(entry_for(mapping.at, level));
+            if (!TRY(fill(entry, level, mapping, retired))) return false;
         }
         return true;
     }
@@ -321,6 +316,23 @@ private:
             for (u64 i = 0; i < entries; i++)
                 Memory::store(table_at(frame)[i].raw, entry.piece(i, level).raw);
         } while (!Memory::replace(place.raw, entry.raw, Entry::table(frame).raw));
+    }
+
+    // Pages of one size, side by side in one table from `entry` on: what begins in the next one may be larger.
+    lib::Result<bool> fill(Entry* entry, unsigned level, Mapping<Address>& mapping, Retired& retired) {
+        u64 const bytes = bytes_at(level);
+        u64 count = std::min(mapping.size / bytes, entries - index_of(mapping.at, level));
+        for (; count > 0; count--, entry++) {
+            Entry const leaf = leaf_for(mapping, level);
+            if (!load(*entry).is_present() && promises_of(leaf, level) == 0) [[likely]]
+                Memory::store(entry->raw, leaf.raw);
+            else if (TRY(place(*entry, level, leaf, retired)) == Pass::Incomplete)
+                return false;
+            mapping.at += bytes;
+            mapping.to += bytes;
+            mapping.size -= bytes;
+        }
+        return true;
     }
 
     // Lets `place` and all below it translate as `leaf` does.
