@@ -9,9 +9,8 @@ constexpr u32 MASK_BIT = 1; // of an entry's vector control
 } // namespace
 
 void MsixTable::reset() {
-    state_ = {};
-    for (Entry& entry : state_.entries)
-        entry.control = MASK_BIT;
+    state_.entries.fill({0, 0, MASK_BIT});
+    state_.pending = 0;
     is_enabled_ = is_masked_ = false;
 }
 

@@ -43,17 +43,21 @@ u32 PciFunction::add_capability(u8 id, std::span<u8 const> body) {
     u32 const at = capabilities_end_;
     u32 const end = (at + 2 + static_cast<u32>(body.size()) + 3) & ~3U;
     ASSERT(end <= register_count * 4);
-    auto const put = [this](u32 offset, u8 value) {
-        u32& word = registers_[offset / 4];
-        u32 const shift = offset % 4 * 8;
-        word = (word & ~(0xffU << shift)) | u32{value} << shift;
-        initial_[offset / 4] = word;
-    };
-    put(at, id);
-    put(at + 1, 0);
-    for (u32 i = 0; i < body.size(); i++)
-        put(at + 2 + i, body[i]);
-    put(last_capability_ == 0 ? CAPABILITIES_POINTER * 4 : last_capability_ + 1, static_cast<u8>(at));
+    // In whole registers: a VM has hundreds of these bytes.
+    u32 word = id, filled = 2;
+    u32 offset = at;
+    for (u8 const byte : body) {
+        word |= u32{byte} << (filled++ * 8);
+        if (filled < 4) continue;
+        set_fixed(offset, word);
+        offset += 4;
+        word = filled = 0;
+    }
+    if (filled != 0) set_fixed(offset, word);
+    if (last_capability_ == 0)
+        set_fixed(CAPABILITIES_POINTER * 4, at);
+    else
+        set_fixed(last_capability_, registers_[last_capability_ / 4] | at << 8); // which had no next one
     set_fixed(COMMAND_STATUS * 4, registers_[COMMAND_STATUS] | CAPABILITIES_LIST);
     last_capability_ = at;
     capabilities_end_ = end;

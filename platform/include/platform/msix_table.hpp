@@ -50,7 +50,7 @@ private:
     bool is_open(u32 vector) const;
 
     Host& host_;
-    State state_{};
+    State state_; // reset() makes it
     u32 count_;
     bool is_enabled_ = false;
     bool is_masked_ = false;
