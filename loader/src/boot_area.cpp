@@ -39,7 +39,9 @@ BootStep prepare_boot_area(BootInput const& input, lib::GuestMemory const& memor
     u64 const size = boot_area.end - boot_area.begin;
     if (!is_ram(input.memory_map, boot_area.begin, size))
         return std::unexpected(LoadError{LoadErrorCode::BootAreaMissing, boot_area.begin, size});
-    if (!memory.fill(GuestPhys{boot_area.begin}, size, 0)) return mismatch(boot_area.begin);
+    GuestPhys const begin{boot_area.begin};
+    bool const is_done = input.is_memory_zero ? memory.contains(begin, size) : memory.fill(begin, size, 0).has_value();
+    if (!is_done) return mismatch(boot_area.begin);
     return {};
 }
 

@@ -141,7 +141,8 @@ std::expected<MemoryRange, LoadError> load_segment(BootInput const& input, lib::
     MemoryRange const range{at, at + size};
     if (!memory.contains(GuestPhys{at}, size)) return std::unexpected(LoadError{LoadErrorCode::MapMismatch, at, 0});
     auto const bytes = input.kernel.subspan(segment.offset, segment.file_size);
-    u64 const zeroes = size - segment.file_size;
+    bool const is_zero_already = input.is_memory_zero && at >= lib::MiB;
+    u64 const zeroes = is_zero_already ? 0 : size - segment.file_size;
     if (input.copies != nullptr && input.copies->add(GuestPhys{at}, bytes, zeroes)) return range;
     if (auto const done = copy_in(memory, at, bytes); !done) return std::unexpected(done.error());
     if (!memory.fill(GuestPhys{at + segment.file_size}, zeroes, 0))

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "sum_of_bytes.hpp"
+
 #include <lib/bits.hpp>
 #include <lib/platform_layout.hpp>
 #include <loader/aml.hpp>
@@ -187,8 +189,7 @@ public:
         static_assert(std::is_trivially_copyable_v<T>);
         if (at_ > end_ || end_ - at_ < sizeof(T)) return lib::fail(lib::Errc::OutOfRange);
         std::span const bytes(reinterpret_cast<u8 const*>(&value), sizeof(T)); // no copy: the stack is small
-        for (u8 const byte : bytes)
-            sum_ = static_cast<u8>(sum_ + byte);
+        sum_ = static_cast<u8>(sum_ + sum_of_bytes(bytes));
         auto const done = memory_.write(at_, bytes);
         at_ += sizeof(T);
         return done;
@@ -209,12 +210,7 @@ private:
 };
 
 template <typename T> u8 checksum_of(T const& value, std::size_t count = sizeof(T)) {
-    std::array<u8, sizeof(T)> bytes;
-    std::memcpy(bytes.data(), &value, sizeof(T));
-    u8 sum = 0;
-    for (std::size_t i = 0; i < count; i++)
-        sum = static_cast<u8>(sum + bytes[i]);
-    return static_cast<u8>(-sum);
+    return static_cast<u8>(-sum_of_bytes(std::span(reinterpret_cast<u8 const*>(&value), sizeof(T)).first(count)));
 }
 
 constexpr auto s5_package = aml::name(aml::path("\\_S5_"), aml::package(aml::byte_const(lib::layout::s5_sleep_type),

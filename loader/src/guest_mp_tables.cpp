@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "sum_of_bytes.hpp"
+
 #include <array>
 #include <lib/bits.hpp>
 #include <lib/platform_layout.hpp>
@@ -89,12 +91,7 @@ public:
         return memory_.write(tables_at, header);
     }
     template <typename T> static u8 sum_of(T const& value) {
-        std::array<u8, sizeof(T)> bytes;
-        std::memcpy(bytes.data(), &value, sizeof(T));
-        u8 sum = 0;
-        for (u8 const byte : bytes)
-            sum = static_cast<u8>(sum + byte);
-        return sum;
+        return sum_of_bytes(std::span(reinterpret_cast<u8 const*>(&value), sizeof(T)));
     }
 
 private:

@@ -290,7 +290,8 @@ bool VirtualMachine::load() {
                                   map->entries(),
                                   *rsdp,
                                   &copies_,
-                                  modules.span()};
+                                  modules.span(),
+                                  true}; // scrubbed; below 1 MiB lie the tables
     auto const entry = loader::load_guest(description_.boot, input, memory);
     if (!entry) {
         std::array<char, 300> text{};

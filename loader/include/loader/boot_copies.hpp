@@ -15,7 +15,7 @@ class BootCopies {
 public:
     static constexpr u64 capacity = 138; // all segments of an ELF file, the initrd and eight modules
 
-    void clear() { copies_.fill({}); }
+    void clear() { used_ = 0; }
     // `zeroes` follow the bytes. False: it takes no more, copy at once. `bytes` must stay as they are until all is
     // done.
     bool add(GuestPhys at, std::span<u8 const> bytes, u64 zeroes = 0);
@@ -30,6 +30,7 @@ private:
         bool is_done() const { return bytes.empty() && zeroes == 0; }
     };
     std::array<Copy, capacity> copies_{}; // what is left of them
+    u64 used_ = 0;                        // the first so many: a kernel has a handful
 };
 
 } // namespace loader

@@ -24,6 +24,7 @@ struct BootInput {
     lib::GuestPhys rsdp{};        // 0: no ACPI tables
     BootCopies* copies = nullptr; // takes a kernel's large parts, the initrd and modules; nullptr: copied at once
     std::span<BootModule const> modules{}; // at most max_boot_modules; Multiboot only
+    bool is_memory_zero = false; // from 1 MiB on and in the boot area: what has to be zero there is left as it is
 };
 
 } // namespace loader

@@ -245,6 +245,22 @@ TEST_F(Loading, AnElfKernelIsWrittenBitByBit) {
     EXPECT_EQ(guest.get<u8>(load_address + 0x10'0000), 0xcc);
 }
 
+TEST_F(Loading, MemoryThatIsZeroIsNotZeroedAgainButBelow1MiB) {
+    store(kernel, 64 + 40, 0x1000, 8); // bytes of the segment in memory
+    auto const byte_after_file = [&](bool is_memory_zero, u64 at) {
+        store(kernel, 64 + 24, at, 8);
+        guest.memory().write(GuestPhys{at + 0x800}, u8{0xcc}).value();
+        auto wanted = input();
+        wanted.is_memory_zero = is_memory_zero;
+        EXPECT_TRUE(load_guest(lib::BootKind::Elf, wanted, guest.memory()));
+        EXPECT_EQ(guest.get<u8>(at + 0xff), 0xff);
+        return guest.get<u8>(at + 0x800);
+    };
+    EXPECT_EQ(byte_after_file(false, load_address), 0);
+    EXPECT_EQ(byte_after_file(true, load_address), 0xcc);
+    EXPECT_EQ(byte_after_file(true, 0x8000), 0) << "firmware's tables may lie there";
+}
+
 TEST_F(Loading, BadElfFiles) {
     struct Change {
         std::size_t at;
