@@ -125,7 +125,9 @@ void Storage::start_queue(u32 device, u32 queue, lib::QueueSetup const& setup) {
                                           .size = setup.size,
                                           .has_event_index = static_cast<u8>(setup.has_event_index),
                                           .has_indirect = static_cast<u8>(setup.has_indirect),
-                                          .epoch = epoch_};
+                                          .epoch = epoch_,
+                                          .features = setup.features,
+                                          .reserved = 0};
     }
     services_.ask_for_change(service_);
 }

@@ -218,7 +218,8 @@ bool VirtioPci::start(u32 number) {
                                 used,
                                 queue.size,
                                 (state_.driver_features & EVENT_IDX) != 0,
-                                (state_.driver_features & INDIRECT_DESC) != 0};
+                                (state_.driver_features & INDIRECT_DESC) != 0,
+                                static_cast<u32>(state_.driver_features & 0xff'ffff)};
     if (!start_queue(number, setup)) return false;
     queue.is_enabled = 1;
     return true;

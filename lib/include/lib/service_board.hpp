@@ -39,8 +39,10 @@ struct QueueEntry {
     u16 size;                         // 0: the queue is off
     u8 has_event_index, has_indirect; // features that the driver accepted
     u32 epoch;                        // another number each time that the driver starts the queue; never 0
+    u32 features;                     // bits 0 to 23 of those that the driver accepted: they are the kind's own
+    u32 reserved;
 };
-enum class DeviceKind : u32 { None = 0, Block = 1 };
+enum class DeviceKind : u32 { None = 0, Block = 1, Net = 2 };
 enum class MediumKind : u32 {
     Memory = 0, // mapped at medium_window()
     Disk = 1,   // a part of a disk of the machine
@@ -65,6 +67,9 @@ struct DeviceEntry {
     RamPiece pieces[max_ram_pieces];
     QueueEntry queues[max_device_queues];
     char serial[24]; // of the disk; the rest is NUL
+    // Of a Net: which of the networks it is plugged into, and the address that its driver is told.
+    u32 network;
+    u8 mac[6], reserved_net[2];
 };
 
 // --- The machine's controllers, which the service drives. They are on the board before the first instruction of an

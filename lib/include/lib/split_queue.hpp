@@ -15,6 +15,7 @@ struct QueueSetup {
     u64 descriptors, available, used; // guest-physical
     u16 size;
     bool has_event_index, has_indirect; // features that the driver accepted
+    u32 features = 0;                   // bits 0 to 23 of all of them: the device's own
 };
 
 class SplitQueue {

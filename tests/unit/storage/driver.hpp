@@ -142,7 +142,7 @@ public:
     service::QueueEntry& entry() { return world_.board->devices[device_].queues[queue_]; }
     void start(bool has_event_index = false, bool has_indirect = false) {
         static u32 epoch = 0;
-        entry() = {descriptors(0), available(), used(), size_, has_event_index, has_indirect, ++epoch};
+        entry() = {descriptors(0), available(), used(), size_, has_event_index, has_indirect, ++epoch, 0, 0};
         guest_.fill(base_, 0, 0x1000);
         available_index = used_index = next_ = 0;
         world_.change_board();
