@@ -257,15 +257,21 @@ bool VirtualMachine::attach_disks() {
                                                .part = parts_[i],
                                                .serial = disk.serial});
         if (attached) {
-            devices_[i] = *attached;
+            served_[i] = {&storage_, *attached};
             continue;
         }
-        for (u32 before = 0; before < i; before++)
-            storage_.cancel(devices_[before]);
+        cancel_devices();
         std::array<char, 160> text{};
         return fail_at(disk.line, lib::format_to(text, "disk: {}", attached.error()));
     }
     return true;
+}
+
+// Those that were attached in this very turn of the run loop.
+void VirtualMachine::cancel_devices() {
+    for (Served& served : served_)
+        if (served.by != nullptr) served.by->cancel(served.device);
+    served_ = {};
 }
 
 bool VirtualMachine::load() {

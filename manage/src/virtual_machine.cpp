@@ -47,8 +47,8 @@ bool VirtualMachine::fail_at(u32 line, std::string_view what) {
 
 void VirtualMachine::vcpu_stopped() {
     if (live_vcpus_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    for (u32 const device : devices_)
-        if (device != Storage::none) storage_.detach(device);
+    for (Served const& served : served_)
+        if (served.by != nullptr) served.by->detach(served.device);
     kernel::defer(0, on_end_);
 }
 
@@ -79,7 +79,7 @@ void VirtualMachine::destroy() {
         ASSERT(removed.has_value()); // it has stopped, or never ran
     }
     measure_exits(false);
-    devices_.fill(Storage::none); // they have left, or never came
+    served_ = {}; // they have left, or never came
     vm_ = {};
     for (DiskMedium& medium : media_)
         medium.release();
@@ -300,28 +300,28 @@ void VirtualMachine::request(platform::VmRequest what) {
 }
 
 void VirtualMachine::start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) {
-    storage_.start_queue(devices_[disk], queue, setup);
+    served_[disk].by->start_queue(served_[disk].device, queue, setup);
 }
 
-void VirtualMachine::stop_disk_queues(u32 disk) { storage_.stop_queues(devices_[disk]); }
+void VirtualMachine::stop_disk_queues(u32 disk) { served_[disk].by->stop_queues(served_[disk].device); }
 
-void VirtualMachine::disk_doorbell(u32 disk, u32) { storage_.doorbell(devices_[disk]); }
+void VirtualMachine::disk_doorbell(u32 disk, u32) { served_[disk].by->doorbell(served_[disk].device); }
 
-void VirtualMachine::disk_interrupt(u32 disk, u32 queue) {
-    with_platform_in_exit([&](platform::Platform& p) { p.disk_interrupt(disk, queue); });
+void VirtualMachine::served_interrupt(u32 device, u32 queue) {
+    with_platform_in_exit([&](platform::Platform& p) { p.disk_interrupt(device, queue); });
 }
 
-void VirtualMachine::disk_misused(u32 disk) {
-    with_platform_in_exit([&](platform::Platform& p) { p.disk_misused(disk); });
+void VirtualMachine::served_misused(u32 device) {
+    with_platform_in_exit([&](platform::Platform& p) { p.disk_misused(device); });
 }
 
-void VirtualMachine::disk_stopped(u32 disk) {
-    with_platform([&](platform::Platform& p) { p.disk_stopped(disk); });
+void VirtualMachine::served_stopped(u32 device) {
+    with_platform([&](platform::Platform& p) { p.disk_stopped(device); });
 }
 
-void VirtualMachine::disk_failed(u32 disk) {
+void VirtualMachine::served_failed(u32 device) {
     std::array<char, 80> text{};
-    end(vm::EndReason::Crash, lib::format_to(text, "too little memory to serve disk {}", disk));
+    end(vm::EndReason::Crash, lib::format_to(text, "too little memory to serve disk {}", device));
 }
 
 void VirtualMachine::power_button() {

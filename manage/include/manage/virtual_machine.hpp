@@ -30,16 +30,14 @@ class VirtualMachine final : public ManagedVm,
                              public platform::Host,
                              public vm::VirtualPlatform,
                              public kernel::ConsoleUser,
-                             public DiskOwner {
+                             public DeviceOwner {
 public:
     // Number `index` of `description`. `description` and `modules` must outlive it; `on_end` is what CPU 0 does when
     // the last vCPU has stopped. Nothing runs before begin().
     VirtualMachine(config::Description const& description, u32 index, Modules const& modules, vm::Backend& backend,
                    Storage& storage, kernel::DeferredWork& on_end)
         : all_(description), index_(index), description_(description.vms[index]), modules_(modules), backend_(backend),
-          storage_(storage), on_end_(on_end) {
-        devices_.fill(Storage::none);
-    }
+          storage_(storage), on_end_(on_end) {}
     ~VirtualMachine() override;
     std::string_view name() const { return description_.name; }
 
@@ -93,11 +91,11 @@ public:
     void stop_disk_queues(u32 disk) override;
     void disk_doorbell(u32 disk, u32 queue) override;
 
-    // DiskOwner
-    void disk_interrupt(u32 disk, u32 queue) override;
-    void disk_misused(u32 disk) override;
-    void disk_stopped(u32 disk) override;
-    void disk_failed(u32 disk) override;
+    // DeviceOwner
+    void served_interrupt(u32 device, u32 queue) override;
+    void served_misused(u32 device) override;
+    void served_stopped(u32 device) override;
+    void served_failed(u32 device) override;
     std::string_view owner_name() const override { return name(); }
 
     // kernel::ConsoleUser
@@ -120,6 +118,11 @@ private:
         void expired() { owner->timer_expired(*this); }
     };
     static constexpr u32 max_timers = 16;
+    // Where the queues of a device are served.
+    struct Served {
+        ServedDevices* by = nullptr; // nobody: it is not attached
+        u32 device = 0;              // its number there
+    };
 
     template <typename Body> decltype(auto) with_platform(Body&& body) {
         kernel::InterruptGuard const no_interrupts;
@@ -142,6 +145,7 @@ private:
     bool make_media();
     bool prepare_media(u64 bytes);
     bool attach_disks();
+    void cancel_devices();
     bool find_part(u32 disk);
     platform::MachineFacts facts() const;
     // Where device timers should be at this moment. With the platform's lock held.
@@ -180,7 +184,7 @@ private:
     u64 ticks_zeroing_ = 0, ticks_building_ = 0;      // of the start
     std::array<DiskMedium, lib::max_disks> media_;    // of those in memory
     std::array<MachinePart, lib::max_disks> parts_{}; // of the others
-    std::array<u32, lib::max_disks> devices_{};       // of `storage_`
+    std::array<Served, lib::max_disks> served_{};
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start
