@@ -299,29 +299,31 @@ void VirtualMachine::request(platform::VmRequest what) {
         vm_->stop(vm::EndReason::Reset, "");
 }
 
-void VirtualMachine::start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) {
-    served_[disk].by->start_queue(served_[disk].device, queue, setup);
+void VirtualMachine::start_served_queue(u32 device, u32 queue, lib::QueueSetup const& setup) {
+    served_[device].by->start_queue(served_[device].device, queue, setup);
 }
 
-void VirtualMachine::stop_disk_queues(u32 disk) { served_[disk].by->stop_queues(served_[disk].device); }
+void VirtualMachine::stop_served_queues(u32 device) { served_[device].by->stop_queues(served_[device].device); }
 
-void VirtualMachine::disk_doorbell(u32 disk, u32) { served_[disk].by->doorbell(served_[disk].device); }
+void VirtualMachine::served_doorbell(u32 device, u32) { served_[device].by->doorbell(served_[device].device); }
 
 void VirtualMachine::served_interrupt(u32 device, u32 queue) {
-    with_platform_in_exit([&](platform::Platform& p) { p.disk_interrupt(device, queue); });
+    with_platform_in_exit([&](platform::Platform& p) { p.served_interrupt(device, queue); });
 }
 
 void VirtualMachine::served_misused(u32 device) {
-    with_platform_in_exit([&](platform::Platform& p) { p.disk_misused(device); });
+    with_platform_in_exit([&](platform::Platform& p) { p.served_misused(device); });
 }
 
 void VirtualMachine::served_stopped(u32 device) {
-    with_platform([&](platform::Platform& p) { p.disk_stopped(device); });
+    with_platform([&](platform::Platform& p) { p.served_stopped(device); });
 }
 
 void VirtualMachine::served_failed(u32 device) {
     std::array<char, 80> text{};
-    end(vm::EndReason::Crash, lib::format_to(text, "too little memory to serve disk {}", device));
+    bool const is_nic = device >= lib::max_disks;
+    end(vm::EndReason::Crash, lib::format_to(text, "too little memory to serve {} {}", is_nic ? "NIC" : "disk",
+                                             is_nic ? device - lib::max_disks : device));
 }
 
 void VirtualMachine::power_button() {

@@ -10,7 +10,7 @@ Platform::Platform(Host& host, lib::GuestMemory const& memory, MachineFacts cons
     : host_(host), memory_(memory), devices_(host, *this, memory_, facts) {
     devices_.for_each([&, number = 0U]<typename D>(D& device) mutable {
         by_number_[number++] = &device;
-        if constexpr (std::derived_from<D, VirtioBlk>) disks_[D::number] = &device;
+        if constexpr (std::derived_from<D, ServedVirtio>) served_[D::number] = &device;
         for (Region const& region : device.regions)
             ASSERT(bus_.attach(device, region).has_value());
         if constexpr (requires { D::pci_slot; })

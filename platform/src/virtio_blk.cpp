@@ -46,9 +46,11 @@ u64 features(DiskFacts const& facts) {
 } // namespace
 
 VirtioBlk::VirtioBlk(Plug const& plug, u32 number)
-    : VirtioPci(plug, {BLOCK_DEVICE, MASS_STORAGE_CLASS, features(plug.facts.disks[number]),
-                       platform::queue_count(plug.facts.disks[number]), queue_size, configuration_size}),
-      host_(plug.host), memory_(plug.memory), facts_(plug.facts.disks[number]), number_(number) {
+    : ServedVirtio(plug,
+                   {BLOCK_DEVICE, MASS_STORAGE_CLASS, features(plug.facts.disks[number]),
+                    platform::queue_count(plug.facts.disks[number]), queue_size, configuration_size},
+                   number, plug.facts.disks[number].is_there),
+      facts_(plug.facts.disks[number]) {
     u16 const count = platform::queue_count(facts_);
     auto const put = [this](Field at, u8 size, u64 value) { lib::store_sized(&configuration_[at], size, value); };
     put(capacity, 8, facts_.sectors);
@@ -70,42 +72,6 @@ VirtioBlk::VirtioBlk(Plug const& plug, u32 number)
     begin(std::span(queues_).first(count), configuration_);
 }
 
-bool VirtioBlk::start_queue(u32 queue, lib::QueueSetup const& setup) {
-    if (!facts_.is_there || !lib::SplitQueue::is_usable(memory_, setup)) return false;
-    started_ |= 1U << queue;
-    host_.start_disk_queue(number_, queue, setup);
-    return true;
-}
-
-bool VirtioBlk::stop_queues() {
-    if (started_ != 0) {
-        started_ = 0;
-        stops_++;
-        host_.stop_disk_queues(number_);
-    }
-    return stops_ == 0;
-}
-
-void VirtioBlk::bus_master_lost() {
-    if (started_ == 0) return;
-    stop_queues();
-    misused();
-}
-
-void VirtioBlk::serving_interrupts(u32 queue) {
-    if (stops_ == 0 && is_started(queue) && is_running()) raise_interrupt(queue);
-}
-
-void VirtioBlk::serving_found_misuse() {
-    if (stops_ == 0 && started_ != 0 && is_running()) misused();
-}
-
-void VirtioBlk::serving_stopped() {
-    if (stops_ == 0) return;
-    stops_--;
-    if (stops_ == 0) stopped();
-}
-
 VirtioBlk::State VirtioBlk::save() const {
     return {save_transport(), queues_, facts_.sectors, facts_.queue_count, facts_.is_there, facts_.is_read_only, {}};
 }
@@ -114,11 +80,7 @@ lib::Result<void> VirtioBlk::restore(State const& state) {
     bool const is_same_disk = state.sectors == facts_.sectors && state.queue_count == facts_.queue_count &&
                               state.is_there == facts_.is_there && state.is_read_only == facts_.is_read_only;
     if (!is_same_disk) return lib::fail(lib::Errc::BadFormat);
-    u32 const count = platform::queue_count(facts_);
-    TRY(restore_transport(state.transport, std::span(state.queues).first(count)));
-    for (u32 queue = 0; queue < count; queue++) // what waited when the state was saved
-        if (is_started(queue) && is_running()) doorbell(queue);
-    return {};
+    return restore_served(state.transport, std::span(state.queues).first(platform::queue_count(facts_)));
 }
 
 } // namespace platform

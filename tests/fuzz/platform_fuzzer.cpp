@@ -159,9 +159,9 @@ void act(World& world, Input& input) {
         if ((what & 0xf0) == 0) { // the one that serves the disks
             u8 const where = input.take<u8>();
             u32 const disk = where & 7, queue = where >> 4;
-            world.platform->disk_interrupt(disk, queue);
-            if ((where & 8) != 0) world.platform->disk_misused(disk);
-            if (queue > 8) world.platform->disk_stopped(disk);
+            world.platform->served_interrupt(disk, queue);
+            if ((where & 8) != 0) world.platform->served_misused(disk);
+            if (queue > 8) world.platform->served_stopped(disk);
             return;
         }
         if ((what & 0x10) != 0) return world.round_trip();

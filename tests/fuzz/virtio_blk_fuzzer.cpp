@@ -20,7 +20,7 @@ using lib::u32;
 using lib::u64;
 using lib::u8;
 using platform::Op;
-using Call = fakes::FakeHost::DiskCall;
+using Call = fakes::FakeHost::ServedCall;
 using TestedDisk = platform::Disk<2>;
 
 void require(bool condition, int line = __builtin_LINE()) {
@@ -57,9 +57,9 @@ struct World {
 
     // The server follows the calls. Each must fit what it was told before.
     void hear() {
-        for (; heard < host.disk_calls.size(); heard++) {
-            Call const& call = host.disk_calls[heard];
-            require(call.disk == 2 && call.queue < queue_count);
+        for (; heard < host.served_calls.size(); heard++) {
+            Call const& call = host.served_calls[heard];
+            require(call.device == 2 && call.queue < queue_count);
             u32 const bit = 1U << call.queue;
             switch (call.what) {
             case Call::What::Start:
@@ -109,11 +109,11 @@ struct World {
         device->function().write(1, 6, ~0U);
         device->function().write(1, 0, 0x400); // INTx
         (void)io(Op::Read, registers, 0x1000, 1, 0);
-        std::size_t const before = host.disk_calls.size();
+        std::size_t const before = host.served_calls.size();
         start(2, 0);
-        require(status() == running && host.disk_calls.size() == before + 2);
-        require(host.disk_calls[before].what == Call::What::Start && host.disk_calls[before].queue == 1);
-        require(host.disk_calls[before + 1].what == Call::What::Doorbell);
+        require(status() == running && host.served_calls.size() == before + 2);
+        require(host.served_calls[before].what == Call::What::Start && host.served_calls[before].queue == 1);
+        require(host.served_calls[before + 1].what == Call::What::Doorbell);
         device->serving_interrupts(0);
         require(io(Op::Read, registers, 0x1000, 1, 0) == 0);
         std::size_t const messages = host.messages.size();
@@ -186,11 +186,11 @@ int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
     World world;
     Input input({data, size});
     while (!input.is_empty()) {
-        std::size_t const calls = world.host.disk_calls.size(), messages = world.host.messages.size();
+        std::size_t const calls = world.host.served_calls.size(), messages = world.host.messages.size();
         act(world, input);
         world.hear();
         // A start of all queues and their doorbells, and a stop.
-        require(world.host.disk_calls.size() - calls <= 2 * queue_count + 1);
+        require(world.host.served_calls.size() - calls <= 2 * queue_count + 1);
         require(world.host.messages.size() - messages <= platform::MsixTable::max_vectors);
     }
     world.works_after_reset();

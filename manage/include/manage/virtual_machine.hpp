@@ -87,9 +87,9 @@ public:
     u32 console_read(std::span<u8> bytes) override;
     void request(platform::VmRequest what) override;
     u32 random(std::span<u8> bytes) override { return kernel::random(bytes); }
-    void start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) override;
-    void stop_disk_queues(u32 disk) override;
-    void disk_doorbell(u32 disk, u32 queue) override;
+    void start_served_queue(u32 device, u32 queue, lib::QueueSetup const& setup) override;
+    void stop_served_queues(u32 device) override;
+    void served_doorbell(u32 device, u32 queue) override;
 
     // DeviceOwner
     void served_interrupt(u32 device, u32 queue) override;
@@ -184,7 +184,7 @@ private:
     u64 ticks_zeroing_ = 0, ticks_building_ = 0;      // of the start
     std::array<DiskMedium, lib::max_disks> media_;    // of those in memory
     std::array<MachinePart, lib::max_disks> parts_{}; // of the others
-    std::array<Served, lib::max_disks> served_{};
+    std::array<Served, lib::max_served_devices> served_{}; // disks, then NICs
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start

@@ -87,12 +87,12 @@ public:
     virtual u32 console_read(std::span<u8> bytes) = 0;        // how many there were
     virtual void request(VmRequest what) = 0;
     virtual u32 random(std::span<u8> bytes) = 0; // how many there were: unpredictable to every guest
-    // Queues of disks are served outside of the platform, which checked that the parts of the queue are RAM. Each of
-    // these takes effect later, in the order of the calls. The answers are Platform::disk_interrupt() and the functions
-    // beside it.
-    virtual void start_disk_queue(u32 disk, u32 queue, lib::QueueSetup const& setup) = 0; // work comes with a doorbell
-    virtual void stop_disk_queues(u32 disk) = 0; // all of the disk; ends with one Platform::disk_stopped()
-    virtual void disk_doorbell(u32 disk, u32 queue) = 0;
+    // Queues of disks and NICs are served outside of the platform, which checked that the parts of the queue are RAM.
+    // `device` counts the VM's disks, then its NICs. Each of these takes effect later, in the order of the calls. The
+    // answers are Platform::served_interrupt() and the functions beside it.
+    virtual void start_served_queue(u32 device, u32 queue, lib::QueueSetup const& setup) = 0; // work comes with a doorbell
+    virtual void stop_served_queues(u32 device) = 0; // all of the device; ends with one Platform::served_stopped()
+    virtual void served_doorbell(u32 device, u32 queue) = 0;
 
 protected:
     ~Host() = default;
@@ -116,6 +116,11 @@ struct DiskFacts {
     bool can_discard = true; // give blocks back by DISCARD
 };
 
+struct NicFacts {
+    std::array<u8, 6> mac;
+    bool is_there;
+};
+
 // What does not change while a VM runs, for devices that tell the guest of it.
 struct MachineFacts {
     u64 wall_clock_at_start_seconds; // UTC since 1970, at Host::now() of construction
@@ -125,6 +130,7 @@ struct MachineFacts {
     u32 physical_address_bits; // of the guest's CPUs
     bool has_random_numbers;   // Host::random gives some
     std::array<DiskFacts, lib::max_disks> disks{};
+    std::array<NicFacts, lib::max_nics> nics{};
 };
 
 // What every device is built with: the world outside, the lines inside, and the number under which events reach it.

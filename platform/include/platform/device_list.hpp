@@ -13,6 +13,7 @@
 #include <platform/serial_port.hpp>
 #include <platform/system_ports.hpp>
 #include <platform/virtio_blk.hpp>
+#include <platform/virtio_net.hpp>
 #include <platform/virtio_rng.hpp>
 #include <tuple>
 #include <utility>
@@ -51,7 +52,7 @@ private:
 // reset register at 0xcf9 cover a byte of the configuration address port. A device with a `pci_slot` is plugged in
 // there.
 using Devices = DeviceList<PciHost, PicPair, Ioapic, Pit, Rtc, Hpet, AcpiPm, SerialPort, I8042, SystemPorts, VirtioRng,
-                           Disk<0>, Disk<1>, Disk<2>, Disk<3>>;
-static_assert(lib::max_disks == 4);
+                           Disk<0>, Disk<1>, Disk<2>, Disk<3>, Nic<0>, Nic<1>>;
+static_assert(lib::max_disks == 4 && lib::max_nics == 2);
 
 } // namespace platform

@@ -32,20 +32,20 @@ public:
     // Brings the 8259 pair and the PIT where a PC's BIOS leaves them: vectors 8 and 70h, the PIT's interrupt open and
     // running at 18.2 Hz. Kernels that wait with HLT before they have set anything up depend on it. [ibm/at]
     void set_up_as_firmware();
-    // What the one that serves a disk's queues says. It is not trusted: a number that is out of range, a disk that is
-    // not there and a queue that is not started are ignored, and so are interrupts and misuse while a stop is under
-    // way.
-    void disk_interrupt(u32 disk, u32 queue) {
-        if (disk < disks_.size()) disks_[disk]->serving_interrupts(queue);
+    // What the one that serves a device's queues says. It is not trusted: a number that is out of range, a device that
+    // is not there and a queue that is not started are ignored, and so are interrupts and misuse while a stop is under
+    // way. `device` counts as in Host::start_served_queue().
+    void served_interrupt(u32 device, u32 queue) {
+        if (device < served_.size()) served_[device]->serving_interrupts(queue);
     }
-    // The driver broke a rule in a queue, which is served no more: the driver must reset the disk.
-    void disk_misused(u32 disk) {
-        if (disk < disks_.size()) disks_[disk]->serving_found_misuse();
+    // The driver broke a rule in a queue, which is served no more: the driver must reset the device.
+    void served_misused(u32 device) {
+        if (device < served_.size()) served_[device]->serving_found_misuse();
     }
-    // The earliest Host::stop_disk_queues() of the disk that is under way has taken effect: its requests touch the
-    // guest's memory no more.
-    void disk_stopped(u32 disk) {
-        if (disk < disks_.size()) disks_[disk]->serving_stopped();
+    // The earliest Host::stop_served_queues() of the device that is under way has taken effect: nothing of it touches
+    // the guest's memory any more.
+    void served_stopped(u32 device) {
+        if (device < served_.size()) served_[device]->serving_stopped();
     }
     void power_button() { devices_.get<AcpiPm>().power_button(); }
 
@@ -82,7 +82,7 @@ private:
     lib::GuestMemory memory_;
     Bus bus_;
     std::array<Device*, Devices::count> by_number_{};
-    std::array<VirtioBlk*, lib::max_disks> disks_{};
+    std::array<ServedVirtio*, lib::max_served_devices> served_{};
     Devices devices_;
 };
 

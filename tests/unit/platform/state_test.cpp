@@ -160,13 +160,17 @@ template <> struct Subject<platform::VirtioRng> {
     }
 };
 
-template <u32 Number> struct Subject<platform::Disk<Number>> {
-    platform::Disk<Number> device;
+// A virtio device whose queues are served outside of the platform.
+template <typename D> struct ServedSubject {
+    D device;
     static platform::Plug plug(fakes::FakeHost& host) {
-        host.facts.disks[Number] = {4096, 2, true, false};
+        for (auto& disk : host.facts.disks)
+            disk = {4096, 2, true, false};
+        for (auto& nic : host.facts.nics)
+            nic = {{2, 0, 0, 0, 0, 1}, true};
         return host.plug();
     }
-    explicit Subject(fakes::FakeHost& host) : device(plug(host)) {}
+    explicit ServedSubject(fakes::FakeHost& host) : device(plug(host)) {}
     void prepare() {
         write(device, 0, 20, 3);             // status: a driver is there
         device.function().write(1, 6, ~0U);  // memory, bus master
@@ -178,12 +182,19 @@ template <u32 Number> struct Subject<platform::Disk<Number>> {
         write(device, 2, 12, 0, 4); // vector 0 is open
     }
 };
+template <u32 Number> struct Subject<platform::Disk<Number>> : ServedSubject<platform::Disk<Number>> {
+    using ServedSubject<platform::Disk<Number>>::ServedSubject;
+};
+template <u32 Number> struct Subject<platform::Nic<Number>> : ServedSubject<platform::Nic<Number>> {
+    using ServedSubject<platform::Nic<Number>>::ServedSubject;
+};
 
 template <typename D> struct RoundTrip : testing::Test {};
 using Devices =
     testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
                    platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts, platform::VirtioRng,
-                   platform::Disk<0>, platform::Disk<1>, platform::Disk<2>, platform::Disk<3>>;
+                   platform::Disk<0>, platform::Disk<1>, platform::Disk<2>, platform::Disk<3>, platform::Nic<0>,
+                   platform::Nic<1>>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {

@@ -1,126 +1,23 @@
 // SPDX-License-Identifier: MIT
 // Disks as their drivers see them, and what passes between a disk and the one that serves its queues, who is hostile.
-#include <platform/platform.hpp>
-
-#include <array>
-#include <fakes/fake_host.hpp>
-#include <gtest/gtest.h>
-#include <memory>
-#include <vector>
+#include "served_device.hpp"
 
 namespace {
 
-using lib::u16;
-using lib::u32;
-using lib::u64;
-using lib::u8;
-using platform::Op;
-using platform::Space;
-using What = fakes::FakeHost::DiskCall::What;
+using namespace served;
 
-constexpr u8 ACKNOWLEDGE = 1, DRIVER_OK = 4, FEATURES_OK = 8, NEEDS_RESET = 64, set_up = 3; // with DRIVER
-constexpr u8 running = set_up | FEATURES_OK | DRIVER_OK;
-constexpr u64 VERSION_1 = u64{1} << 32, INDIRECT_DESC = 1 << 28, EVENT_IDX = 1 << 29;
 constexpr u64 SEGMENT_SIZE_MAX = 2, SEG_MAX = 4, RO = 0x20, BLK_SIZE = 0x40, FLUSH = 0x200, TOPOLOGY = 0x400,
               MQ = 0x1000, DISCARD = 0x2000, WRITE_ZEROES = 0x4000;
-constexpr u32 status = 20, interrupts = 0x1000, configuration = 0x3000;
-constexpr u64 ram_size = 0x1'0000;
-// Of each queue its own.
-constexpr u64 descriptors_of(u32 queue) { return 0x1000 + queue * 0x1000; }
-constexpr u64 available_of(u32 queue) { return 0x8000 + queue * 0x1000; }
-constexpr u64 used_of(u32 queue) { return 0xc000 + queue * 0x1000; }
-
-// A disk, reached as a guest reaches it: by way of the whole platform.
-struct DiskTest : testing::Test {
-    static constexpr u32 disk = 1, slot = 3;
+struct DiskTest : ServedDevice {
+    static constexpr u32 disk = 1;
     static constexpr u64 sectors = 0x1'2345'6788;
-    static constexpr u64 bar = 0xc000'0000;
-    static constexpr u16 ports = 0x2000;
-    fakes::FakeHost host;
-    std::vector<u64> ram = std::vector<u64>(ram_size / 8);
-    lib::RamPiece piece{{0}, ram_size, reinterpret_cast<u8*>(ram.data())};
-    std::unique_ptr<platform::Platform> platform;
 
+    DiskTest() : ServedDevice(disk, 3) {}
     void SetUp() override { build({sectors, 4, true, false}); }
     void build(platform::DiskFacts const& facts) {
-        host.memory = lib::GuestMemory({&piece, 1});
         host.facts.disks = {};
         host.facts.disks[disk] = facts;
-        platform = std::make_unique<platform::Platform>(host, host.memory, host.facts);
-        set_up_bars();
-        host.disk_calls.clear();
-        host.messages.clear();
-    }
-    void set_up_bars() {
-        set_function(0x10, bar);
-        set_function(0x14, 0);
-        set_function(0x20, ports);
-        set_function(0x04, 7); // ports, memory, bus master
-        // The I/O APIC's input 19, that of slot 3: level-triggered, vector 0x61.
-        platform->io(Space::Mmio, 0xfec0'0000, 4, Op::Write, 0x10 + 2 * 19);
-        platform->io(Space::Mmio, 0xfec0'0010, 4, Op::Write, 0x8061);
-    }
-    u32 function(u32 offset, u32 in_slot = slot) {
-        return static_cast<u32>(
-            platform->io(Space::Mmio, 0xe000'0000 + (u64{in_slot} << 15) + offset, 4, Op::Read, 0).data);
-    }
-    void set_function(u32 offset, u64 value) {
-        platform->io(Space::Mmio, 0xe000'0000 + (u64{slot} << 15) + offset, 4, Op::Write, value);
-    }
-    u64 in(u64 offset, u8 size) {
-        u64 const data = platform->io(Space::Mmio, bar + offset, size, Op::Read, 0).data;
-        return size == 8 ? data : data & ((u64{1} << size * 8) - 1);
-    }
-    void out(u64 offset, u64 value, u8 size) { platform->io(Space::Mmio, bar + offset, size, Op::Write, value); }
-    u8 get_status() { return static_cast<u8>(in(status, 1)); }
-    void set_status(u8 value) { out(status, value, 1); }
-    u64 offered() {
-        u64 features = 0;
-        for (u32 half = 0; half < 2; half++) {
-            out(0, half, 4);
-            features |= in(4, 4) << (half * 32);
-        }
-        return features;
-    }
-    void negotiate(u64 features) {
-        set_status(set_up);
-        for (u32 half = 0; half < 2; half++) {
-            out(8, half, 4);
-            out(12, features >> (half * 32) & 0xffff'ffff, 4);
-        }
-        set_status(set_up | FEATURES_OK);
-    }
-    void enable(u32 queue, u16 size = 64) {
-        out(22, queue, 2);
-        out(24, size, 2);
-        out(32, descriptors_of(queue), 8);
-        out(40, available_of(queue), 8);
-        out(48, used_of(queue), 8);
-        out(28, 1, 2);
-    }
-    void start(u32 queues = 2) {
-        negotiate(VERSION_1 | EVENT_IDX);
-        for (u32 queue = 0; queue < queues; queue++)
-            enable(queue);
-        set_status(running);
-        ASSERT_EQ(get_status(), running);
-    }
-    void ring(u32 queue) { platform->io(Space::Pio, ports + queue * 4, 2, Op::Write, queue); }
-    // What the host was told since the last call: "S0" start of a queue, "D0" a doorbell, "X" stop.
-    std::string told() {
-        std::string text;
-        for (auto const& call : host.disk_calls) {
-            EXPECT_EQ(call.disk, disk);
-            text += call.what == What::Start ? "S" : call.what == What::Doorbell ? "D" : "X";
-            if (call.what != What::Stop) text += std::to_string(call.queue);
-        }
-        host.disk_calls.clear();
-        return text;
-    }
-    u8 take_interrupts() {
-        u8 const causes = static_cast<u8>(in(interrupts, 1));
-        platform->end_of_interrupt(0x61);
-        return causes;
+        ServedDevice::build();
     }
 };
 
@@ -128,7 +25,7 @@ TEST_F(DiskTest, IsAModernBlockDeviceOfItsOwnSlot) {
     EXPECT_EQ(function(0), 0x1042'1af4U);
     EXPECT_EQ(function(8), 0x0180'0001U) << "mass storage, modern only";
     EXPECT_EQ(function(0x2c), 0x0002'1af4U);
-    for (u32 const other : {2U, 4U, 5U, 6U})
+    for (u32 const other : {2U, 4U, 5U, 6U, 7U})
         EXPECT_EQ(function(0, other), ~0U) << "no disk, no function in slot " << other;
     std::vector<u8> types;
     for (u32 at = function(0x34) & 0xff; at != 0; at = function(at) >> 8 & 0xff) {
@@ -208,8 +105,8 @@ TEST_F(DiskTest, ARequestHasAsManySegmentsAsFitInAQueue) { EXPECT_EQ(in(configur
 TEST_F(DiskTest, TellsTheHostOfQueuesAndDoorbellsInOrder) {
     negotiate(VERSION_1 | EVENT_IDX);
     enable(2, 16);
-    ASSERT_EQ(host.disk_calls.size(), 1U);
-    lib::QueueSetup const setup = host.disk_calls[0].setup;
+    ASSERT_EQ(host.served_calls.size(), 1U);
+    lib::QueueSetup const setup = host.served_calls[0].setup;
     EXPECT_EQ(setup.descriptors, descriptors_of(2));
     EXPECT_EQ(setup.available, available_of(2));
     EXPECT_EQ(setup.used, used_of(2));
@@ -265,10 +162,10 @@ TEST_F(DiskTest, TheStatusStaysUntilTheQueuesHaveStopped) {
     set_status(0); // again, while waiting
     ring(0);
     EXPECT_EQ(get_status(), running);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), 0);
     EXPECT_EQ(told(), "");
-    platform->disk_stopped(disk); // once too often
+    platform->served_stopped(disk); // once too often
     start();
     EXPECT_EQ(told(), "S0S1D0D1");
     set_status(0);
@@ -290,7 +187,7 @@ TEST_F(DiskTest, StopsOfADriverThatDoesNotWaitAreCounted) {
     set_status(0);
     EXPECT_EQ(told(), "S0D0XS0D0X");
     EXPECT_EQ(get_status(), running);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), running) << "one of two";
     set_status(ACKNOWLEDGE);
     set_status(0);
@@ -298,14 +195,14 @@ TEST_F(DiskTest, StopsOfADriverThatDoesNotWaitAreCounted) {
     set_status(0x10); // no bit that there is
     set_status(0);
     EXPECT_EQ(get_status(), ACKNOWLEDGE);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), 0);
     EXPECT_EQ(told(), "");
 }
 
 TEST_F(DiskTest, InterruptsReachTheDriverOfARunningQueueOnly) {
     auto const is_heard = [this](u32 queue) {
-        platform->disk_interrupt(disk, queue);
+        platform->served_interrupt(disk, queue);
         return take_interrupts() != 0;
     };
     negotiate(VERSION_1);
@@ -319,14 +216,14 @@ TEST_F(DiskTest, InterruptsReachTheDriverOfARunningQueueOnly) {
     for (u32 const queue : {2U, 3U, 4U, 31U, 32U, 33U, ~0U})
         EXPECT_FALSE(is_heard(queue)) << queue;
     for (u32 const other : {0U, 2U, 3U, 4U, ~0U})
-        platform->disk_interrupt(other, 0);
+        platform->served_interrupt(other, 0);
     EXPECT_EQ(take_interrupts(), 0);
 
     set_status(0);
     EXPECT_FALSE(is_heard(0)) << "the device stops";
     start(1);
     EXPECT_FALSE(is_heard(0)) << "of the old queue";
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_TRUE(is_heard(0));
     EXPECT_FALSE(is_heard(1)) << "not started this time";
     EXPECT_EQ(host.messages.size(), 3U);
@@ -349,8 +246,8 @@ TEST_F(DiskTest, WithMsixEachQueueHasAVector) {
     }
     start(4);
     for (u32 queue = 0; queue < 4; queue++)
-        platform->disk_interrupt(disk, queue);
-    platform->disk_misused(disk);
+        platform->served_interrupt(disk, queue);
+    platform->served_misused(disk);
     std::vector<u32> vectors;
     for (auto const& message : host.messages)
         vectors.push_back(message.data);
@@ -358,32 +255,32 @@ TEST_F(DiskTest, WithMsixEachQueueHasAVector) {
 }
 
 TEST_F(DiskTest, MisuseNeedsAReset) {
-    platform->disk_misused(disk);
+    platform->served_misused(disk);
     negotiate(VERSION_1);
-    platform->disk_misused(disk);
+    platform->served_misused(disk);
     EXPECT_EQ(get_status(), set_up | FEATURES_OK) << "no queue is started";
     enable(0);
     set_status(running);
     for (u32 const other : {0U, 2U, 3U, 4U, ~0U})
-        platform->disk_misused(other);
+        platform->served_misused(other);
     EXPECT_EQ(get_status(), running);
-    platform->disk_misused(disk);
+    platform->served_misused(disk);
     EXPECT_EQ(get_status(), running | NEEDS_RESET);
     EXPECT_EQ(take_interrupts(), 2) << "a change of the configuration";
     EXPECT_EQ(told(), "S0D0");
     ring(0);
-    platform->disk_interrupt(disk, 0);
-    platform->disk_misused(disk);
+    platform->served_interrupt(disk, 0);
+    platform->served_misused(disk);
     EXPECT_EQ(take_interrupts(), 0);
     set_status(0);
     EXPECT_EQ(told(), "X") << "no doorbell after misuse";
     EXPECT_EQ(get_status(), running | NEEDS_RESET);
     start(1);
-    platform->disk_misused(disk);
+    platform->served_misused(disk);
     EXPECT_EQ(get_status(), running) << "of the old queue";
     set_status(0);
-    platform->disk_stopped(disk);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), 0);
 }
 
@@ -398,13 +295,13 @@ TEST_F(DiskTest, WithoutTheRightToWriteToMemoryItsQueuesStop) {
     set_function(0x04, 7);
     EXPECT_EQ(get_status(), running | NEEDS_RESET);
     ring(0);
-    platform->disk_interrupt(disk, 0);
+    platform->served_interrupt(disk, 0);
     EXPECT_EQ(told(), "");
     EXPECT_EQ(take_interrupts() & 1, 0);
     set_status(0);
     EXPECT_EQ(told(), "") << "they have been told to stop";
     EXPECT_EQ(get_status(), running | NEEDS_RESET);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), 0);
     start(1);
     EXPECT_EQ(told(), "S0D0");
@@ -417,22 +314,22 @@ TEST_F(DiskTest, AResetOfTheMachineStopsTheQueuesToo) {
     EXPECT_EQ(told(), "X");
     platform->reset();
     EXPECT_EQ(told(), "");
-    platform->disk_interrupt(disk, 0);
+    platform->served_interrupt(disk, 0);
     set_up_bars();
     EXPECT_EQ(get_status(), running) << "the driver of the next start waits";
     set_status(0);
     EXPECT_EQ(get_status(), running);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(get_status(), 0);
     EXPECT_EQ(take_interrupts(), 0);
 }
 
 TEST_F(DiskTest, NumbersOutOfRangeAreIgnored) {
-    for (u32 const other : {0U, 2U, 3U, 4U, 5U, 0x8000'0000U, ~0U}) {
-        platform->disk_stopped(other);
-        platform->disk_misused(other);
+    for (u32 const other : {0U, 2U, 3U, 4U, 5U, 6U, 0x8000'0000U, ~0U}) {
+        platform->served_stopped(other);
+        platform->served_misused(other);
         for (u32 const queue : {0U, 4U, 31U, 64U, ~0U})
-            platform->disk_interrupt(other, queue);
+            platform->served_interrupt(other, queue);
     }
     EXPECT_EQ(told(), "");
     EXPECT_TRUE(host.messages.empty());
@@ -448,20 +345,20 @@ struct DiskStateTest : DiskTest {
 
 TEST_F(DiskStateTest, ARestoredDiskStartsItsQueuesAgain) {
     start(2);
-    platform->disk_interrupt(disk, 1);
+    platform->served_interrupt(disk, 1);
     told();
     auto const saved = save();
     set_status(0);
     told();
     ASSERT_TRUE(platform->restore(saved));
-    EXPECT_EQ(host.disk_calls.at(0).setup.descriptors, descriptors_of(0));
-    EXPECT_EQ(host.disk_calls.at(1).setup.used, used_of(1));
+    EXPECT_EQ(host.served_calls.at(0).setup.descriptors, descriptors_of(0));
+    EXPECT_EQ(host.served_calls.at(1).setup.used, used_of(1));
     EXPECT_EQ(told(), "S0S1D0D1");
     EXPECT_EQ(get_status(), running) << "its own, whether the stop has ended or not";
     EXPECT_EQ(save(), saved);
-    platform->disk_stopped(disk);
+    platform->served_stopped(disk);
     EXPECT_EQ(take_interrupts(), 1);
-    platform->disk_interrupt(disk, 0);
+    platform->served_interrupt(disk, 0);
     EXPECT_EQ(take_interrupts(), 1);
 
     ASSERT_TRUE(platform->restore(saved));

@@ -21,7 +21,7 @@ public:
     // For a device that is tested alone.
     platform::Plug plug() { return {*this, *this, memory, facts, 0}; }
     lib::GuestMemory memory{{}}; // set it to some before a device uses it
-    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0, 40, true, {}};
+    platform::MachineFacts facts{1'700'000'000, 1, lib::GiB, 0, 40, true, {}, {}};
 
     using DeliverEvent = std::function<void(platform::Event const&)>;
     struct LineChange {
@@ -105,19 +105,21 @@ public:
         std::ranges::fill(bytes.first(count), next_random++);
         return count;
     }
-    // What the one that serves the disks is told, in order.
-    struct DiskCall {
+    // What the one that serves disks and NICs is told, in order.
+    struct ServedCall {
         enum class What { Start, Stop, Doorbell } what;
-        lib::u32 disk, queue;
+        lib::u32 device, queue;
         lib::QueueSetup setup;
     };
-    std::vector<DiskCall> disk_calls;
-    void start_disk_queue(lib::u32 disk, lib::u32 queue, lib::QueueSetup const& setup) override {
-        disk_calls.push_back({DiskCall::What::Start, disk, queue, setup});
+    std::vector<ServedCall> served_calls;
+    void start_served_queue(lib::u32 device, lib::u32 queue, lib::QueueSetup const& setup) override {
+        served_calls.push_back({ServedCall::What::Start, device, queue, setup});
     }
-    void stop_disk_queues(lib::u32 disk) override { disk_calls.push_back({DiskCall::What::Stop, disk, 0, {}}); }
-    void disk_doorbell(lib::u32 disk, lib::u32 queue) override {
-        disk_calls.push_back({DiskCall::What::Doorbell, disk, queue, {}});
+    void stop_served_queues(lib::u32 device) override {
+        served_calls.push_back({ServedCall::What::Stop, device, 0, {}});
+    }
+    void served_doorbell(lib::u32 device, lib::u32 queue) override {
+        served_calls.push_back({ServedCall::What::Doorbell, device, queue, {}});
     }
     std::size_t random_numbers = ~std::size_t{0}; // how many bytes there are at a time
     lib::u8 next_random = 1;
