@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include "description_parser.hpp"
 #include "description_values.hpp"
-#include "toml_reader.hpp"
 #include <algorithm>
-#include <config/description.hpp>
-#include <lib/fixed_vector.hpp>
 #include <utility>
 
 namespace config {
@@ -22,16 +20,6 @@ constexpr std::array<std::string_view, 4> restart_names = {"never", "on-reboot",
 constexpr std::array<std::string_view, 2> share_names = {"weight", "cap"};
 constexpr std::array<std::string_view, 1> mullion_key_names = {"share_cores"};
 constexpr std::array<std::string_view, 2> table_names = {"vm", "mullion"};
-constexpr std::array<std::string_view, 1> vm_table_names = {"disk"};
-enum class DiskKey : u8 { Source, Readonly, Serial };
-constexpr std::array<std::string_view, 3> disk_key_names = {"source", "readonly", "serial"};
-constexpr std::array<std::string_view, max_disks> default_serials = {"mullion-0", "mullion-1", "mullion-2",
-                                                                     "mullion-3"};
-constexpr u64 least_disk = lib::MiB;
-constexpr u64 most_disk = 1024 * lib::GiB;
-constexpr u64 disk_step = 4 * lib::KiB;
-
-std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
 
 // The nearest of `names` if it is near enough for a slip of the hand; else empty.
 std::string_view nearest(std::string_view word, std::span<std::string_view const> names) {
@@ -45,70 +33,7 @@ std::string_view nearest(std::string_view word, std::span<std::string_view const
     return best;
 }
 
-class DescriptionParser {
-public:
-    DescriptionParser(std::string_view text, Description& out, Diagnostics& diagnostics)
-        : reader_(text), out_(out), diagnostics_(diagnostics) {}
-
-    void run();
-
-private:
-    enum class Section : u8 { None, Vm, Disk, Mullion, Skipped };
-
-    // A mistake found by `body` refuses the VM that the text is about by then.
-    template <typename Body> void counting(Body body) {
-        u32 const before = diagnostics_.count + diagnostics_.dropped;
-        body();
-        if (diagnostics_.count + diagnostics_.dropped != before &&
-            (section_ == Section::Vm || section_ == Section::Disk))
-            vm_->is_refused = true;
-    }
-    void header();
-    void vm_header(std::string_view name, u32 line, u32 column);
-    void array_header(u32 line, u32 column);
-    void disk_header(std::string_view name, u32 line, u32 column);
-    void key_and_value();
-    void end_of_line();
-    void unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names, u32 line,
-                 u32 column);
-    void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
-    void set_of_disk(std::string_view word, Value const& value, u32 line, u32 column);
-    void set_source(Value const& value);
-    void set_serial(Value const& value);
-    void set(Key key, Value const& value);
-    void set_memory(Value const& value);
-    void set_cpus(Value const& value);
-    void set_modules(Value const& value);
-    void add_module(Value const& item);
-    bool take_text(std::string_view key, Value const& value, std::string_view& target);
-    void set_share(Value const& value);
-    void set_string(Key key, Value const& value, std::string_view& target);
-    void set_boolean(std::string_view key, Value const& value, bool& target);
-    void set_number(std::string_view key, Value const& value, u32 least, u32 most, u32& target);
-    template <typename Enum>
-    void set_choice(Key key, Value const& value, std::span<std::string_view const> names, Enum& target);
-    void check(VmDescription const& vm);
-
-    template <typename... Args> void here(std::string_view format, Args const&... args) {
-        diagnostics_.add(reader_.line(), reader_.column(), format, args...);
-    }
-    template <typename... Args> void at(Value const& value, std::string_view format, Args const&... args) {
-        diagnostics_.add(value.line, value.column, format, args...);
-    }
-
-    TomlReader reader_;
-    Description& out_;
-    Diagnostics& diagnostics_;
-    Section section_ = Section::None;
-    VmDescription* vm_ = nullptr;
-    DiskDescription* disk_ = nullptr;
-    std::array<u32, disk_key_names.size()> disk_lines_{}; // of its keys
-    // VMs whose disks come before their [vm.NAME]: they must not be started without. Of some the name did not fit.
-    lib::FixedVector<std::string_view, max_vms> without_disks_;
-    bool has_dropped_names_ = false;
-    bool has_mullion_ = false;
-    u32 share_cores_line_ = 0;
-};
+} // namespace
 
 void DescriptionParser::run() {
     if (reader_.peek() == '\xef' && reader_.peek(1) == '\xbb' && reader_.peek(2) == '\xbf') reader_.skip(3);
@@ -229,29 +154,6 @@ void DescriptionParser::array_header(u32 line, u32 column) {
     end_of_line();
 }
 
-void DescriptionParser::disk_header(std::string_view name, u32 line, u32 column) {
-    auto const vms = std::span(out_.vms).first(out_.count);
-    auto const found = std::ranges::find(vms, name, &VmDescription::name);
-    if (found == vms.end()) {
-        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected after [vm.{}], found none above it: move or add that",
-                         short_of(name), short_of(name));
-        if (!without_disks_.push_back(name)) has_dropped_names_ = true;
-        return;
-    }
-    if (found->disk_count == max_disks) {
-        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected at most {} disks, found more: remove some", name,
-                         max_disks);
-        found->is_refused = true;
-        return;
-    }
-    vm_ = &*found;
-    disk_ = &vm_->disks[vm_->disk_count];
-    disk_->serial = default_serials[vm_->disk_count++];
-    disk_->line = line;
-    disk_lines_ = {};
-    section_ = Section::Disk;
-}
-
 void DescriptionParser::unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names,
                                 u32 line, u32 column) {
     std::string_view const best = nearest(word, names);
@@ -318,67 +220,6 @@ void DescriptionParser::set_of_mullion(std::string_view word, Value const& value
         diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word, share_cores_line_);
     share_cores_line_ = line;
     set_boolean(word, value, out_.share_cores);
-}
-
-void DescriptionParser::set_of_disk(std::string_view word, Value const& value, u32 line, u32 column) {
-    auto const* const found = std::ranges::find(disk_key_names, word);
-    if (found == disk_key_names.end()) return unknown("key of a disk", word, disk_key_names, line, column);
-    auto const which = static_cast<std::size_t>(found - disk_key_names.begin());
-    if (disk_lines_[which] != 0) {
-        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word,
-                         disk_lines_[which]);
-        return;
-    }
-    disk_lines_[which] = line;
-    switch (static_cast<DiskKey>(which)) {
-    case DiskKey::Source: return set_source(value);
-    case DiskKey::Readonly: return set_boolean(word, value, disk_->is_read_only);
-    case DiskKey::Serial: return set_serial(value);
-    }
-}
-
-void DescriptionParser::set_source(Value const& value) {
-    disk_->source_line = value.line;
-    std::string_view text;
-    if (value.type == ValueType::String && !take_text("source", value, text)) return;
-    struct Named {
-        std::string_view prefix;
-        DiskKind kind;
-    };
-    constexpr std::string_view ram = "ram:";
-    for (auto const& [prefix, kind] :
-         {Named{"module:", DiskKind::Module}, Named{"gpt:", DiskKind::Partition}, Named{"disk:", DiskKind::Disk}}) {
-        if (!text.starts_with(prefix) || text.size() == prefix.size()) continue;
-        disk_->kind = kind;
-        disk_->name = text.substr(prefix.size());
-        return;
-    }
-    if (!text.starts_with(ram))
-        return at(
-            value,
-            "source: expected \"gpt:LABEL\", \"disk:SERIAL\", \"module:NAME\" or \"ram:SIZE\", found {}: choose one",
-            short_of(value.source));
-    auto const size = parse_size(text.substr(ram.size()));
-    if (!size)
-        return at(value,
-                  "source: expected a size such as \"ram:256M\" or \"ram:1 GiB\", found {}: write number and unit",
-                  short_of(value.source));
-    if (*size < least_disk || *size > most_disk)
-        return at(value, "source: expected 1 MiB to 1 TiB, found {}: choose a size between", short_of(value.source));
-    if (*size % disk_step != 0)
-        return at(value, "source: expected a multiple of 4 KiB, found {}: write \"ram:{}K\"", short_of(value.source),
-                  lib::align_up(*size, disk_step) / lib::KiB);
-    disk_->size = *size;
-}
-
-void DescriptionParser::set_serial(Value const& value) {
-    std::string_view text;
-    if (value.type == ValueType::String && !take_text("serial", value, text)) return;
-    bool const is_printable = std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
-    if (text.empty() || text.size() > max_disk_serial || !is_printable)
-        return at(value, "serial: expected a text of 1 to {} printable characters, found {}: write \"...\"",
-                  max_disk_serial, short_of(value.source));
-    disk_->serial = text;
 }
 
 void DescriptionParser::set(Key key, Value const& value) {
@@ -562,8 +403,6 @@ void DescriptionParser::check(VmDescription const& vm) {
                          "cpus: expected at least {} processors for exclusive vcpus, found {}: add processors",
                          vm.vcpus, vm.cpus.count());
 }
-
-} // namespace
 
 std::string_view name_of(Key key) { return key_names[static_cast<std::size_t>(key)]; }
 

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// Reads a description: tables and keys of VMs in description.cpp, devices of VMs in description_devices.cpp.
+#include "toml_reader.hpp"
+#include <config/description.hpp>
+#include <lib/fixed_vector.hpp>
+
+namespace config {
+
+inline constexpr std::array<std::string_view, 1> vm_table_names = {"disk"};
+enum class DiskKey : u8 { Source, Readonly, Serial };
+inline constexpr std::array<std::string_view, 3> disk_key_names = {"source", "readonly", "serial"};
+
+inline std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
+
+class DescriptionParser {
+public:
+    DescriptionParser(std::string_view text, Description& out, Diagnostics& diagnostics)
+        : reader_(text), out_(out), diagnostics_(diagnostics) {}
+
+    void run();
+
+private:
+    enum class Section : u8 { None, Vm, Disk, Mullion, Skipped };
+
+    // A mistake found by `body` refuses the VM that the text is about by then.
+    template <typename Body> void counting(Body body) {
+        u32 const before = diagnostics_.count + diagnostics_.dropped;
+        body();
+        if (diagnostics_.count + diagnostics_.dropped != before &&
+            (section_ == Section::Vm || section_ == Section::Disk))
+            vm_->is_refused = true;
+    }
+    void header();
+    void vm_header(std::string_view name, u32 line, u32 column);
+    void array_header(u32 line, u32 column);
+    void disk_header(std::string_view name, u32 line, u32 column);
+    void key_and_value();
+    void end_of_line();
+    void unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names, u32 line,
+                 u32 column);
+    void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_of_disk(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_source(Value const& value);
+    void set_serial(Value const& value);
+    void set(Key key, Value const& value);
+    void set_memory(Value const& value);
+    void set_cpus(Value const& value);
+    void set_modules(Value const& value);
+    void add_module(Value const& item);
+    bool take_text(std::string_view key, Value const& value, std::string_view& target);
+    void set_share(Value const& value);
+    void set_string(Key key, Value const& value, std::string_view& target);
+    void set_boolean(std::string_view key, Value const& value, bool& target);
+    void set_number(std::string_view key, Value const& value, u32 least, u32 most, u32& target);
+    template <typename Enum>
+    void set_choice(Key key, Value const& value, std::span<std::string_view const> names, Enum& target);
+    void check(VmDescription const& vm);
+
+    template <typename... Args> void here(std::string_view format, Args const&... args) {
+        diagnostics_.add(reader_.line(), reader_.column(), format, args...);
+    }
+    template <typename... Args> void at(Value const& value, std::string_view format, Args const&... args) {
+        diagnostics_.add(value.line, value.column, format, args...);
+    }
+
+    TomlReader reader_;
+    Description& out_;
+    Diagnostics& diagnostics_;
+    Section section_ = Section::None;
+    VmDescription* vm_ = nullptr;
+    DiskDescription* disk_ = nullptr;
+    std::array<u32, disk_key_names.size()> disk_lines_{}; // of its keys
+    // VMs whose disks come before their [vm.NAME]: they must not be started without. Of some the name did not fit.
+    lib::FixedVector<std::string_view, max_vms> without_disks_;
+    bool has_dropped_names_ = false;
+    bool has_mullion_ = false;
+    u32 share_cores_line_ = 0;
+};
+
+} // namespace config
