@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 2> console_names = {"com1", "none"};
 constexpr std::array<std::string_view, 4> restart_names = {"never", "on-reboot", "on-failure", "always"};
 constexpr std::array<std::string_view, 2> share_names = {"weight", "cap"};
 constexpr std::array<std::string_view, 1> mullion_key_names = {"share_cores"};
-constexpr std::array<std::string_view, 2> table_names = {"vm", "mullion"};
+constexpr std::array<std::string_view, 3> table_names = {"vm", "network", "mullion"};
 
 // The nearest of `names` if it is near enough for a slip of the hand; else empty.
 std::string_view nearest(std::string_view word, std::span<std::string_view const> names) {
@@ -50,7 +50,7 @@ void DescriptionParser::run() {
     for (u32 i = 0; i < out_.count; ++i) {
         vm_ = &out_.vms[i];
         section_ = Section::Vm;
-        if (has_dropped_names_ || std::ranges::contains(without_disks_.span(), vm_->name)) vm_->is_refused = true;
+        if (has_dropped_names_ || std::ranges::contains(without_devices_.span(), vm_->name)) vm_->is_refused = true;
         counting([&] { check(*vm_); });
     }
     if (out_.count == 0 && diagnostics_.is_empty())
@@ -83,7 +83,7 @@ void DescriptionParser::header() {
         reader_.skip_spaces();
     }
     if (dotted && reader_.peek() == '.') {
-        here("expected ] or [[vm.NAME.disk]], found \"{}\": write two brackets for a disk", reader_.rest_of_line());
+        here("expected ] or [[vm.NAME.disk]], found \"{}\": write two brackets for a disk or a NIC", reader_.rest_of_line());
         return reader_.skip_line();
     }
     if (!reader_.accept(']')) {
@@ -93,6 +93,8 @@ void DescriptionParser::header() {
     }
     if (table == "vm") {
         vm_header(name, line, column);
+    } else if (table == "network") {
+        network_header(name, line, column);
     } else if (table == "mullion" && !dotted) {
         if (has_mullion_) diagnostics_.add(line, column, "[mullion]: expected once, found again: put both together");
         has_mullion_ = true;
@@ -128,7 +130,7 @@ void DescriptionParser::vm_header(std::string_view name, u32 line, u32 column) {
     section_ = Section::Vm;
 }
 
-// [[vm.NAME.disk]], after the brackets.
+// [[vm.NAME.disk]] and [[vm.NAME.nic]], after the brackets.
 void DescriptionParser::array_header(u32 line, u32 column) {
     std::array<std::string_view, 3> words{};
     bool is_good = true;
@@ -142,13 +144,13 @@ void DescriptionParser::array_header(u32 line, u32 column) {
     auto const& [table, name, kind] = words;
     if (!is_good || table != "vm" || reader_.peek() != ']' || reader_.peek(1) != ']') {
         diagnostics_.add(line, column,
-                         "expected [[vm.NAME.disk]], found another table in two brackets: correct it, or "
+                         "expected [[vm.NAME.disk]] or [[vm.NAME.nic]], found another table in two brackets: correct it, or "
                          "write one bracket for [vm.NAME]");
         return reader_.skip_line();
     }
     reader_.skip(2);
-    if (kind == vm_table_names[0])
-        disk_header(name, line, column);
+    if (std::ranges::contains(vm_table_names, kind))
+        device_header(name, kind, line, column);
     else
         unknown("table of a VM", kind, vm_table_names, line, column);
     end_of_line();
@@ -187,6 +189,7 @@ void DescriptionParser::key_and_value() {
         if (section_ == Section::Vm && found != key_names.end())
             vm_->lines[static_cast<std::size_t>(found - key_names.begin())] = line;
         if (section_ == Section::Disk && word == disk_key_names[0]) disk_->source_line = line;
+        if (section_ == Section::Nic && word == nic_key_names[0]) nic_->network_line = line;
         return reader_.skip_line();
     }
     if (section_ == Section::None) {
@@ -196,6 +199,10 @@ void DescriptionParser::key_and_value() {
         set_of_mullion(word, value, line, column);
     } else if (section_ == Section::Disk) {
         set_of_disk(word, value, line, column);
+    } else if (section_ == Section::Nic) {
+        set_of_nic(word, value, line, column);
+    } else if (section_ == Section::Network) {
+        set_of_network(word, line, column);
     } else if (section_ == Section::Vm && word == "name") {
         diagnostics_.add(line, column, "name: expected in [vm.{}], found as a key: the name stands in the brackets",
                          vm_->name);
@@ -388,13 +395,14 @@ void DescriptionParser::set_choice(Key key, Value const& value, std::span<std::s
 }
 
 // What only the whole table shows.
-void DescriptionParser::check(VmDescription const& vm) {
+void DescriptionParser::check(VmDescription& vm) {
     for (Key const key : {Key::Memory, Key::Kernel})
         if (!vm.has(key))
             diagnostics_.add(vm.line, 1, "[vm.{}]: expected {} = ..., found none: add it", vm.name, name_of(key));
     for (DiskDescription const& disk : vm.all_disks())
         if (disk.source_line == 0)
             diagnostics_.add(disk.line, 1, "[[vm.{}.disk]]: expected source = ..., found none: add it", vm.name);
+    check_nics(vm);
     if (vm.exclusive && vm.has(Key::Share))
         diagnostics_.add(vm.line_of(Key::Share), 1,
                          "share: expected only without exclusive = true, found both: remove one of them");

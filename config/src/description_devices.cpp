@@ -14,24 +14,28 @@ constexpr u64 disk_step = 4 * lib::KiB;
 
 } // namespace
 
-void DescriptionParser::disk_header(std::string_view name, u32 line, u32 column) {
+void DescriptionParser::device_header(std::string_view name, std::string_view kind, u32 line, u32 column) {
     auto const vms = std::span(out_.vms).first(out_.count);
     auto const found = std::ranges::find(vms, name, &VmDescription::name);
     if (found == vms.end()) {
-        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected after [vm.{}], found none above it: move or add that",
-                         short_of(name), short_of(name));
-        if (!without_disks_.push_back(name)) has_dropped_names_ = true;
+        diagnostics_.add(line, column, "[[vm.{}.{}]]: expected after [vm.{}], found none above it: move or add that",
+                         short_of(name), kind, short_of(name));
+        if (!without_devices_.push_back(name)) has_dropped_names_ = true;
         return;
     }
-    if (found->disk_count == max_disks) {
-        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected at most {} disks, found more: remove some", name,
+    return kind == vm_table_names[0] ? disk_header(*found, line, column) : nic_header(*found, line, column);
+}
+
+void DescriptionParser::disk_header(VmDescription& vm, u32 line, u32 column) {
+    if (vm.disk_count == max_disks) {
+        diagnostics_.add(line, column, "[[vm.{}.disk]]: expected at most {} disks, found more: remove some", vm.name,
                          max_disks);
-        found->is_refused = true;
+        vm.is_refused = true;
         return;
     }
-    vm_ = &*found;
-    disk_ = &vm_->disks[vm_->disk_count];
-    disk_->serial = default_serials[vm_->disk_count++];
+    vm_ = &vm;
+    disk_ = &vm.disks[vm.disk_count];
+    disk_->serial = default_serials[vm.disk_count++];
     disk_->line = line;
     disk_lines_ = {};
     section_ = Section::Disk;

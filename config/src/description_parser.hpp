@@ -7,9 +7,11 @@
 
 namespace config {
 
-inline constexpr std::array<std::string_view, 1> vm_table_names = {"disk"};
+inline constexpr std::array<std::string_view, 2> vm_table_names = {"disk", "nic"};
 enum class DiskKey : u8 { Source, Readonly, Serial };
 inline constexpr std::array<std::string_view, 3> disk_key_names = {"source", "readonly", "serial"};
+enum class NicKey : u8 { Network, Mac };
+inline constexpr std::array<std::string_view, 2> nic_key_names = {"network", "mac"};
 
 inline std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
 
@@ -21,26 +23,37 @@ public:
     void run();
 
 private:
-    enum class Section : u8 { None, Vm, Disk, Mullion, Skipped };
+    enum class Section : u8 { None, Vm, Disk, Nic, Network, Mullion, Skipped };
 
-    // A mistake found by `body` refuses the VM that the text is about by then.
+    bool is_about_vm() const { return section_ == Section::Vm || section_ == Section::Disk || section_ == Section::Nic; }
+
+    // A mistake found by `body` refuses the VM or network that the text is about by then.
     template <typename Body> void counting(Body body) {
         u32 const before = diagnostics_.count + diagnostics_.dropped;
         body();
-        if (diagnostics_.count + diagnostics_.dropped != before &&
-            (section_ == Section::Vm || section_ == Section::Disk))
-            vm_->is_refused = true;
+        if (diagnostics_.count + diagnostics_.dropped == before) return;
+        if (is_about_vm()) vm_->is_refused = true;
+        if (section_ == Section::Network) network_->is_refused = true;
     }
     void header();
     void vm_header(std::string_view name, u32 line, u32 column);
     void array_header(u32 line, u32 column);
-    void disk_header(std::string_view name, u32 line, u32 column);
+    void device_header(std::string_view name, std::string_view kind, u32 line, u32 column);
+    void disk_header(VmDescription& vm, u32 line, u32 column);
+    void nic_header(VmDescription& vm, u32 line, u32 column);
+    void network_header(std::string_view name, u32 line, u32 column);
     void key_and_value();
     void end_of_line();
     void unknown(std::string_view what, std::string_view word, std::span<std::string_view const> names, u32 line,
                  u32 column);
     void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
     void set_of_disk(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_of_nic(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_of_network(std::string_view word, u32 line, u32 column);
+    void not_yet(std::string_view word, u32 line, u32 column);
+    void set_mac(Value const& value);
+    void check_nics(VmDescription& vm);
+    void check_mac(VmDescription const& vm, NicDescription const& nic);
     void set_source(Value const& value);
     void set_serial(Value const& value);
     void set(Key key, Value const& value);
@@ -55,7 +68,7 @@ private:
     void set_number(std::string_view key, Value const& value, u32 least, u32 most, u32& target);
     template <typename Enum>
     void set_choice(Key key, Value const& value, std::span<std::string_view const> names, Enum& target);
-    void check(VmDescription const& vm);
+    void check(VmDescription& vm);
 
     template <typename... Args> void here(std::string_view format, Args const&... args) {
         diagnostics_.add(reader_.line(), reader_.column(), format, args...);
@@ -71,8 +84,10 @@ private:
     VmDescription* vm_ = nullptr;
     DiskDescription* disk_ = nullptr;
     std::array<u32, disk_key_names.size()> disk_lines_{}; // of its keys
-    // VMs whose disks come before their [vm.NAME]: they must not be started without. Of some the name did not fit.
-    lib::FixedVector<std::string_view, max_vms> without_disks_;
+    NicDescription* nic_ = nullptr;
+    NetworkDescription* network_ = nullptr;
+    // VMs whose devices come before their [vm.NAME]: they must not be started without. Of some the name did not fit.
+    lib::FixedVector<std::string_view, max_vms> without_devices_;
     bool has_dropped_names_ = false;
     bool has_mullion_ = false;
     u32 share_cores_line_ = 0;

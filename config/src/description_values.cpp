@@ -68,6 +68,37 @@ bool parse_cpu_list(std::string_view text, CpuSet& out) {
     }
 }
 
+std::optional<MacAddress> parse_mac(std::string_view text) {
+    constexpr std::size_t stride = 3, length = MacAddress{}.size() * stride - 1;
+    if (text.size() != length) return std::nullopt;
+    MacAddress mac{};
+    for (std::size_t i = 0; i < text.size(); i++) {
+        char const c = text[i];
+        if (i % stride == 2) {
+            if (c != ':') return std::nullopt;
+            continue;
+        }
+        char const letter = static_cast<char>(c | 0x20);
+        bool const is_digit = c >= '0' && c <= '9', is_letter = letter >= 'a' && letter <= 'f';
+        if (!is_digit && !is_letter) return std::nullopt;
+        int const value = is_digit ? c - '0' : letter - 'a' + 10;
+        mac[i / stride] = static_cast<lib::u8>(mac[i / stride] << 4 | value);
+    }
+    return mac;
+}
+
+MacAddress default_mac(std::string_view vm, u32 nic) {
+    u64 hash = 0xcbf2'9ce4'8422'2325; // [fnv]
+    auto const add = [&](u64 byte) { hash = (hash ^ byte) * 0x100'0000'01b3; };
+    for (char const c : vm)
+        add(static_cast<lib::u8>(c));
+    add(nic);
+    MacAddress mac{0x02}; // administered locally, of one station
+    for (std::size_t i = 1; i < mac.size(); i++)
+        mac[i] = static_cast<lib::u8>(hash >> i * 8);
+    return mac;
+}
+
 u32 distance(std::string_view a, std::string_view b) {
     constexpr std::size_t longest = 24;
     if (a.size() > longest || b.size() > longest) return 1000;

@@ -14,6 +14,10 @@ using lib::u64;
 std::optional<u64> parse_size(std::string_view text);
 // "1-2,4"; every number below max_cpus.
 bool parse_cpu_list(std::string_view text, CpuSet& out);
+// "52:54:00:12:34:56"
+std::optional<MacAddress> parse_mac(std::string_view text);
+// The address of a VM's NIC for which none is given: the same each time, and for each NIC another one.
+MacAddress default_mac(std::string_view vm, u32 nic);
 // How many letters must be inserted, removed or replaced; words longer than 24 letters are far from everything.
 u32 distance(std::string_view a, std::string_view b);
 

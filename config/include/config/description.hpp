@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 // The text file in which a person describes the virtual machines: a subset of TOML.
-// Not supported: quoted and dotted keys, arrays of tables except [[vm.NAME.disk]] (which must come after [vm.NAME]),
-// multi-line strings, floating point numbers, dates. What needs the machine (do these processors exist, is there so
+// Not supported: quoted and dotted keys, arrays of tables except [[vm.NAME.disk]] and [[vm.NAME.nic]] (which must come
+// after [vm.NAME]), multi-line strings, floating point numbers, dates. What needs the machine (do these processors exist, is there so
 // much memory, is this module there) is checked elsewhere, with line_of.
 #include <array>
 #include <lib/boot_kind.hpp>
@@ -19,13 +19,15 @@ using lib::u32;
 using lib::u64;
 using lib::u8;
 
-inline constexpr u32 max_vm_name = 31;
+inline constexpr u32 max_vm_name = 31; // of a network too
 inline constexpr u32 max_modules = 8; // of one VM, beside kernel and initrd
 
 using lib::BootKind;
 using lib::CpuSet;
 using lib::max_cpus;
 using lib::max_disks;
+using lib::max_networks;
+using lib::max_nics;
 using lib::max_vcpus;
 using lib::max_vms;
 enum class ConsoleKind : u8 { Com1, None };
@@ -87,6 +89,23 @@ struct DiskDescription {
     std::string_view serial;       // 1 to max_disk_serial printable characters
 };
 
+// One table [network.NAME]: an internal network, which joins NICs of VMs and nothing else.
+struct NetworkDescription {
+    std::string_view name;
+    u32 line = 0;
+    bool is_refused = false; // a diagnostic is about it: no VM on it may start
+};
+
+using MacAddress = std::array<u8, 6>;
+
+// One table [[vm.NAME.nic]].
+struct NicDescription {
+    u32 line = 0, network_line = 0, mac_line = 0; // of the table and its keys; 0: not given
+    std::string_view network_name;
+    u32 network = 0; // its number in the description
+    MacAddress mac{};
+};
+
 struct VmDescription : CpuPlacement {
     std::string_view name;
     u64 memory = 0; // bytes
@@ -99,6 +118,8 @@ struct VmDescription : CpuPlacement {
     u32 module_count = 0;
     std::array<DiskDescription, max_disks> disks{};
     u32 disk_count = 0;
+    std::array<NicDescription, max_nics> nics{};
+    u32 nic_count = 0;
     BootKind boot = BootKind::Auto;
     ConsoleKind console = ConsoleKind::Com1;
     RestartPolicy restart = RestartPolicy::OnReboot;
@@ -109,12 +130,13 @@ struct VmDescription : CpuPlacement {
 
     std::span<ModuleDescription const> all_modules() const { return {modules.data(), module_count}; }
     std::span<DiskDescription const> all_disks() const { return {disks.data(), disk_count}; }
+    std::span<NicDescription const> all_nics() const { return {nics.data(), nic_count}; }
     bool has(Key key) const { return lines[static_cast<std::size_t>(key)] != 0; }
     // Where to point a message about this key: its line, or the table's.
     u32 line_of(Key key) const { return has(key) ? lines[static_cast<std::size_t>(key)] : line; }
 };
 
-// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 16 KiB: not for
+// Views point into the parsed text, which must outlive it, or into the pool: it cannot be copied. Some 20 KiB: not for
 // the stack.
 class Description {
 public:
@@ -124,14 +146,18 @@ public:
 
     std::array<VmDescription, max_vms> vms{};
     u32 count = 0;
+    std::array<NetworkDescription, max_networks> networks{};
+    u32 network_count = 0;
     std::string_view file = "vms.toml"; // for messages
     bool share_cores = false;           // [mullion]: different VMs may run on SMT siblings of one core at once
 
     void clear() {
         count = 0;
+        network_count = 0;
         share_cores = false;
         pool_used_ = 0;
     }
+    std::span<NetworkDescription const> all_networks() const { return {networks.data(), network_count}; }
     // Room for a string whose escapes had to be resolved. Empty when full.
     std::span<char> take_pool(std::size_t size) {
         if (size > pool_.size() - pool_used_) return {};
