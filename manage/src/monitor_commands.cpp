@@ -64,6 +64,7 @@ std::span<Monitor::Command const> Monitor::commands() {
          &Monitor::pci_list},
         {"disk list", "", "the machine's disks and their partitions, and which VM uses them", 0, 0,
          &Monitor::disk_list},
+        {"net list", "", "the networks, and the NICs of VMs on each", 0, 0, &Monitor::net_list},
         {"service list", "", "every service: state, instance, and how the one before ended", 0, 0,
          &Monitor::service_list},
         {"service kill", "NAME", "end its instance; the next one starts at once", 1, 1, &Monitor::service_kill},
@@ -216,6 +217,11 @@ void Monitor::vm_show(Words const& arguments) {
         case config::DiskKind::Disk: lib::format(terminal_, "the machine's disk {}", disk.name); break;
         }
         lib::format(terminal_, "{}, serial {}\n", disk.is_read_only ? ", read-only" : "", disk.serial);
+    }
+    for (config::NicDescription const& nic : vm.nics) {
+        lib::format(terminal_, "nic {}: network {}, mac ", &nic - vm.nics.data(), nic.network_name);
+        print_mac(nic.mac);
+        terminal_.write("\n");
     }
     if (vm.wake_ups.count != 0)
         lib::format(terminal_, "waited for a CPU after {} wake-ups: {} us on average, {} us at most\n",

@@ -115,7 +115,7 @@ ManagedVm::Progress VirtualMachine::go_on() {
     if (!is_copied) return Progress::More;
     u64 const copied = lib::x86::rdtsc();
     u64 const free_before = kernel::memory_use().free; // other VMs may have been started since begin()
-    if (!schedule() || !attach_disks()) return Progress::Failed;
+    if (!schedule() || !attach_disks() || !attach_nics()) return Progress::Failed;
     started_at_ = kernel::now();
     vm_->start();
     vm_->wake(vm_->vcpu(0)); // the others wait for INIT and SIPI
@@ -200,6 +200,8 @@ platform::MachineFacts VirtualMachine::facts() const {
                           .is_there = true,
                           .is_read_only = description_.disks[i].is_read_only,
                           .can_discard = parts_[i].size == 0};
+    for (u32 i = 0; i < description_.nic_count; i++)
+        facts.nics[i] = {.mac = description_.nics[i].mac, .is_there = true};
     return facts;
 }
 
@@ -263,6 +265,26 @@ bool VirtualMachine::attach_disks() {
         cancel_devices();
         std::array<char, 160> text{};
         return fail_at(disk.line, lib::format_to(text, "disk: {}", attached.error()));
+    }
+    return true;
+}
+
+bool VirtualMachine::attach_nics() {
+    for (u32 i = 0; i < description_.nic_count; i++) {
+        auto const& nic = description_.nics[i];
+        u32 const number = lib::max_disks + i;
+        auto const attached = network_.attach({.owner = this,
+                                               .number = number,
+                                               .ram = vm_->ram().blocks(),
+                                               .network = nic.network,
+                                               .mac = nic.mac});
+        if (attached) {
+            served_[number] = {&network_, *attached};
+            continue;
+        }
+        cancel_devices();
+        std::array<char, 160> text{};
+        return fail_at(nic.line, lib::format_to(text, "nic: {}", attached.error()));
     }
     return true;
 }

@@ -41,6 +41,7 @@ VmStatus Supervisor::vm_status(u32 vm) {
     status.memory = description.memory;
     status.placement = description;
     status.disks = description.all_disks();
+    status.nics = description.all_nics();
     status.starts = slot.starts;
     status.last_end = {slot.last_end.data(), slot.last_end_size};
     status.crash_dump = slot.dump.text();

@@ -72,10 +72,6 @@ struct DeviceEntry {
     u8 mac[6], reserved_net[2];
 };
 
-// What a NIC offers beside the features of the rings and the transport: CSUM, GUEST_CSUM, MAC, MRG_RXBUF, STATUS.
-// [virtio/1.2] 5.1.3
-inline constexpr u64 net_features = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 15 | 1 << 16;
-
 // --- The machine's controllers, which the service drives. They are on the board before the first instruction of an
 // instance, and stay. None of them writes to memory until Call::BusMaster.
 inline constexpr u32 max_controllers = 8;

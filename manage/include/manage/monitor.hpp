@@ -125,6 +125,8 @@ private:
     void pci_list(Words const&);
     void disk_list(Words const&); // monitor_disks.cpp
     bool print_disk(u32 index);
+    void net_list(Words const&); // monitor_networks.cpp
+    void print_mac(config::MacAddress const& mac);
     void print_pci(kernel::PciFunction const& function);
     void service_list(Words const&); // monitor_services.cpp
     void service_kill(Words const& arguments);

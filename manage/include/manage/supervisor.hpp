@@ -53,6 +53,7 @@ public:
     // VmControl
     u32 vm_count() const override { return count_; }
     VmStatus vm_status(u32 vm) override;
+    std::span<config::NetworkDescription const> networks() const override { return description_.all_networks(); }
     u32 cpu_count() const override { return host_.cpus().count; }
     CpuStatus cpu_status(u32 cpu) override { return host_.cpu_status(cpu); }
     void describe(lib::TextSink& sink) const override { host_.describe(sink); }

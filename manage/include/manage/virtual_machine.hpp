@@ -13,6 +13,7 @@
 #include <manage/disk_medium.hpp>
 #include <manage/managed_vm.hpp>
 #include <manage/modules.hpp>
+#include <manage/network.hpp>
 #include <manage/storage.hpp>
 #include <optional>
 #include <platform/platform.hpp>
@@ -35,9 +36,9 @@ public:
     // Number `index` of `description`. `description` and `modules` must outlive it; `on_end` is what CPU 0 does when
     // the last vCPU has stopped. Nothing runs before begin().
     VirtualMachine(config::Description const& description, u32 index, Modules const& modules, vm::Backend& backend,
-                   Storage& storage, kernel::DeferredWork& on_end)
+                   Storage& storage, Network& network, kernel::DeferredWork& on_end)
         : all_(description), index_(index), description_(description.vms[index]), modules_(modules), backend_(backend),
-          storage_(storage), on_end_(on_end) {}
+          storage_(storage), network_(network), on_end_(on_end) {}
     ~VirtualMachine() override;
     std::string_view name() const { return description_.name; }
 
@@ -48,7 +49,8 @@ public:
     bool exists() const override { return static_cast<bool>(vm_); }
     bool is_running() const override { return vm_ && vm_->state() == vm::VmState::Running; }
     bool has_ended() const override {
-        return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0 && storage_.has_left(*this);
+        return vm_ && live_vcpus_.load(std::memory_order_acquire) == 0 && storage_.has_left(*this) &&
+               network_.has_left(*this);
     }
     bool is_paused() const override { return is_paused_; }
     void power_button() override;
@@ -145,6 +147,7 @@ private:
     bool make_media();
     bool prepare_media(u64 bytes);
     bool attach_disks();
+    bool attach_nics();
     void cancel_devices();
     bool find_part(u32 disk);
     platform::MachineFacts facts() const;
@@ -171,6 +174,7 @@ private:
     Modules const& modules_;
     vm::Backend& backend_;
     Storage& storage_;
+    Network& network_;
     kernel::Own<vm::Vm> vm_;
     std::optional<platform::Platform> platform_;
     // One thread at a time enters the platform; taken before every other lock.

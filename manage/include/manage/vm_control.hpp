@@ -40,6 +40,7 @@ struct VmStatus {
     u64 memory = 0; // bytes
     config::CpuPlacement placement{};
     std::span<config::DiskDescription const> disks;
+    std::span<config::NicDescription const> nics;
     // Since its start; 0 while it does not run.
     Nanos run_time{};
     Nanos cpu_time{}; // all vCPUs together
@@ -67,6 +68,7 @@ class VmControl {
 public:
     virtual u32 vm_count() const = 0; // all that are described, in the order of the description
     virtual VmStatus vm_status(u32 vm) = 0;
+    virtual std::span<config::NetworkDescription const> networks() const = 0; // that are described
     virtual u32 cpu_count() const = 0;
     virtual CpuStatus cpu_status(u32 cpu) = 0;
     virtual void describe(lib::TextSink& sink) const = 0; // the CPU's virtualization, in a few words

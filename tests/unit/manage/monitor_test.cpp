@@ -53,6 +53,7 @@ public:
 class Vms final : public manage::VmControl {
 public:
     std::vector<manage::VmStatus> vms;
+    std::vector<config::NetworkDescription> described_networks;
     std::vector<std::string> calls;
     manage::ControlResult answer{};
     config::CpuPlacement placed{};
@@ -64,6 +65,7 @@ public:
         if (meanwhile) meanwhile();
         return vms[vm];
     }
+    std::span<config::NetworkDescription const> networks() const override { return described_networks; }
     u32 cpu_count() const override { return 1; }
     manage::CpuStatus cpu_status(u32) override { return {}; }
     void describe(lib::TextSink& sink) const override {
