@@ -8,6 +8,7 @@ namespace {
 
 constexpr u16 NEXT = 1, WRITE = 2, INDIRECT = 4; // of a descriptor [virtio/1.2] 2.7.5
 constexpr u16 NO_INTERRUPT = 1;                  // of the available ring [virtio/1.2] 2.7.6
+constexpr u16 NO_NOTIFY = 1;                     // of the used ring [virtio/1.2] 2.7.8
 constexpr u64 descriptor_size = 16, used_entry_size = 8, available_entry_size = 2;
 constexpr u64 flags_at = 0, index_at = 2, ring_at = 4;
 
@@ -30,11 +31,11 @@ bool SplitQueue::start(QueueSetup const& setup) {
     return true;
 }
 
-bool SplitQueue::resume_noted(u16 next, u16 used_index) {
+bool SplitQueue::resume_noted(u16 next, u16 used_index, u16 most) {
     auto const index = memory_.load<u16>(used(index_at));
     if (!index) return false;
     u16 const more = static_cast<u16>(*index - used_index);
-    if (more > 1) return false;
+    if (more > most) return false;
     position_ = {static_cast<u16>(next + more), *index, *index, 0};
     return true;
 }
@@ -99,11 +100,27 @@ void SplitQueue::ask_for_doorbell() {
     std::atomic_thread_fence(std::memory_order_seq_cst); // before look() reads the driver's index
 }
 
-void SplitQueue::give_back(Chain const& chain, u32 written) {
-    u64 const entry = ring_at + used_entry_size * ring_place(position_.used_index);
+void SplitQueue::refuse_doorbells() {
+    if (setup_.has_event_index) { // the driver's index has just passed that one, and comes there again after 65535 more
+        u16 const passed = static_cast<u16>(position_.next - 1);
+        (void)memory_.store<u16>(used(ring_at + used_entry_size * setup_.size), passed);
+    } else
+        (void)memory_.store<u16>(used(flags_at), NO_NOTIFY);
+}
+
+void SplitQueue::add_used(Chain const& chain, u32 written) {
+    u64 const entry = ring_at + used_entry_size * ring_place(position_.used_index++);
     (void)memory_.store<u32>(used(entry), chain.head);
     (void)memory_.store<u32>(used(entry + 4), written);
-    (void)memory_.store<u16>(used(index_at), ++position_.used_index); // releases what was written before
+}
+
+void SplitQueue::publish() {
+    (void)memory_.store<u16>(used(index_at), position_.used_index); // releases what was written before
+}
+
+void SplitQueue::put_back(u16 taken, u16 added) {
+    position_.next = static_cast<u16>(position_.next - taken);
+    position_.used_index = static_cast<u16>(position_.used_index - added);
 }
 
 bool SplitQueue::wants_interrupt() {

@@ -60,17 +60,28 @@ public:
     // Asks the driver to ring the doorbell for the next chain. look() afterwards finds what the driver added before it
     // saw this.
     void ask_for_doorbell();
+    // Asks the driver to ring no doorbell. It may ring now and then all the same.
+    void refuse_doorbells();
     // Returns a chain in which the device has written the first `written` bytes.
-    void give_back(Chain const& chain, u32 written);
+    void give_back(Chain const& chain, u32 written) {
+        add_used(chain, written);
+        publish();
+    }
+    // The same in two steps: the driver sees all chains that were added when they are published, not one before.
+    void add_used(Chain const& chain, u32 written);
+    void publish();
+    // Undoes the last calls of take(), and of add_used() since publish(): so many of each.
+    void put_back(u16 taken, u16 added);
     // Returns true if the driver wants an interrupt for what was given back since this was asked last.
     bool wants_interrupt();
 
     Position const& position() const { return position_; }
     // Goes on from there, after start().
     void resume(Position const& position) { position_ = position; }
-    // Goes on, after start(), from the position that a device noted each time that it had given a chain back, before it
-    // died: it may have given back one chain more, which the used ring tells. Returns false if the ring says neither.
-    bool resume_noted(u16 next, u16 used_index);
+    // Goes on, after start(), from the position that a device noted each time that it had published up to `most` chains,
+    // before it died: it may have published so many more, which the used ring tells. Returns false if the ring says
+    // anything else.
+    bool resume_noted(u16 next, u16 used_index, u16 most = 1);
 
 private:
     struct Descriptor {
