@@ -38,7 +38,8 @@ function(add_hypervisor_image)
   list(APPEND boot_sources ${font})
   # The services are linked by themselves (services/service.cmake) and carried as files.
   set(services ${CMAKE_CURRENT_BINARY_DIR}/services)
-  set_source_files_properties(boot/services.S PROPERTIES COMPILE_OPTIONS -I${services} OBJECT_DEPENDS ${services}/storage.elf)
+  set_source_files_properties(boot/services.S PROPERTIES COMPILE_OPTIONS -I${services}
+    OBJECT_DEPENDS "${services}/storage.elf;${services}/network.elf")
   add_library(boot_objects OBJECT ${boot_sources})
   target_include_directories(boot_objects PUBLIC boot/include)
   target_link_libraries(boot_objects PUBLIC lib kernel vm platform loader config drivers vmx svm manage boot_parsers mullion_platform PRIVATE mullion_warnings)

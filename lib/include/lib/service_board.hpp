@@ -141,8 +141,8 @@ namespace net_feature {
 inline constexpr u32 CSUM = 1U << 0, GUEST_CSUM = 1U << 1, MAC = 1U << 5, MRG_RXBUF = 1U << 15, STATUS = 1U << 16;
 } // namespace net_feature
 // What is offered to the driver, besides what the transport offers by itself.
-inline constexpr u64 net_features = net_feature::CSUM | net_feature::GUEST_CSUM | net_feature::MAC |
-                                    net_feature::MRG_RXBUF | net_feature::STATUS;
+inline constexpr u64 net_features =
+    net_feature::CSUM | net_feature::GUEST_CSUM | net_feature::MAC | net_feature::MRG_RXBUF | net_feature::STATUS;
 
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.

@@ -78,9 +78,9 @@ public:
     Position const& position() const { return position_; }
     // Goes on from there, after start().
     void resume(Position const& position) { position_ = position; }
-    // Goes on, after start(), from the position that a device noted each time that it had published up to `most` chains,
-    // before it died: it may have published so many more, which the used ring tells. Returns false if the ring says
-    // anything else.
+    // Goes on, after start(), from the position that a device noted each time that it had published up to `most`
+    // chains, before it died: it may have published so many more, which the used ring tells. Returns false if the ring
+    // says anything else.
     bool resume_noted(u16 next, u16 used_index, u16 most = 1);
 
 private:
