@@ -10,17 +10,19 @@
 #include <kernel/services.hpp>
 #include <kernel/topology.hpp>
 #include <manage/monitor.hpp>
+#include <manage/network.hpp>
 #include <manage/storage.hpp>
 #include <manage/supervisor.hpp>
 #include <manage/virtual_machine.hpp>
 
 // services.S
-extern "C" lib::u8 const storage_service_begin[], storage_service_end[];
+extern "C" lib::u8 const storage_service_begin[], storage_service_end[], network_service_begin[], network_service_end[];
 
 namespace boot {
 namespace {
 
-constexpr std::string_view services_folder = "services/", storage_module = "services/storage";
+constexpr std::string_view services_folder = "services/", storage_module = "services/storage",
+                           network_module = "services/network";
 
 config::HostCpus host_cpus() {
     config::HostCpus cpus(kernel::cpu_count());
@@ -54,7 +56,7 @@ public:
 
     kernel::Own<manage::ManagedVm> create(config::Description const& description, u32 index) override {
         return kernel::Own<manage::ManagedVm>(
-            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, storage_, work_));
+            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, storage_, network_, work_));
     }
     lib::Nanos now() const override { return kernel::now(); }
     void call_soon() override { kernel::defer(0, work_); }
@@ -85,12 +87,13 @@ private:
     void start_services() {
         kernel::set_machine_services(services_);
         for (auto const& module : modules_.all())
-            if (module.name.starts_with(services_folder) && module.name != storage_module)
+            if (module.name.starts_with(services_folder) && module.name != storage_module &&
+                module.name != network_module)
                 services_.add(module.name.substr(services_folder.size()), module.bytes);
     }
-    std::span<u8 const> storage_program() const {
-        auto const* const module = modules_.find(storage_module);
-        return module != nullptr ? *module : std::span(storage_service_begin, storage_service_end);
+    std::span<u8 const> program(std::string_view module_name, std::span<u8 const> own) const {
+        auto const* const module = modules_.find(module_name);
+        return module != nullptr ? *module : own;
     }
     void work() {
         monitor_.run_pending();
@@ -108,7 +111,9 @@ private:
     vm::Backend& backend_;
     manage::Supervisor supervisor_;
     kernel::Services services_{lib::Delegate<void()>::to<&Machine::call_soon>(*this)};
-    manage::Storage storage_{services_, storage_program(), manage::Controllers::Line::to_function<isa_interrupt>()};
+    manage::Storage storage_{services_, program(storage_module, {storage_service_begin, storage_service_end}),
+                             manage::Controllers::Line::to_function<isa_interrupt>()};
+    manage::Network network_{services_, program(network_module, {network_service_begin, network_service_end})};
     kernel::DeferredWork work_{kernel::DeferredWork::Body::to<&Machine::work>(*this)};
     kernel::Timer alarm_{kernel::Timer::Callback::to<&Machine::alarm>(*this)};
     lib::Nanos alarm_at_ = never;
