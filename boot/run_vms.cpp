@@ -55,8 +55,8 @@ public:
     }
 
     kernel::Own<manage::ManagedVm> create(config::Description const& description, u32 index) override {
-        return kernel::Own<manage::ManagedVm>(
-            new (std::nothrow) manage::VirtualMachine(description, index, modules_, backend_, storage_, network_, work_));
+        return kernel::Own<manage::ManagedVm>(new (std::nothrow) manage::VirtualMachine(
+            description, index, modules_, backend_, storage_, network_, work_));
     }
     lib::Nanos now() const override { return kernel::now(); }
     void call_soon() override { kernel::defer(0, work_); }

@@ -83,7 +83,8 @@ void DescriptionParser::header() {
         reader_.skip_spaces();
     }
     if (dotted && reader_.peek() == '.') {
-        here("expected ] or [[vm.NAME.disk]], found \"{}\": write two brackets for a disk or a NIC", reader_.rest_of_line());
+        here("expected ] or [[vm.NAME.disk]], found \"{}\": write two brackets for a disk or a NIC",
+             reader_.rest_of_line());
         return reader_.skip_line();
     }
     if (!reader_.accept(']')) {
@@ -143,9 +144,10 @@ void DescriptionParser::array_header(u32 line, u32 column) {
     }
     auto const& [table, name, kind] = words;
     if (!is_good || table != "vm" || reader_.peek() != ']' || reader_.peek(1) != ']') {
-        diagnostics_.add(line, column,
-                         "expected [[vm.NAME.disk]] or [[vm.NAME.nic]], found another table in two brackets: correct it, or "
-                         "write one bracket for [vm.NAME]");
+        diagnostics_.add(
+            line, column,
+            "expected [[vm.NAME.disk]] or [[vm.NAME.nic]], found another table in two brackets: correct it, or "
+            "write one bracket for [vm.NAME]");
         return reader_.skip_line();
     }
     reader_.skip(2);

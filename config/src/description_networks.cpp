@@ -37,9 +37,9 @@ void DescriptionParser::network_header(std::string_view name, u32 line, u32 colu
 }
 
 void DescriptionParser::not_yet(std::string_view word, u32 line, u32 column) {
-    diagnostics_.add(line, column,
-                     "{}: not supported yet, because networks only join VMs: expected no such line, found one: remove it",
-                     word);
+    diagnostics_.add(
+        line, column,
+        "{}: not supported yet, because networks only join VMs: expected no such line, found one: remove it", word);
 }
 
 void DescriptionParser::set_of_network(std::string_view word, u32 line, u32 column) {
@@ -118,10 +118,11 @@ void DescriptionParser::check_mac(VmDescription const& vm, NicDescription const&
         for (NicDescription const& before : other.all_nics()) {
             if (&before == &nic) return;
             if (before.mac != nic.mac || before.network_name != nic.network_name) continue;
-            diagnostics_.add(nic.mac_line != 0 ? nic.mac_line : nic.line, 1,
-                             "mac: expected another address than that of the NIC in line {}, on the same network, found "
-                             "the same: write another",
-                             before.line);
+            diagnostics_.add(
+                nic.mac_line != 0 ? nic.mac_line : nic.line, 1,
+                "mac: expected another address than that of the NIC in line {}, on the same network, found "
+                "the same: write another",
+                before.line);
             return;
         }
 }

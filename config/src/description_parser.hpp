@@ -25,7 +25,9 @@ public:
 private:
     enum class Section : u8 { None, Vm, Disk, Nic, Network, Mullion, Skipped };
 
-    bool is_about_vm() const { return section_ == Section::Vm || section_ == Section::Disk || section_ == Section::Nic; }
+    bool is_about_vm() const {
+        return section_ == Section::Vm || section_ == Section::Disk || section_ == Section::Nic;
+    }
 
     // A mistake found by `body` refuses the VM or network that the text is about by then.
     template <typename Body> void counting(Body body) {

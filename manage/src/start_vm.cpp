@@ -273,11 +273,8 @@ bool VirtualMachine::attach_nics() {
     for (u32 i = 0; i < description_.nic_count; i++) {
         auto const& nic = description_.nics[i];
         u32 const number = lib::max_disks + i;
-        auto const attached = network_.attach({.owner = this,
-                                               .number = number,
-                                               .ram = vm_->ram().blocks(),
-                                               .network = nic.network,
-                                               .mac = nic.mac});
+        auto const attached = network_.attach(
+            {.owner = this, .number = number, .ram = vm_->ram().blocks(), .network = nic.network, .mac = nic.mac});
         if (attached) {
             served_[number] = {&network_, *attached};
             continue;

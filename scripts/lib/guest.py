@@ -17,10 +17,11 @@ KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
 # What the guest needs to hear its power button. Debian's kernels have both as modules, others have them built in.
 POWER_BUTTON_MODULES = ("kernel/drivers/acpi/button.ko", "kernel/drivers/input/evdev.ko")
-# What it needs to use the device for random numbers, and disks with a file system.
+# What it needs to use the device for random numbers, NICs, and disks with a file system.
 VIRTIO_MODULES = ("kernel/drivers/virtio/virtio_ring.ko", "kernel/drivers/virtio/virtio.ko",
                   "kernel/drivers/virtio/virtio_pci_legacy_dev.ko", "kernel/drivers/virtio/virtio_pci_modern_dev.ko",
                   "kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/char/hw_random/virtio-rng.ko",
+                  "kernel/net/core/failover.ko", "kernel/drivers/net/net_failover.ko", "kernel/drivers/net/virtio_net.ko",
                   "kernel/drivers/block/virtio_blk.ko", "kernel/lib/crc16.ko", "kernel/crypto/crc32c_generic.ko",
                   "kernel/fs/mbcache.ko", "kernel/fs/jbd2/jbd2.ko", "kernel/fs/ext4/ext4.ko")
 MODULES = POWER_BUTTON_MODULES + VIRTIO_MODULES

@@ -40,6 +40,12 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
             require(!disk.serial.empty() && disk.serial.size() <= config::max_disk_serial);
             require(disk.line >= 1 && disk.source_line > disk.line && disk.source_line <= lines);
         }
+        require(vm.nic_count <= config::max_nics);
+        for (config::NicDescription const& nic : vm.all_nics()) {
+            require(nic.network < description->network_count && (nic.mac[0] & 1) == 0);
+            require(description->networks[nic.network].name == nic.network_name);
+            require(nic.line >= 1 && nic.network_line > nic.line && nic.network_line <= lines);
+        }
         require(vm.vcpus >= 1 && vm.vcpus <= config::max_vcpus && vm.line >= 1);
     }
     return 0;

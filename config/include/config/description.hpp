@@ -2,8 +2,8 @@
 #pragma once
 // The text file in which a person describes the virtual machines: a subset of TOML.
 // Not supported: quoted and dotted keys, arrays of tables except [[vm.NAME.disk]] and [[vm.NAME.nic]] (which must come
-// after [vm.NAME]), multi-line strings, floating point numbers, dates. What needs the machine (do these processors exist, is there so
-// much memory, is this module there) is checked elsewhere, with line_of.
+// after [vm.NAME]), multi-line strings, floating point numbers, dates. What needs the machine (do these processors
+// exist, is there so much memory, is this module there) is checked elsewhere, with line_of.
 #include <array>
 #include <lib/boot_kind.hpp>
 #include <lib/cpu_set.hpp>
@@ -20,7 +20,7 @@ using lib::u64;
 using lib::u8;
 
 inline constexpr u32 max_vm_name = 31; // of a network too
-inline constexpr u32 max_modules = 8; // of one VM, beside kernel and initrd
+inline constexpr u32 max_modules = 8;  // of one VM, beside kernel and initrd
 
 using lib::BootKind;
 using lib::CpuSet;

@@ -7,9 +7,9 @@ namespace lib {
 
 inline constexpr u32 max_cpus = 256; // of the machine
 inline constexpr u32 max_vms = 16;
-inline constexpr u32 max_vcpus = 32; // of one VM
-inline constexpr u32 max_disks = 4;  // of one VM
-inline constexpr u32 max_nics = 2;   // of one VM
+inline constexpr u32 max_vcpus = 32;                            // of one VM
+inline constexpr u32 max_disks = 4;                             // of one VM
+inline constexpr u32 max_nics = 2;                              // of one VM
 inline constexpr u32 max_served_devices = max_disks + max_nics; // of one VM: disks, then NICs
 inline constexpr u32 max_networks = 8;
 inline constexpr u32 max_disk_queues = 4;

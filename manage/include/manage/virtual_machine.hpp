@@ -185,9 +185,9 @@ private:
     lib::RamPiece* pieces_ = nullptr;
     u32 piece_count_ = 0;
     Nanos started_at_{};
-    u64 ticks_zeroing_ = 0, ticks_building_ = 0;      // of the start
-    std::array<DiskMedium, lib::max_disks> media_;    // of those in memory
-    std::array<MachinePart, lib::max_disks> parts_{}; // of the others
+    u64 ticks_zeroing_ = 0, ticks_building_ = 0;           // of the start
+    std::array<DiskMedium, lib::max_disks> media_;         // of those in memory
+    std::array<MachinePart, lib::max_disks> parts_{};      // of the others
     std::array<Served, lib::max_served_devices> served_{}; // disks, then NICs
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`

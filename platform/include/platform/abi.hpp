@@ -90,7 +90,8 @@ public:
     // Queues of disks and NICs are served outside of the platform, which checked that the parts of the queue are RAM.
     // `device` counts the VM's disks, then its NICs. Each of these takes effect later, in the order of the calls. The
     // answers are Platform::served_interrupt() and the functions beside it.
-    virtual void start_served_queue(u32 device, u32 queue, lib::QueueSetup const& setup) = 0; // work comes with a doorbell
+    virtual void start_served_queue(u32 device, u32 queue,
+                                    lib::QueueSetup const& setup) = 0; // work comes with a doorbell
     virtual void stop_served_queues(u32 device) = 0; // all of the device; ends with one Platform::served_stopped()
     virtual void served_doorbell(u32 device, u32 queue) = 0;
 

@@ -1,46 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include <config/description.hpp>
+#include "parsed.hpp"
 
 #include <fstream>
-#include <gtest/gtest.h>
 #include <iterator>
-#include <string>
-#include <vector>
 
 namespace {
 
 using namespace config;
-
-struct Parsed {
-    explicit Parsed(std::string source) : text(std::move(source)) {
-        good = parse_description(text, description, diagnostics);
-    }
-
-    std::vector<std::string> messages() const {
-        std::vector<std::string> result;
-        for (u32 i = 0; i < diagnostics.count; ++i) {
-            std::array<char, 300> buffer{};
-            lib::BufferSink sink(buffer);
-            format_diagnostic(sink, "f", diagnostics.entries[i]);
-            result.emplace_back(sink.view());
-        }
-        return result;
-    }
-    // The only message there is.
-    std::string message() const {
-        std::vector<std::string> const all = messages();
-        return all.size() == 1 ? all[0] : std::to_string(all.size()) + " messages" + (all.empty() ? "" : ": " + all[0]);
-    }
-    VmDescription const& vm(u32 i = 0) const { return description.vms[i]; }
-
-    std::string text;
-    Description description;
-    Diagnostics diagnostics;
-    bool good = false;
-};
-
-// One sound VM with one more line.
-Parsed with(std::string const& line) { return Parsed("[vm.a]\nmemory = \"64M\"\nkernel = \"k\"\n" + line + "\n"); }
 
 TEST(Description, TheExampleIsSound) {
     std::ifstream file(EXAMPLES "/linux.toml");
@@ -54,6 +20,15 @@ TEST(Description, TheExampleIsSound) {
     EXPECT_EQ(parsed.vm().kernel, "vmlinuz");
     EXPECT_EQ(parsed.vm().initrd, "initrd");
     EXPECT_EQ(parsed.vm().cmdline, "console=ttyS0");
+}
+
+TEST(Description, TheExampleOfANetworkIsSound) {
+    std::ifstream file(EXAMPLES "/network.toml");
+    std::string const text((std::istreambuf_iterator<char>(file)), {});
+    Parsed const parsed(text);
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    ASSERT_EQ(parsed.description.count, 2U);
+    EXPECT_EQ(parsed.vm(0).nic_count + parsed.vm(1).nic_count, 2U);
 }
 
 TEST(Description, TheExampleOfSeveralIsSound) {
@@ -231,17 +206,17 @@ TEST(Description, MistakesInDisks) {
 
 TEST(Description, TablesInTwoBrackets) {
     std::string const other =
-        "f:4: expected [[vm.NAME.disk]], found another table in two brackets: correct it, or write "
-        "one bracket for [vm.NAME]";
+        "f:4: expected [[vm.NAME.disk]] or [[vm.NAME.nic]], found another table in two brackets: correct it, or "
+        "write one bracket for [vm.NAME]";
     for (char const* const header : {"[[vm.a.disk]", "[[vm.a.disk", "[[vm.a]]", "[[vm.a.disk.b]]", "[[]]", "[[",
                                      "[[vm..disk]]", "[[vn.a.disk]]", "[[vm.a.disk] ]", "[[vm.\"a\".disk]]"})
         EXPECT_EQ(with(header).message(), other) << header;
     EXPECT_EQ(with("[[vm.a.dsk]]").message(),
               "f:4: dsk: expected a known table of a VM, found an unknown one: did you mean disk?");
-    EXPECT_EQ(with("[[vm.a.net]]\nx = 1").message(),
-              "f:4: net: expected a known table of a VM, found an unknown one: remove it");
+    EXPECT_EQ(with("[[vm.a.port]]\nx = 1").message(),
+              "f:4: port: expected a known table of a VM, found an unknown one: remove it");
     EXPECT_EQ(with("[vm.a.disk]").message(),
-              "f:4: expected ] or [[vm.NAME.disk]], found \".disk]\": write two brackets for a disk");
+              "f:4: expected ] or [[vm.NAME.disk]], found \".disk]\": write two brackets for a disk or a NIC");
     EXPECT_EQ(with("[[vm.a.disk]] x\nsource = \"ram:1M\"").message(),
               "f:4: expected the end of the line, found x: start a new line");
 }
@@ -304,8 +279,8 @@ TEST(Description, MessagesSayWhatToDo) {
               "f:4: [vm.a]: expected a new name, found the one of line 1: choose another name");
     EXPECT_EQ(with("[vn.b]").message(), "f:4: vn: expected a known table, found an unknown one: did you mean vm?");
     EXPECT_EQ(with("[[vm]]").message(),
-              "f:4: expected [[vm.NAME.disk]], found another table in two brackets: correct it, or write one bracket "
-              "for [vm.NAME]");
+              "f:4: expected [[vm.NAME.disk]] or [[vm.NAME.nic]], found another table in two brackets: correct it, or "
+              "write one bracket for [vm.NAME]");
     EXPECT_EQ(with("exclusive = true\nshare = { weight = 5 }").message(),
               "f:5: share: expected only without exclusive = true, found both: remove one of them");
     EXPECT_EQ(with("exclusive = true\nvcpus = 3\ncpus = \"1-2\"").message(),

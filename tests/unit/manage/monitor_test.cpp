@@ -297,6 +297,18 @@ TEST_F(MonitorTest, SetsCpus) {
     EXPECT_EQ(ask("vm set web weight=5"), "web: is ending: wait a moment\n");
 }
 
+TEST_F(MonitorTest, ShowsNetworksAndTheirNics) {
+    EXPECT_EQ(ask("net list"), "no network is described\n");
+    vms.described_networks = {{"lan", 1}, {"empty", 2}};
+    std::array const nics{config::NicDescription{.network_name = "lan", .mac = {0x52, 0x54, 0, 1, 2, 0xfe}},
+                          config::NicDescription{.network_name = "lan", .network = 0, .mac = {2}}};
+    vms.vms[1].nics = nics;
+    EXPECT_EQ(ask("net list"), "lan: internal\n  52:54:00:01:02:fe  vm db, nic 0, off\n"
+                               "  02:00:00:00:00:00  vm db, nic 1, off\nempty: internal\n");
+    EXPECT_NE(ask("vm show db").find("nic 0: network lan, mac 52:54:00:01:02:fe\nnic 1: network lan, mac 02:"),
+              std::string::npos);
+}
+
 TEST_F(MonitorTest, ShowsHowAVmEnded) {
     EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 0 times\ncpus any, shared, weight 100, no cap\n"
                                  "it has not ended yet\n");

@@ -190,11 +190,10 @@ template <u32 Number> struct Subject<platform::Nic<Number>> : ServedSubject<plat
 };
 
 template <typename D> struct RoundTrip : testing::Test {};
-using Devices =
-    testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc, platform::Hpet,
-                   platform::AcpiPm, platform::SerialPort, platform::I8042, platform::SystemPorts, platform::VirtioRng,
-                   platform::Disk<0>, platform::Disk<1>, platform::Disk<2>, platform::Disk<3>, platform::Nic<0>,
-                   platform::Nic<1>>;
+using Devices = testing::Types<platform::PciHost, platform::PicPair, platform::Ioapic, platform::Pit, platform::Rtc,
+                               platform::Hpet, platform::AcpiPm, platform::SerialPort, platform::I8042,
+                               platform::SystemPorts, platform::VirtioRng, platform::Disk<0>, platform::Disk<1>,
+                               platform::Disk<2>, platform::Disk<3>, platform::Nic<0>, platform::Nic<1>>;
 TYPED_TEST_SUITE(RoundTrip, Devices);
 
 TYPED_TEST(RoundTrip, RestoresWhatWasSaved) {
