@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+// A hostile driver of a NIC: any queue, any bytes in the rings, any frames, while the service dies and comes back with
+// any record. It must touch nothing but RAM of its VM and the buffers that others offer, send no frame in another's
+// name or into another network, end each turn, and serve a driver that starts again.
+#include "input.hpp"
+
+#include <network/nics.hpp>
+
+namespace {
+
+using fuzz::Input;
+using namespace network_test;
+
+void require(bool condition, int line = __builtin_LINE()) {
+    if (condition) return;
+    std::fprintf(stderr, "at line %d\n", line);
+    __builtin_trap();
+}
+
+constexpr u64 frame_at = 0x4000, table_at = 0x5000, buffer_at = 0x8000;
+// NIC 0 is hostile. 1 and 2 hear it and each other, with and without offloads; 3 is in a network of its own.
+constexpr u32 nics = 4;
+
+struct Machine {
+    World world;
+    std::vector<std::unique_ptr<Driver>> drivers;
+    Guest& guest = world.add_nic(0);
+
+    Machine() {
+        testing::GTEST_FLAG(break_on_failure) = true; // Driver::next() expects
+        for (u32 i = 1; i < nics; i++)
+            world.add_nic(i == 3 ? 1 : 0);
+        for (u32 i = 0; i < nics; i++)
+            drivers.push_back(std::make_unique<Driver>(world, i, u16{i == 0 ? 16 : 64}));
+    }
+    Driver& bad() { return *drivers[0]; }
+    Driver& good(u32 number) { return *drivers[number]; }
+    void reset() {
+        guest.fill(0, 0, 0x1'0000);
+        guest.fill(Guest::high_area, 0, 0x1000);
+        *world.records = {};
+        world.board->devices[0].stops = 0;
+        bad().rx.stop();
+        bad().tx.stop();
+        bad().features = all_offloads;
+        start_good(1, all_offloads, 200);
+        start_good(2, 0, Driver::usual_buffer);
+        start_good(3, all_offloads, Driver::usual_buffer);
+        world.start();
+        world.run();
+    }
+    void start_good(u32 number, u32 features, u32 buffer_size) {
+        good(number).start(features, number == 1, buffer_size);
+        good(number).add_buffers(64);
+    }
+    void turn() {
+        std::memset(world.interrupts, 0, sizeof(world.interrupts));
+        std::memset(world.misuses, 0, sizeof(world.misuses));
+        world.answers[0].clear();
+        world.turn();
+        for (u32 const stops : world.answers[0])
+            require(stops == world.board->devices[0].stops);
+        require(world.misuses[0] <= 2); // by its entries, and by what it had in the rings
+        for (u32 i = 0; i < nics; i++) {
+            require(i == 0 || world.misuses[i] == 0);
+            for (u32 const queue : {receive, transmit})
+                require(world.interrupts[i][queue] <= 4);
+        }
+        for (u32 i = 1; i < nics; i++)
+            take_frames(good(i), i);
+    }
+    void take_frames(Driver& driver, u32 number) {
+        while (auto const received = driver.next()) {
+            require(number != 3);
+            require(received->bytes.size() >= 14 && received->bytes.size() <= 1518);
+            Mac from;
+            std::copy_n(received->bytes.begin() + 6, 6, from.begin());
+            require(from == mac_of(0) || (number == 2 && from == mac_of(1)));
+            Offload const& offload = received->offload;
+            if (offload.flags != 0)
+                require(offload.checksum_start >= 34 &&
+                        offload.checksum_start + offload.checksum_offset + 2U <= received->bytes.size());
+        }
+        while (driver.rx.available_index != driver.rx.used_index + 64)
+            driver.add_buffers(1);
+    }
+    void settle() {
+        for (u32 turns = 0; world.has_more || world.events != 0; turns++) {
+            require(turns < 100);
+            turn();
+        }
+    }
+    void works_after_reset() {
+        bad().start();
+        bad().add_buffers(8);
+        settle();
+        Bytes const frame = make_frame(mac_of(2), mac_of(0), 500, 9), answer = make_frame(mac_of(0), mac_of(1), 400, 8);
+        u64 const before = world.statistics(2).received_frames;
+        bad().send(frame);
+        settle();
+        require(world.statistics(2).received_frames == before + 1);
+        good(1).send(answer);
+        settle();
+        auto const received = bad().next();
+        require(received && received->bytes == answer);
+    }
+};
+
+u64 address(Input& input) {
+    u8 const what = input.take<u8>();
+    u64 const low = input.take<u8>();
+    switch (what % 8) {
+    case 0: return input.take<u64>();
+    case 1: return Guest::high_area + low * 16;
+    case 2: return Guest::high_area + Guest::area_size - low; // the end of RAM
+    case 3: return Guest::area_size - low;
+    case 4: return frame_at + low * 4;
+    default: return buffer_at + what / 8 * u64{512} + low % 16;
+    }
+}
+
+u32 size(Input& input) {
+    u8 const what = input.take<u8>();
+    if (what >= 0xf0) return input.take<u32>();
+    return (what & 0x80) != 0 ? (what & 0x7fU) * 16U : what & 0x3fU;
+}
+
+// A frame that could be right except for what the input says of it.
+void add_frame(Machine& machine, Input& input) {
+    u8 const what = input.take<u8>();
+    Offload offload{};
+    if ((what & 1) != 0) offload = {1, 0, 0, 0, input.take<u8>(), input.take<u8>()};
+    if ((what & 2) != 0) offload.gso_type = input.take<u8>();
+    if ((what & 4) != 0) offload.checksum_start = input.take<u16>();
+    Mac const to = (what & 8) != 0 ? broadcast : mac_of(input.take<u8>() % 5);
+    Mac from = mac_of(0);
+    if ((what & 0x10) != 0) from[input.take<u8>() % 6] ^= input.take<u8>();
+    u16 const length = input.take<u16>() % 1540;
+    u32 left = machine.bad().put_frame(
+        frame_at, make_frame(to, from, length, what, (what & 0x20) != 0 ? 0x8100 : 0x800), offload);
+    std::vector<Buffer> chain;
+    for (u64 at = frame_at; left != 0;) {
+        u32 const part = chain.size() < 8 && (what & 0x40) != 0 ? std::min<u32>(left, input.take<u8>()) : left;
+        chain.push_back({at, part, false});
+        at += part;
+        left -= part;
+    }
+    if ((what & 0x80) != 0)
+        machine.bad().tx.add_indirect(table_at, chain);
+    else
+        machine.bad().tx.add(chain);
+}
+
+void add_buffer(Ring& ring, Input& input, bool is_writable) {
+    u8 const what = input.take<u8>();
+    std::vector<Buffer> chain;
+    for (u32 i = 0; i <= what % 4U; i++)
+        chain.push_back({address(input), size(input), is_writable != ((what & 0x70) == 0x70)});
+    if ((what & 0x80) != 0)
+        ring.add_indirect(table_at + 0x400, chain);
+    else
+        ring.add(chain);
+}
+
+void act(Machine& machine, Input& input) {
+    u8 const what = input.take<u8>();
+    bool const is_transmit = (what & 0x10) != 0;
+    Ring& ring = is_transmit ? machine.bad().tx : machine.bad().rx;
+    switch (what & 15) {
+    case 0: return ring.start(input.take<u8>() & 3U | (what & 0x80U) << 8, (what & 0x20) != 0, (what & 0x40) != 0);
+    case 1: { // a queue as no driver sets it up
+        service::QueueEntry& entry = ring.entry();
+        u64* const parts[] = {&entry.descriptors, &entry.available, &entry.used};
+        *parts[input.take<u8>() % 3] = address(input);
+        if ((what & 0x20) != 0) entry.size = input.take<u16>();
+        if ((what & 0x40) != 0) entry.epoch += 1U << 31; // as start() never makes it
+        return machine.world.change_board();
+    }
+    case 2: return ring.stop();
+    case 3:
+    case 4: return add_frame(machine, input);
+    case 5: return add_buffer(ring, input, !is_transmit);
+    case 6: return ring.make_available(input.take<u8>());
+    case 7: return machine.guest.put<u16>(ring.available() + 2, input.take<u16>());
+    case 8: return machine.guest.put<u16>(ring.used() + 2, input.take<u8>());
+    case 9: return machine.guest.put<u64>(input.take<u16>() % 0xfff8, input.take<u64>());
+    case 10: // one descriptor
+        return ring.describe(ring.descriptors(input.take<u8>() % 16), {address(input), size(input), (what & 0x20) != 0},
+                             input.take<u8>() & 7, input.take<u8>() % 18);
+    case 11: // the service dies; its record may be ruined
+        if ((what & 0x20) != 0) {
+            service::QueueRecord& record = machine.world.records->queues[0][is_transmit ? transmit : receive];
+            record.next = input.take<u16>();
+            if ((what & 0x40) != 0) record.used_index = record.next;
+        }
+        machine.world.start();
+        return machine.turn();
+    case 12: // a frame for it
+        machine.good(1).send(make_frame(mac_of(0), mac_of(1), input.take<u16>() % 1501 + 14));
+        return machine.turn();
+    case 13: machine.world.now += input.take<u16>() * u64{16}; return;
+    case 14:
+        if ((what & 0x20) == 0) return machine.settle();
+        machine.world.board->devices[0].stops++;
+        machine.bad().rx.stop();
+        machine.bad().tx.stop();
+        return machine.turn();
+    default: machine.world.ring(0); return machine.turn();
+    }
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size);
+int LLVMFuzzerTestOneInput(u8 const* data, std::size_t size) {
+    static Machine& machine = *new Machine;
+    Input input({data, size});
+    machine.reset();
+    while (!input.is_empty())
+        act(machine, input);
+    machine.settle();
+    machine.works_after_reset();
+    return 0;
+}
