@@ -47,7 +47,8 @@ struct World {
                                lib::GiB,
                                40,
                                true,
-                               {{{4096, 4, true, false}, {8, 1, true, true}, {}, {64, 2, true, false}}}});
+                               {{{4096, 4, true, false}, {8, 1, true, true}, {}, {64, 2, true, false}}},
+                               {{{{2, 0, 0, 0, 0, 1}, true}, {}}}});
 
     World() {
         host.console_device = platform::Devices::number_of<platform::SerialPort>();
@@ -156,12 +157,12 @@ void act(World& world, Input& input) {
         return world.platform->on(event);
     }
     default:
-        if ((what & 0xf0) == 0) { // the one that serves the disks
+        if ((what & 0xf0) == 0) { // the one that serves disks and NICs
             u8 const where = input.take<u8>();
-            u32 const disk = where & 7, queue = where >> 4;
-            world.platform->served_interrupt(disk, queue);
-            if ((where & 8) != 0) world.platform->served_misused(disk);
-            if (queue > 8) world.platform->served_stopped(disk);
+            u32 const device = where & 7, queue = where >> 4;
+            world.platform->served_interrupt(device, queue);
+            if ((where & 8) != 0) world.platform->served_misused(device);
+            if (queue > 8) world.platform->served_stopped(device);
             return;
         }
         if ((what & 0x10) != 0) return world.round_trip();
