@@ -83,6 +83,7 @@ def tcp_goes_on_while_the_service_dies():
         for number in range(2, deaths + 2):
             console.send("service kill network\r")
             console.expect(f"service network: instance {number} starts", 60)
+            console.expect("service network: NIC 2: .* in network 1", 60)  # its last line: the log would come between what is typed
         assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out\n")
