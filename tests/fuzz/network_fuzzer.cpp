@@ -17,7 +17,7 @@ void require(bool condition, int line = __builtin_LINE()) {
     __builtin_trap();
 }
 
-constexpr u64 frame_at = 0x4000, table_at = 0x5000, buffer_at = 0x8000;
+constexpr u64 frame_at = 0x4000, table_at = 0x5000, buffer_at = 0x8000, large_at = Guest::high_area + 0x200;
 // NIC 0 is hostile. 1 and 2 hear it and each other, with and without offloads; 3 is in a network of its own.
 constexpr u32 nics = 4;
 
@@ -31,7 +31,7 @@ struct Machine {
         for (u32 i = 1; i < nics; i++)
             world.add_nic(i == 3 ? 1 : 0);
         for (u32 i = 0; i < nics; i++)
-            drivers.push_back(std::make_unique<Driver>(world, i, u16{i == 0 ? 16 : 64}));
+            drivers.push_back(std::make_unique<Driver>(world, i, static_cast<u16>(i == 0 ? 16 : 64)));
     }
     Driver& bad() { return *drivers[0]; }
     Driver& good(u32 number) { return *drivers[number]; }
@@ -43,7 +43,7 @@ struct Machine {
         bad().rx.stop();
         bad().tx.stop();
         bad().features = all_offloads;
-        start_good(1, all_offloads, 200);
+        start_good(1, large_frames, 200);
         start_good(2, 0, Driver::usual_buffer);
         start_good(3, all_offloads, Driver::usual_buffer);
         world.start();
@@ -72,7 +72,8 @@ struct Machine {
     void take_frames(Driver& driver, u32 number) {
         while (auto const received = driver.next()) {
             require(number != 3);
-            require(received->bytes.size() >= 14 && received->bytes.size() <= 1518);
+            std::size_t const most = received->offload.gso_type != 0 ? 65'550 : 1518;
+            require(received->bytes.size() >= 14 && received->bytes.size() <= most);
             Mac from;
             std::copy_n(received->bytes.begin() + 6, 6, from.begin());
             require(from == mac_of(0) || (number == 2 && from == mac_of(1)));
@@ -125,21 +126,42 @@ u32 size(Input& input) {
     return (what & 0x80) != 0 ? (what & 0x7fU) * 16U : what & 0x3fU;
 }
 
+// Headers of TCP, where the input says nothing else, for a frame that asks to be cut.
+Offload ask_to_be_cut(Bytes& frame, Input& input) {
+    u8 const what = input.take<u8>();
+    bool const is_ipv6 = (what & 1) != 0;
+    u32 const ip = (what & 2) != 0 ? 18 : 14, tcp = ip + (is_ipv6 ? 40 : 20);
+    u16 const type = is_ipv6 ? 0xdd86 : 0x0008;
+    frame.resize(std::max<std::size_t>(frame.size(), tcp + 20));
+    if (ip == 18) frame[12] = 0x81, frame[13] = 0;
+    std::memcpy(frame.data() + ip - 2, &type, 2);
+    frame[ip] = is_ipv6 ? 0x60 : 0x45;
+    if (!is_ipv6) frame[ip + 9] = 6;
+    frame[tcp + 12] = (what & 4) != 0 ? input.take<u8>() : 0x50;
+    if ((what & 8) != 0) frame[input.take<u8>() % frame.size()] = input.take<u8>();
+    return {1, static_cast<u8>(is_ipv6 ? 4 : 1), 0, input.take<u16>(), static_cast<u16>(tcp), 16};
+}
+
 // A frame that could be right except for what the input says of it.
 void add_frame(Machine& machine, Input& input) {
     u8 const what = input.take<u8>();
-    Offload offload{};
-    if ((what & 1) != 0) offload = {1, 0, 0, 0, input.take<u8>(), input.take<u8>()};
-    if ((what & 2) != 0) offload.gso_type = input.take<u8>();
-    if ((what & 4) != 0) offload.checksum_start = input.take<u16>();
     Mac const to = (what & 8) != 0 ? broadcast : mac_of(input.take<u8>() % 5);
     Mac from = mac_of(0);
     if ((what & 0x10) != 0) from[input.take<u8>() % 6] ^= input.take<u8>();
-    u16 const length = input.take<u16>() % 1540;
-    u32 left = machine.bad().put_frame(
-        frame_at, make_frame(to, from, length, what, (what & 0x20) != 0 ? 0x8100 : 0x800), offload);
+    u16 const length = input.take<u16>();
+    bool const is_large = (what & 2) != 0;
+    Bytes frame = make_frame(to, from, length % (is_large ? 12'000 : 1540), what, (what & 0x20) != 0 ? 0x8100 : 0x800);
+    Offload offload{};
+    if ((what & 1) != 0) offload = {1, 0, 0, 0, input.take<u8>(), input.take<u8>()};
+    if (is_large) offload = ask_to_be_cut(frame, input);
+    if ((what & 4) != 0) {
+        offload.checksum_start = input.take<u16>();
+        offload.gso_type = input.take<u8>();
+    }
+    u64 const begin = is_large ? large_at : frame_at;
+    u32 left = machine.bad().put_frame(begin, frame, offload);
     std::vector<Buffer> chain;
-    for (u64 at = frame_at; left != 0;) {
+    for (u64 at = begin; left != 0;) {
         u32 const part = chain.size() < 8 && (what & 0x40) != 0 ? std::min<u32>(left, input.take<u8>()) : left;
         chain.push_back({at, part, false});
         at += part;
@@ -167,7 +189,7 @@ void act(Machine& machine, Input& input) {
     bool const is_transmit = (what & 0x10) != 0;
     Ring& ring = is_transmit ? machine.bad().tx : machine.bad().rx;
     switch (what & 15) {
-    case 0: return ring.start(input.take<u8>() & 3U | (what & 0x80U) << 8, (what & 0x20) != 0, (what & 0x40) != 0);
+    case 0: return ring.start(input.take<u16>() & large_frames, (what & 0x20) != 0, (what & 0x40) != 0);
     case 1: { // a queue as no driver sets it up
         service::QueueEntry& entry = ring.entry();
         u64* const parts[] = {&entry.descriptors, &entry.available, &entry.used};

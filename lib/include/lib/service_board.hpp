@@ -138,11 +138,13 @@ struct Catalogue {
 // --- What a virtio-net device of the network service can do. Queue 2n receives, queue 2n + 1 transmits.
 // [virtio/1.2] 5.1.3
 namespace net_feature {
-inline constexpr u32 CSUM = 1U << 0, GUEST_CSUM = 1U << 1, MAC = 1U << 5, MRG_RXBUF = 1U << 15, STATUS = 1U << 16;
+inline constexpr u32 CSUM = 1U << 0, GUEST_CSUM = 1U << 1, MAC = 1U << 5, GUEST_TSO4 = 1U << 7, GUEST_TSO6 = 1U << 8,
+                     HOST_TSO4 = 1U << 11, HOST_TSO6 = 1U << 12, MRG_RXBUF = 1U << 15, STATUS = 1U << 16;
 } // namespace net_feature
 // What is offered to the driver, besides what the transport offers by itself.
-inline constexpr u64 net_features =
-    net_feature::CSUM | net_feature::GUEST_CSUM | net_feature::MAC | net_feature::MRG_RXBUF | net_feature::STATUS;
+inline constexpr u64 net_features = net_feature::CSUM | net_feature::GUEST_CSUM | net_feature::MAC |
+                                    net_feature::GUEST_TSO4 | net_feature::GUEST_TSO6 | net_feature::HOST_TSO4 |
+                                    net_feature::HOST_TSO6 | net_feature::MRG_RXBUF | net_feature::STATUS;
 
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.

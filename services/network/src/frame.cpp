@@ -10,7 +10,11 @@ namespace network {
 namespace {
 
 namespace feature = lib::service::net_feature;
-constexpr u16 VLAN = 0x0081; // type 0x8100 as it is read [ieee/802.1q] 9.6
+// Types of frames, as they are read: the bytes of 0x8100, 0x0800 and 0x86dd. [ieee/802.1q] 9.6
+constexpr u16 VLAN = 0x0081, IPV4 = 0x0008, IPV6 = 0xdd86;
+constexpr u32 type_at = 12;
+constexpr u8 TCP = 6;
+constexpr u32 smallest_tcp_header = 20, tcp_checksum_at = 16; // [rfc/9293] 3.1
 
 } // namespace
 
@@ -28,20 +32,24 @@ Frame::Verdict Frame::begin(u8 const* ram, u32 features) {
     if (total < sizeof(VirtioHeader)) return Verdict::Misuse;
     read_prologue(static_cast<u32>(std::min<u64>(total, prologue_size)));
     if (total < prologue_size) return drop(Drop::BadSize);
+    take_header(lib::load<VirtioHeader>(prologue_.data()));
     total -= sizeof(VirtioHeader);
     if (total > most()) return drop(Drop::BadSize);
     size_ = static_cast<u32>(total);
-    VirtioHeader const sent = lib::load<VirtioHeader>(prologue_.data());
+    bool const is_good = is_good_header(features) && (!is_large() || read_headers(features));
+    return is_good ? Verdict::Good : drop(Drop::BadHeader);
+}
+
+// The device must ignore the other flags. [virtio/1.2] 5.1.6.2.2
+void Frame::take_header(VirtioHeader const& sent) {
     header_ = {};
     header_.buffer_count = 1;
-    if (sent.gso_type != VirtioHeader::GSO_NONE) return drop(Drop::BadHeader); // was not offered
-    // The device must ignore the other flags. [virtio/1.2] 5.1.6.2.2
-    if ((sent.flags & VirtioHeader::NEEDS_CSUM) != 0) {
-        header_.flags = VirtioHeader::NEEDS_CSUM;
-        header_.checksum_start = sent.checksum_start;
-        header_.checksum_offset = sent.checksum_offset;
-    }
-    return is_good_header(features) ? Verdict::Good : drop(Drop::BadHeader);
+    header_.gso_type = sent.gso_type;
+    if (is_large()) header_.gso_size = sent.gso_size;
+    if ((sent.flags & VirtioHeader::NEEDS_CSUM) == 0) return;
+    header_.flags = VirtioHeader::NEEDS_CSUM;
+    header_.checksum_start = sent.checksum_start;
+    header_.checksum_offset = sent.checksum_offset;
 }
 
 // A checksum inside of the headers before it would change what was decided by them.
@@ -51,8 +59,45 @@ bool Frame::is_good_header(u32 features) const {
     return (features & feature::CSUM) != 0 && start >= ethernet_size + smallest_packet_header && end <= size_;
 }
 
+// What is cut has a checksum to be computed, too. The length of the headers is ours: receivers are not to believe that
+// of the sender.
+bool Frame::read_headers(u32 features) {
+    u32 const needed = is_ipv6() ? feature::HOST_TSO6 : feature::HOST_TSO4, start = header_.checksum_start;
+    if (header_.gso_type != VirtioHeader::GSO_TCPV4 && !is_ipv6()) return false; // was not offered
+    if ((features & needed) == 0 || !needs_checksum() || header_.gso_size == 0) return false;
+    if (header_.checksum_offset != tcp_checksum_at || start + smallest_tcp_header > std::min(size_, max_headers))
+        return false;
+    std::ranges::copy(ethernet(), headers_.begin());
+    u32 done = ethernet_size, end = start + smallest_tcp_header;
+    for (Cursor cursor = body_; done != end;) {
+        std::span<u8 const> const piece = next(cursor, end - done);
+        std::ranges::copy(piece, headers_.begin() + done);
+        done += static_cast<u32>(piece.size());
+        if (done != start + smallest_tcp_header) continue;
+        end = start + headers_[start + 12] / 16 * 4U; // with the options of TCP
+        if (end < done || end >= size_ || end > max_headers) return false;
+    }
+    header_.header_length = static_cast<u16>(end);
+    return is_tcp_packet() && (size_ - end - 1) / header_.gso_size < max_segments;
+}
+
+bool Frame::is_tcp_packet() {
+    u16 type = lib::load<u16>(headers_.data() + type_at);
+    ip_at_ = ethernet_size;
+    if (type == VLAN) {
+        ip_at_ += vlan_tag_size;
+        type = lib::load<u16>(headers_.data() + type_at + vlan_tag_size);
+    }
+    u8 const* const ip = headers_.data() + ip_at_;
+    u32 const size = header_.checksum_start - ip_at_; // is_good_header(): at least 16
+    if (is_ipv6()) return type == IPV6 && ip[0] >> 4 == 6 && size >= ipv6_header;
+    return type == IPV4 && ip[0] >> 4 == 4 && size >= smallest_packet_header && size == (ip[0] & 15) * 4U &&
+           ip[9] == TCP;
+}
+
 u32 Frame::most() const {
-    bool const has_tag = lib::load<u16>(prologue_.data() + prologue_size - 2) == VLAN;
+    if (is_large()) return largest_to_cut;
+    bool const has_tag = lib::load<u16>(prologue_.data() + sizeof(VirtioHeader) + type_at) == VLAN;
     return largest + (has_tag ? vlan_tag_size : 0);
 }
 

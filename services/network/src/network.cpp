@@ -77,10 +77,9 @@ void Network::forward(u32 device, u64& budget) {
     (void)switch_.learn(device, frame_.source(), now_); // without room, it is flooded
     u32 targets = switch_.targets(device, frame_.destination(), now_);
     touched_ |= targets;
-    u64 const cost = frame_cost + frame_.size();
     for (; targets != 0; targets &= targets - 1) {
-        nics_[static_cast<u32>(std::countr_zero(targets))].receive(frame_, chain_, host_);
-        budget -= std::min(budget, cost);
+        u32 const count = nics_[static_cast<u32>(std::countr_zero(targets))].receive(frame_, chain_, host_);
+        budget -= std::min(budget, count * frame_cost + frame_.size());
     }
 }
 

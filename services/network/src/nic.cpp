@@ -3,7 +3,6 @@
 #include <cstring>
 #include <lib/format.hpp>
 #include <network/nic.hpp>
-#include <network/reception.hpp>
 
 namespace network {
 namespace {
@@ -165,23 +164,49 @@ void Nic::done(Frame& frame) {
     queue.must_publish = true;
 }
 
-void Nic::receive(Frame& frame, SplitQueue::Chain& chain, Host& host) {
+u32 Nic::receive(Frame& frame, SplitQueue::Chain& chain, Host& host) {
     Queue& queue = queues_[receive_queue];
     if (!queue.ring.is_on()) {
         statistics_[Drop::NotReady]++;
-        return;
+        return 1;
     }
-    Reception reception(queue.ring, ram_, (queue.entry.features & feature::MRG_RXBUF) != 0, chain);
-    switch (reception.put(frame, (queue.entry.features & feature::GUEST_CSUM) != 0)) {
+    bool const is_mergeable = (queue.entry.features & feature::MRG_RXBUF) != 0;
+    if (takes_as_it_is(frame)) {
+        bool const takes_partial_checksum = (queue.entry.features & feature::GUEST_CSUM) != 0;
+        Reception reception(queue.ring, ram_, is_mergeable, chain);
+        (void)settle(reception.put(frame, takes_partial_checksum), frame.size(), host);
+        return 1;
+    }
+    u32 count = 0;
+    bool has_room = true;
+    for (Segmenter segment(frame); has_room && segment.next(); count++) {
+        u32 const size = static_cast<u32>(segment.headers().size()) + segment.payload_size();
+        Reception reception(queue.ring, ram_, is_mergeable, chain);
+        has_room = settle(reception.put(frame, segment), size, host);
+    }
+    return count;
+}
+
+// A large frame comes with a checksum to be computed, which its receiver must take as well.
+bool Nic::takes_as_it_is(Frame const& frame) const {
+    if (!frame.is_large()) return true;
+    u32 const needed = feature::GUEST_CSUM | (frame.is_ipv6() ? feature::GUEST_TSO6 : feature::GUEST_TSO4);
+    return (queues_[receive_queue].entry.features & needed) == needed;
+}
+
+// Counts what became of a frame. Returns whether another one may have room.
+bool Nic::settle(Reception::Outcome outcome, u32 bytes, Host& host) {
+    switch (outcome) {
     case Reception::Outcome::Done:
-        queue.must_publish = true;
+        queues_[receive_queue].must_publish = true;
         statistics_.received_frames++;
-        statistics_.received_bytes += frame.size();
-        return;
-    case Reception::Outcome::NoBuffer: statistics_[Drop::NoBuffer]++; return;
-    case Reception::Outcome::TooLarge: statistics_[Drop::TooLarge]++; return;
-    case Reception::Outcome::Misuse: misuse(host); return;
+        statistics_.received_bytes += bytes;
+        return true;
+    case Reception::Outcome::NoBuffer: statistics_[Drop::NoBuffer]++; break;
+    case Reception::Outcome::TooLarge: statistics_[Drop::TooLarge]++; break;
+    case Reception::Outcome::Misuse: misuse(host); break;
     }
+    return false;
 }
 
 void Nic::publish(Host& host) {

@@ -9,7 +9,14 @@ namespace network {
 using lib::SplitQueue;
 
 Reception::Outcome Reception::put(Frame& frame, bool takes_partial_checksum) {
-    Outcome const outcome = put_parts(frame, takes_partial_checksum);
+    return finish(put_parts(frame, takes_partial_checksum));
+}
+
+Reception::Outcome Reception::put(Frame const& frame, Segmenter const& segment) {
+    return finish(put_parts(frame, segment));
+}
+
+Reception::Outcome Reception::finish(Outcome outcome) {
     if (outcome == Outcome::Done)
         end();
     else
@@ -37,6 +44,16 @@ Reception::Outcome Reception::put_parts(Frame& frame, bool takes_partial_checksu
     for (u32 left = sizeof(checksum); left != 0;) // what is there instead
         left -= static_cast<u32>(frame.next(cursor, left).size());
     return copy(frame, cursor, frame.body_size() - at - static_cast<u32>(sizeof(checksum)));
+}
+
+Reception::Outcome Reception::put_parts(Frame const& frame, Segmenter const& segment) {
+    VirtioHeader const header{0, VirtioHeader::GSO_NONE, 0, 0, 0, 0, 1};
+    std::span<u8 const> const headers = segment.headers();
+    Outcome outcome = begin(static_cast<u32>(sizeof(header) + headers.size()) + segment.payload_size());
+    if (outcome == Outcome::Done) outcome = write({reinterpret_cast<u8 const*>(&header), sizeof(header)});
+    if (outcome == Outcome::Done) outcome = write(headers);
+    Frame::Cursor cursor = segment.payload();
+    return outcome == Outcome::Done ? copy(frame, cursor, segment.payload_size()) : outcome;
 }
 
 Reception::Outcome Reception::begin(u32 size) {

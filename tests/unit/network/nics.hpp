@@ -194,6 +194,8 @@ private:
 };
 
 inline constexpr u32 all_offloads = feature::CSUM | feature::GUEST_CSUM | feature::MRG_RXBUF;
+inline constexpr u32 large_frames =
+    feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6 | all_offloads;
 
 // What a sender says of a frame in its virtio header.
 struct Offload {
@@ -267,7 +269,10 @@ public:
         std::memcpy(&received.offload, all.data(), sizeof(Offload));
         EXPECT_EQ(received.offload.flags & ~1, 0);
         EXPECT_TRUE(received.offload.flags == 0 || (features & feature::GUEST_CSUM) != 0);
-        EXPECT_EQ(received.offload.gso_type, 0);
+        u8 const gso_type = received.offload.gso_type;
+        EXPECT_TRUE(gso_type == 0 || (gso_type == 1 && (features & feature::GUEST_TSO4) != 0) ||
+                    (gso_type == 4 && (features & feature::GUEST_TSO6) != 0));
+        EXPECT_TRUE(gso_type == 0 || received.offload.flags == 1);
         return received;
     }
     u32 count_received() {

@@ -14,8 +14,8 @@ namespace network {
 
 // struct virtio_net_hdr [virtio/1.2] 5.1.6
 struct VirtioHeader {
-    static constexpr u8 NEEDS_CSUM = 1; // in flags
-    static constexpr u8 GSO_NONE = 0;   // gso_type
+    static constexpr u8 NEEDS_CSUM = 1;                             // in flags
+    static constexpr u8 GSO_NONE = 0, GSO_TCPV4 = 1, GSO_TCPV6 = 4; // gso_type
     u8 flags, gso_type;
     u16 header_length, gso_size, checksum_start, checksum_offset, buffer_count;
 };
@@ -30,6 +30,10 @@ public:
     static constexpr u32 ethernet_size = 14;                // both addresses and the type
     static constexpr u32 largest = 1514, vlan_tag_size = 4; // [ieee/802.3] 3.2.7, without the checksum at the end
     static constexpr u32 smallest_packet_header = 20;       // of IPv4; that of IPv6 is longer
+    static constexpr u32 ipv6_header = 40;
+    static constexpr u32 largest_to_cut = 65550; // [virtio/1.2] 5.1.6.3.1, without the virtio header
+    static constexpr u32 max_headers = 192;      // of a frame to be cut, TCP's included
+    static constexpr u32 max_segments = 1024;    // that one frame may become: 64 KiB in pieces of 64 bytes
     static constexpr u32 prologue_size = sizeof(VirtioHeader) + ethernet_size;
     // A position in the bytes after the Ethernet header.
     struct Cursor {
@@ -63,14 +67,25 @@ public:
     // Computed when it is asked for first.
     u16 checksum();
 
+    // Whether it is a TCP packet that is to be cut into segments for whoever takes no large ones. Then:
+    bool is_large() const { return header_.gso_type != VirtioHeader::GSO_NONE; }
+    bool is_ipv6() const { return header_.gso_type == VirtioHeader::GSO_TCPV6; }
+    std::span<u8 const> headers() const {
+        return std::span(headers_).first(header_.header_length);
+    } // as begin() read them
+    u32 ip_at() const { return ip_at_; } // in the headers
+
 private:
     Verdict drop(Drop reason) {
         reason_ = reason;
         return Verdict::Dropped;
     }
     void read_prologue(u32 count);
+    void take_header(VirtioHeader const& sent);
     bool is_good_header(u32 features) const;
-    u32 most() const; // bytes that the frame may have
+    bool read_headers(u32 features);
+    bool is_tcp_packet(); // finds ip_at_
+    u32 most() const;     // bytes that the frame may have
 
     lib::SplitQueue::Chain chain_{};
     u8 const* ram_ = nullptr;
@@ -78,6 +93,8 @@ private:
     VirtioHeader header_{}; // as receivers get it
     Cursor body_{};
     u32 size_ = 0;
+    u32 ip_at_ = 0;
+    std::array<u8, max_headers> headers_{};
     Drop reason_ = Drop::BadHeader;
     std::optional<u16> checksum_{};
 };

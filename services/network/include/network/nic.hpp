@@ -6,7 +6,7 @@
 // there were. An instance that dies may have given back what is not noted yet; the used index tells. Frames that it was
 // about may be sent twice or be lost, as in any network; the rings stay right.
 #include <lib/service_board.hpp>
-#include <network/frame.hpp>
+#include <network/reception.hpp>
 
 namespace network {
 
@@ -31,8 +31,9 @@ public:
     // Takes the next chain of the transmit queue, if it is on. After Frame or Dropped, done() follows.
     Took take(Frame& frame, Host& host);
     void done(Frame& frame);
-    // Puts a frame of another NIC into the receive queue, or drops it. `chain` is for use in between.
-    void receive(Frame& frame, lib::SplitQueue::Chain& chain, Host& host);
+    // Puts a frame of another NIC into the receive queue, or drops it. `chain` is for use in between. Returns how many
+    // frames that were: more than one, if it had to be cut.
+    u32 receive(Frame& frame, lib::SplitQueue::Chain& chain, Host& host);
     // Shows the driver what was done since this was called last, and interrupts it, if it wants that.
     void publish(Host& host);
     // Asks the driver to ring for the next frame. Returns whether there is one already.
@@ -53,6 +54,8 @@ private:
     void update_queues(std::span<lib::service::QueueEntry const> entries, Host& host);
     [[nodiscard]] bool start_queue(u32 index, lib::service::QueueEntry const& entry);
     void misuse(Host& host);
+    bool takes_as_it_is(Frame const& frame) const;
+    bool settle(Reception::Outcome outcome, u32 bytes, Host& host);
     void note(Queue const& queue);
 
     lib::service::DeviceEntry entry_{}; // of no kind: there is no device

@@ -4,7 +4,7 @@
 //
 // With mergeable buffers a frame may fill several chains. The driver sees none of them before Nic::publish(), so a
 // frame for which there are too few is taken back as if it had never come.
-#include <network/frame.hpp>
+#include <network/segmenter.hpp>
 
 namespace network {
 
@@ -19,8 +19,12 @@ public:
     // Puts the frame into the next buffers, and computes its checksum if that is missing and the receiver wants none
     // such. All of it or nothing: then the queue is as it was.
     [[nodiscard]] Outcome put(Frame& frame, bool takes_partial_checksum);
+    // The same for a part of a large frame.
+    [[nodiscard]] Outcome put(Frame const& frame, Segmenter const& segment);
 
 private:
+    Outcome finish(Outcome outcome);
+    Outcome put_parts(Frame const& frame, Segmenter const& segment);
     Outcome put_parts(Frame& frame, bool takes_partial_checksum);
     Outcome begin(u32 size);
     Outcome take_chain();
