@@ -11,6 +11,9 @@ constexpr std::array<std::string_view, max_disks> default_serials = {"mullion-0"
 constexpr u64 least_disk = lib::MiB;
 constexpr u64 most_disk = 1024 * lib::GiB;
 constexpr u64 disk_step = 4 * lib::KiB;
+constexpr u32 most_iops = 10'000'000;
+constexpr u64 least_bandwidth = 64 * lib::KiB; // bytes a second
+constexpr u64 most_bandwidth = 1024 * lib::GiB;
 
 } // namespace
 
@@ -55,6 +58,8 @@ void DescriptionParser::set_of_disk(std::string_view word, Value const& value, u
     case DiskKey::Source: return set_source(value);
     case DiskKey::Readonly: return set_boolean(word, value, disk_->is_read_only);
     case DiskKey::Serial: return set_serial(value);
+    case DiskKey::Iops: return set_number(word, value, 1, most_iops, disk_->iops);
+    case DiskKey::Bandwidth: return set_bandwidth(value);
     }
 }
 
@@ -100,6 +105,19 @@ void DescriptionParser::set_serial(Value const& value) {
         return at(value, "serial: expected a text of 1 to {} printable characters, found {}: write \"...\"",
                   max_disk_serial, short_of(value.source));
     disk_->serial = text;
+}
+
+void DescriptionParser::set_bandwidth(Value const& value) {
+    auto const size = value.type == ValueType::String ? parse_size(value.string) : std::nullopt;
+    if (!size)
+        return at(value,
+                  "bandwidth: expected bytes a second such as \"10M\" or \"1 GiB\", found {}: write number and unit in "
+                  "quotes",
+                  short_of(value.source));
+    if (*size < least_bandwidth || *size > most_bandwidth)
+        return at(value, "bandwidth: expected 64 KiB to 1 TiB a second, found {}: choose a number between",
+                  short_of(value.source));
+    disk_->bandwidth = *size;
 }
 
 } // namespace config

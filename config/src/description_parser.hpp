@@ -8,8 +8,8 @@
 namespace config {
 
 inline constexpr std::array<std::string_view, 2> vm_table_names = {"disk", "nic"};
-enum class DiskKey : u8 { Source, Readonly, Serial };
-inline constexpr std::array<std::string_view, 3> disk_key_names = {"source", "readonly", "serial"};
+enum class DiskKey : u8 { Source, Readonly, Serial, Iops, Bandwidth };
+inline constexpr std::array<std::string_view, 5> disk_key_names = {"source", "readonly", "serial", "iops", "bandwidth"};
 enum class NicKey : u8 { Network, Mac };
 inline constexpr std::array<std::string_view, 2> nic_key_names = {"network", "mac"};
 
@@ -58,6 +58,7 @@ private:
     void check_mac(VmDescription const& vm, NicDescription const& nic);
     void set_source(Value const& value);
     void set_serial(Value const& value);
+    void set_bandwidth(Value const& value);
     void set(Key key, Value const& value);
     void set_memory(Value const& value);
     void set_cpus(Value const& value);

@@ -171,7 +171,8 @@ void Monitor::complete(std::string_view before, kernel::Completions& completions
     for (Command const& command : commands()) {
         if (before.empty() && command.verb() != last) completions.offer(last = command.verb());
         if (!command.object().empty() && command.verb() == before) completions.offer(command.object());
-        if (!is_help && command.name == before && command.arguments.starts_with("NAME"))
+        bool const takes_name = command.arguments.starts_with("NAME") || command.arguments.starts_with("[NAME");
+        if (!is_help && command.name == before && takes_name)
             command.verb() == "service" ? offer_services(completions) : offer_vms(completions);
         if (!is_help && command.name == "vm set" && before.starts_with("vm set ")) offer_settings(completions);
     }
@@ -210,6 +211,10 @@ std::size_t Monitor::print_some(std::size_t most) {
         if (function == nullptr) return 0;
         print_pci(*function);
         position_++;
+        return 1;
+    }
+    if (mode_ == Mode::DiskFigures) {
+        print_figures(static_cast<u32>(position_++));
         return 1;
     }
     if (mode_ == Mode::Disks) return print_disk(static_cast<u32>(position_++)) ? 1 : 0;

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <config/cpu_placement.hpp>
 #include <kernel/heap.hpp>
+#include <manage/disk_figures.hpp>
 #include <manage/monitor.hpp>
 #include <manage/version.hpp>
 
@@ -64,6 +65,8 @@ std::span<Monitor::Command const> Monitor::commands() {
          &Monitor::pci_list},
         {"disk list", "", "the machine's disks and their partitions, and which VM uses them", 0, 0,
          &Monitor::disk_list},
+        {"disk show", "[NAME [NUMBER]]", "the VMs' disks: limits, requests, errors, latency", 0, 2,
+         &Monitor::disk_show},
         {"net list", "", "the networks, and the NICs of VMs on each", 0, 0, &Monitor::net_list},
         {"service list", "", "every service: state, instance, and how the one before ended", 0, 0,
          &Monitor::service_list},
@@ -210,12 +213,7 @@ void Monitor::vm_show(Words const& arguments) {
         lib::format(terminal_, "cap {} %\n", vm.placement.share.cap);
     for (config::DiskDescription const& disk : vm.disks) {
         lib::format(terminal_, "disk {}: ", &disk - vm.disks.data());
-        switch (disk.kind) {
-        case config::DiskKind::Ram: lib::format(terminal_, "memory, {} KiB", disk.size / lib::KiB); break;
-        case config::DiskKind::Module: lib::format(terminal_, "copy of module {}", disk.name); break;
-        case config::DiskKind::Partition: lib::format(terminal_, "partition {}", disk.name); break;
-        case config::DiskKind::Disk: lib::format(terminal_, "the machine's disk {}", disk.name); break;
-        }
+        print_disk_source(terminal_, disk);
         lib::format(terminal_, "{}, serial {}\n", disk.is_read_only ? ", read-only" : "", disk.serial);
     }
     for (config::NicDescription const& nic : vm.nics) {

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The monitor's commands about the machine's disks.
+#include <charconv>
+#include <manage/disk_figures.hpp>
 #include <manage/monitor.hpp>
 
 namespace manage {
 namespace {
 
 namespace service = lib::service;
+
+constexpr u32 lines_of_vm = config::max_disks * disk_figure_lines;
 
 void print_size(lib::TextSink& sink, u64 bytes) {
     if (bytes >= 10 * lib::GiB)
@@ -68,6 +72,45 @@ bool Monitor::print_disk(u32 index) {
     print_use(terminal_, disk.note,
               disk.partition_count == 0 ? storage_->user_of({disk.controller, disk.unit, 0, size}) : "");
     return true;
+}
+
+// The lines of all disks are counted as if each VM had as many disks as it may have.
+void Monitor::disk_show(Words const& arguments) {
+    u32 vm = 0;
+    position_ = 0;
+    end_ = std::size_t{vms_.vm_count()} * lines_of_vm;
+    if (arguments.size() > 0) {
+        if (!find_vm(arguments[0], vm)) return;
+        position_ = std::size_t{vm} * lines_of_vm;
+        end_ = position_ + lines_of_vm;
+    }
+    if (arguments.size() > 1) {
+        std::string_view const text = arguments[1];
+        u32 number = 0;
+        auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+        std::size_t const count = vms_.vm_status(vm).disks.size();
+        if (error != std::errc() || end != text.data() + text.size() || number >= count)
+            return lib::format(terminal_, "disk show: expected a number below {}, as {} has {} disks, found {}\n",
+                               count, arguments[0], count, text);
+        position_ += std::size_t{number} * disk_figure_lines;
+        end_ = position_ + disk_figure_lines;
+    }
+    bool has_disk = false;
+    for (std::size_t i = position_ / lines_of_vm; i * lines_of_vm < end_; i++)
+        has_disk = has_disk || !vms_.vm_status(static_cast<u32>(i)).disks.empty();
+    if (!has_disk)
+        return lib::format(terminal_, "{} a disk\n", arguments.is_empty() ? "no VM has" : "this VM does not have");
+    mode_ = Mode::DiskFigures;
+    continue_printing();
+}
+
+void Monitor::print_figures(u32 index) {
+    u32 const vm = index / lines_of_vm, number = index % lines_of_vm / disk_figure_lines;
+    VmStatus const status = vms_.vm_status(vm);
+    if (number >= status.disks.size()) return;
+    DiskFigures figures;
+    figures.is_attached = storage_ != nullptr && storage_->figures_of(status.name, number, figures.size, figures.said);
+    print_disk_figures(terminal_, status.name, number, status.disks[number], figures, index % disk_figure_lines);
 }
 
 } // namespace manage

@@ -257,7 +257,9 @@ bool VirtualMachine::attach_disks() {
                                                .medium = media_[i].blocks(),
                                                .medium_size = media_[i].size() + parts_[i].size,
                                                .part = parts_[i],
-                                               .serial = disk.serial});
+                                               .serial = disk.serial,
+                                               .iops = disk.iops,
+                                               .bandwidth = disk.bandwidth});
         if (attached) {
             served_[i] = {&storage_, *attached};
             continue;

@@ -9,13 +9,22 @@ namespace {
 namespace service = lib::service;
 
 constexpr unsigned catalogue_order = std::bit_width((sizeof(service::Catalogue) - 1) / lib::page_size);
+constexpr unsigned statistics_order = std::bit_width((sizeof(service::Statistics) - 1) / lib::page_size);
 
 } // namespace
 
 lib::Result<void> Storage::make_pages() {
     if (has_pages_) return {};
     TRY(ServedDevices::make_pages());
-    catalogue_frames_ = TRY(kernel::allocate_frames(catalogue_order));
+    auto const catalogue = TRY(kernel::allocate_frames(catalogue_order));
+    auto const statistics = kernel::allocate_frames(statistics_order);
+    if (!statistics) {
+        kernel::free_frames(catalogue, catalogue_order);
+        return lib::fail(statistics.error());
+    }
+    catalogue_frames_ = catalogue;
+    statistics_frames_ = *statistics;
+    std::memset(kernel::phys_to_virt(statistics_frames_), 0, lib::page_size << statistics_order);
     has_pages_ = true;
     if (kernel::Pci* const pci = kernel::machine_pci()) controllers_.find(*pci, board().controllers);
     return {};
@@ -50,6 +59,8 @@ std::expected<u32, std::string_view> Storage::attach(Disk const& disk) {
     entry.unit = disk.part.unit;
     entry.medium_begin = disk.part.begin;
     disk.serial.copy(entry.serial, sizeof(entry.serial) - 1);
+    entry.iops = disk.iops;
+    entry.bandwidth = disk.bandwidth;
     auto const added = add({.owner = disk.owner,
                             .number = disk.number,
                             .queue_count = disk.queue_count,
@@ -58,7 +69,9 @@ std::expected<u32, std::string_view> Storage::attach(Disk const& disk) {
                             .is_medium_read_only = disk.is_read_only,
                             .is_reached_by_dma = is_part},
                            entry);
-    if (added) claims_[*added] = {disk.part, disk.is_read_only};
+    if (!added) return added;
+    claims_[*added] = {disk.number, disk.medium_size, disk.part, disk.is_read_only};
+    kernel::phys_to_virt<service::Statistics>(statistics_frames_)->devices[*added] = {};
     return added;
 }
 
@@ -76,9 +89,22 @@ std::string_view Storage::user_of(MachinePart const& part) const {
     return {};
 }
 
+bool Storage::figures_of(std::string_view owner, u32 disk, u64& size, service::DiskStatistics& said) const {
+    for (u32 i = 0; i < most; i++) {
+        if (owner_of(i) == nullptr || claims_[i].number != disk || owner_of(i)->owner_name() != owner) continue;
+        size = claims_[i].medium_size;
+        std::memcpy(&said, &kernel::phys_to_virt<service::Statistics const>(statistics_frames_)->devices[i],
+                    sizeof(said));
+        return true;
+    }
+    return false;
+}
+
 lib::Result<void> Storage::furnish(kernel::Service& instance) {
     std::memset(kernel::phys_to_virt(catalogue_frames_), 0, lib::page_size << catalogue_order);
     TRY(instance.map({lib::HostVirt{service::catalogue_at}, catalogue_frames_, lib::page_size << catalogue_order,
+                      kernel::Rights::ReadWrite}));
+    TRY(instance.map({lib::HostVirt{service::statistics_at}, statistics_frames_, lib::page_size << statistics_order,
                       kernel::Rights::ReadWrite}));
     TRY(controllers_.furnish(instance));
     return ServedDevices::furnish(instance);

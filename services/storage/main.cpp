@@ -27,6 +27,8 @@ public:
     void stopped(u32 device, u32 stops) override { call(service::Call::Stopped, device, stops); }
     static void catalogue_changed() { call(service::Call::Catalogue, 0, 0); }
     void log(std::string_view line) override { runtime::log(line); }
+    u64 ticks() override { return runtime::ticks(); }
+    u64 ticks_per_second() const override { return runtime::manifest().tsc_hz; }
     u8* ram_window(u32 device) override { return reinterpret_cast<u8*>(service::ram_window(device)); }
     u8* medium_window(u32 device) override { return reinterpret_cast<u8*>(service::medium_window(device)); }
 
@@ -94,8 +96,8 @@ void runtime::service_main() {
     auto const& board = *reinterpret_cast<service::Board const*>(service::board_at);
     auto& catalogue = catalogue_room.make(controllers, *reinterpret_cast<service::Catalogue*>(service::catalogue_at));
     add_controllers(board, catalogue);
-    auto& storage =
-        storage_room.make(mullion, board, *reinterpret_cast<service::Records*>(service::records_at), &controllers);
+    auto& storage = storage_room.make(mullion, board, *reinterpret_cast<service::Records*>(service::records_at),
+                                      *reinterpret_cast<service::Statistics*>(service::statistics_at), &controllers);
     constexpr u64 all_events = service::event_controller(service::max_controllers) - 1;
     u64 came = service::event_board;
     for (;;) {

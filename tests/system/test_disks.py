@@ -107,6 +107,30 @@ def a_vm_with_a_bad_disk_is_refused_and_others_start():
 
 
 @system_test()
+def a_disk_keeps_to_its_limit_and_another_does_not_wait():
+    """100 reads one after the other at 50 a second need two seconds, less a burst of five; the monitor shows them."""
+    with boot_linux(keys='cpus = "1"\n' + disk("ram:8M", iops=50) + disk("ram:8M"), cpus=2) as console:
+        console.expect(PROMPT, SECONDS)
+        read = "dd if=/dev/{} of=/dev/null bs=4k count=100 iflag=direct 2>/dev/null"
+        console.send("t() { cut -d' ' -f1 /proc/uptime; }; a=$(t); " + read.format("vda") + "; b=$(t); " + read.format("vdb") + "; echo at $a $b $(t)\n")
+        start, limited, quick = (float(time) for time in console.expect(r"at ([\d.]+) ([\d.]+) ([\d.]+)\r?\n", SECONDS).groups())
+        assert 1.5 < limited - start < 6 and quick - limited < (limited - start) / 2, (start, limited, quick)
+        console.expect(PROMPT, SECONDS)
+        open_monitor(console)
+        held, other = (ask(console, f"disk show linux {number}") for number in range(2))
+        assert held.startswith("linux disk 0: memory, 8192 KiB\n  at most 50 requests a second\n"), held
+        assert "no limit of rate" in other and ask(console, "disk show LINUX").count("KiB\n") >= 4
+        for text in (held, other):
+            reads = row(text, "reads")
+            assert int(reads[1]) >= 100 and int(reads[2]) >= 400 and row(text, "writes")[1:] == ["0", "0"], text
+            assert "errors 0, under way 0, at most" in text and re.search(r"^  latency .*\n(  (below|from) \d+ us .*\n?)+", text, re.M), text
+        assert ask(console, "disk show linux 2").endswith("found 2")
+        console.send(SWITCH)
+        console.send("poweroff\n")
+        check_power_off(console)
+
+
+@system_test()
 def a_reboot_finds_the_disk_anew():
     """The service lets go of a VM's memory when the VM ends, and serves the next one."""
     with boot_linux(keys=disk("ram:8M"), restart="on-reboot") as console:

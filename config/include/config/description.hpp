@@ -85,8 +85,10 @@ struct DiskDescription {
     bool is_read_only = false;
     u32 line = 0, source_line = 0; // of the table, and of its key `source`
     u64 size = 0;                  // bytes, of a Ram disk
-    std::string_view name;         // of the module, partition or disk
-    std::string_view serial;       // 1 to max_disk_serial printable characters
+    std::string_view name{};       // of the module, partition or disk
+    std::string_view serial{};     // 1 to max_disk_serial printable characters
+    u32 iops = 0;                  // requests a second at most; 0: no limit
+    u64 bandwidth = 0;             // bytes a second at most; 0: no limit
 };
 
 // One table [network.NAME]: an internal network, which joins NICs of VMs and nothing else.

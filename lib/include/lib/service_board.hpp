@@ -67,6 +67,10 @@ struct DeviceEntry {
     RamPiece pieces[max_ram_pieces];
     QueueEntry queues[max_device_queues];
     char serial[24]; // of the disk; the rest is NUL
+    // Limits of rate of a Block. 0: there is none.
+    u64 bandwidth; // bytes a second
+    u32 iops;      // requests a second
+    u32 reserved_limit;
     // Of a Net: which of the networks it is plugged into, and the address that its driver is told.
     u32 network;
     u8 mac[6], reserved_net[2];
@@ -145,6 +149,24 @@ inline constexpr u32 CSUM = 1U << 0, GUEST_CSUM = 1U << 1, MAC = 1U << 5, GUEST_
 inline constexpr u64 net_features = net_feature::CSUM | net_feature::GUEST_CSUM | net_feature::MAC |
                                     net_feature::GUEST_TSO4 | net_feature::GUEST_TSO6 | net_feature::HOST_TSO4 |
                                     net_feature::HOST_TSO6 | net_feature::MRG_RXBUF | net_feature::STATUS;
+// --- What the service counts of each guest's disk: in memory that it writes with plain stores and that outlives the
+// instance. Mullion zeroes a device's part when it attaches another disk, reads it at any time without a call, believes
+// no number of it, and only prints them.
+inline constexpr u64 statistics_at = 0x2b00'0000;
+enum class DiskRequest : u32 { Read = 0, Write = 1, Flush = 2, Clear = 3, Other = 4 }; // Clear: discard, write zeroes
+inline constexpr u32 disk_request_kinds = 5;
+inline constexpr u32 latency_kinds = 3;  // Read, Write, Flush
+inline constexpr u32 latency_steps = 24; // step N: below 2^N microseconds; the last one: all the rest
+struct DiskStatistics {
+    u64 requests[disk_request_kinds];            // that were given back
+    u64 bytes[disk_request_kinds];               // that were moved or cleared, those of requests that failed later too
+    u64 errors;                                  // requests that were given back with another status than OK
+    u32 under_way, most_under_way;               // taken from a queue and not given back
+    u64 latencies[latency_kinds][latency_steps]; // from taking to giving back
+};
+struct Statistics {
+    DiskStatistics devices[max_devices];
+};
 
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.

@@ -64,7 +64,7 @@ private:
 
         kernel::Console& console_;
     };
-    enum class Mode : u8 { Line, Log, Dump, Pci, Disks, Top };
+    enum class Mode : u8 { Line, Log, Dump, Pci, Disks, DiskFigures, Top };
     // Counters at the last look, for what has happened since.
     struct Sample {
         Nanos at{};
@@ -87,9 +87,7 @@ private:
     static void offer_services(kernel::Completions& completions);
     void refresh() { is_refresh_due_.store(true, std::memory_order_relaxed), wake(); }
     // A text that may be longer than the line takes at once: true while it comes out.
-    bool is_printing() const {
-        return mode_ == Mode::Log || mode_ == Mode::Dump || mode_ == Mode::Pci || mode_ == Mode::Disks;
-    }
+    bool is_printing() const { return mode_ != Mode::Line && mode_ != Mode::Top; }
     void continue_printing();
     std::size_t print_some(std::size_t most);
     void start_top();
@@ -125,6 +123,8 @@ private:
     void pci_list(Words const&);
     void disk_list(Words const&); // monitor_disks.cpp
     bool print_disk(u32 index);
+    void disk_show(Words const& arguments);
+    void print_figures(u32 index);
     void net_list(Words const&); // monitor_networks.cpp
     void print_mac(config::MacAddress const& mac);
     void print_pci(kernel::PciFunction const& function);

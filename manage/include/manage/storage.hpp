@@ -24,6 +24,8 @@ public:
         u64 medium_size;
         MachinePart part;
         std::string_view serial;
+        u32 iops = 0;      // requests a second at most; 0: no limit
+        u64 bandwidth = 0; // bytes a second at most; 0: no limit
     };
 
     Storage(kernel::Services& services, std::span<u8 const> program, Controllers::Line line)
@@ -43,6 +45,9 @@ public:
     std::expected<u32, std::string_view> attach(Disk const& disk);
     // In the run loop of CPU 0. Who uses a part of a disk, or some of it; empty: nobody does.
     std::string_view user_of(MachinePart const& part) const;
+    // In the run loop of CPU 0. Says in `size` how large a VM's disk is, and in `said` what the service has counted of
+    // it: no number of that is believed. False: it is not attached.
+    bool figures_of(std::string_view owner, u32 disk, u64& size, lib::service::DiskStatistics& said) const;
 
     // kernel::ServiceHost
     lib::Result<void> furnish(kernel::Service& instance) override;
@@ -50,8 +55,10 @@ public:
     u64 call(lib::service::Call number, u64 first, u64 second) override;
 
 private:
-    // What a device here has of the machine's disks; as long as it has an owner.
+    // What a device here is, and has of the machine's disks; as long as it has an owner.
     struct Claim {
+        u32 number = 0; // among the disks of its owner
+        u64 medium_size = 0;
         MachinePart part{};
         bool is_read_only = false;
     };
@@ -64,7 +71,7 @@ private:
 
     Controllers controllers_;
     bool has_pages_ = false;
-    lib::HostPhys catalogue_frames_{};
+    lib::HostPhys catalogue_frames_{}, statistics_frames_{};
     u64 looking_since_ = 0; // ns; 0: nobody has asked for the machine's disks
     std::array<Claim, most> claims_{};
     kernel::Spinlock<kernel::LockRank::Devices> lock_;

@@ -49,6 +49,7 @@ bool is_same_disk(service::DeviceEntry const& a, service::DeviceEntry const& b) 
     if (a.kind != b.kind || a.queue_count != b.queue_count || a.ram_area_count != b.ram_area_count) return false;
     if (a.is_read_only != b.is_read_only || a.medium_size != b.medium_size) return false;
     if (a.medium_kind != b.medium_kind || a.controller != b.controller || a.unit != b.unit) return false;
+    if (a.iops != b.iops || a.bandwidth != b.bandwidth) return false;
     if (a.medium_begin != b.medium_begin || a.ram_piece_count != b.ram_piece_count) return false;
     auto const is_same_piece = [](service::RamPiece const& x, service::RamPiece const& y) {
         return x.base == y.base && x.size == y.size && x.address == y.address;
@@ -114,6 +115,8 @@ void BlockDevice::start_disk(service::DeviceEntry const& entry, Context& context
         pieces_[i] = {{entry.ram[i].base}, entry.ram[i].size, ram + entry.ram[i].base};
     memory_ = lib::GuestMemory(std::span(pieces_).first(entry.ram_area_count));
     start_medium(context);
+    iops_ = RateLimit(entry.iops, ticks_per_second_, 1);
+    bandwidth_ = RateLimit(entry.bandwidth, ticks_per_second_, sector_size);
     std::copy_n(entry.serial, medium_.serial.size(), medium_.serial.begin());
     char text[100];
     context.host.log(lib::format_to(text, "disk {}: {} KiB{}, {} queues{}", number_, entry.medium_size / lib::KiB,
@@ -198,6 +201,7 @@ void BlockDevice::stop_queue(u32 index, Context& context) {
         u16 const next = entry.next;
         entry.request.drop();
         entry.is_dropped = true;
+        counters_.dropped();
         if (entry.request.is_under_way())
             dropped_++;
         else
@@ -240,7 +244,7 @@ bool BlockDevice::serve(Context& context, u64& budget) {
     for (u32 i = 0; i < count && budget != 0; i++) {
         u32 const index = first + i < count ? first + i : first + i - count;
         serve_queue(index, context, budget);
-        if (budget == 0) first_ = index + 1 < count ? index + 1 : 0;
+        if (budget == 0) first_ = after(index);
     }
     bool const may_have_more = budget == 0;
     budget += rest;
@@ -275,7 +279,12 @@ bool BlockDevice::advance(u32 index, Context& context, u64& budget) {
     while (budget != 0) {
         if (queue.first != RequestPool::none) {
             BlockRequest& request = context.pool[queue.first].request;
-            if (is_memory()) request.go_on(memory_, medium_, budget);
+            if (is_memory() && request.moves_data()) {
+                if (!may_move(request, context)) return false;
+                u64 const before = budget;
+                request.go_on(memory_, medium_, budget);
+                moved(index, request, before - budget, context);
+            }
             if (request.is_done()) {
                 give_back(queue, context);
                 budget -= std::min(budget, request_cost);
@@ -289,8 +298,49 @@ bool BlockDevice::advance(u32 index, Context& context, u64& budget) {
     return false;
 }
 
+// Whether the limits of rate allow to take one more request. A flush has no bytes, but nobody knows before that it is
+// one: so what has bytes is taken too, and waits at its first slice.
+bool BlockDevice::may_take(u32 index, Context& context) {
+    // One that waits is enough: more would take room that other disks could use.
+    if (bandwidth_.is_limited() && queues_[index].to_submit != RequestPool::none) {
+        context.orders[disk_.controller].want(pool_queue(index));
+        return false;
+    }
+    if (iops_.allows(context.now)) return true;
+    hold(iops_.allowed_at(), context);
+    return false;
+}
+
+// Whether the limit of bandwidth allows the next slice of a request.
+bool BlockDevice::may_move(BlockRequest const& request, Context& context) {
+    if (!request.moves_data() || bandwidth_.allows(context.now)) return true;
+    hold(bandwidth_.allowed_at(), context);
+    return false;
+}
+
+void BlockDevice::moved(u32 index, BlockRequest const& request, u64 bytes, Context& context) {
+    counters_.moved(request.kind(), bytes);
+    if (!bandwidth_.is_limited()) return;
+    bandwidth_.take(context.now, bytes);
+    first_ = after(index); // what the limit allows next is for another queue
+}
+
+// Has the device served at that time, if nothing does it before; the service sleeps until then. At high rates a few
+// requests are let through together: it is looked at once a millisecond.
+void BlockDevice::hold(u64 until, Context& context) {
+    u64 const bit = u64{1} << number_;
+    until = std::max(until, context.now + ticks_per_second_ / 1'000);
+    held_until_ = (context.held & bit) != 0 ? std::min(held_until_, until) : until;
+    context.held |= bit;
+    context.held_until = std::min(context.held_until, held_until_);
+}
+
 BlockDevice::Took BlockDevice::take(u32 index, Context& context) {
     Queue& queue = queues_[index];
+    if (!may_take(index, context)) {
+        context.pool.forget(pool_queue(index)); // it wants no room at the moment
+        return Took::MustWait;
+    }
     u16 const request = context.pool.take(pool_queue(index));
     if (request == RequestPool::none) return Took::MustWait;
     RequestPool::Entry& entry = context.pool[request];
@@ -303,6 +353,13 @@ BlockDevice::Took BlockDevice::take(u32 index, Context& context) {
         return is_misuse ? Took::Misuse : Took::Nothing;
     }
     queue.is_asked = false;
+    // The turn's time would count what was served in it before as well.
+    entry.taken_at = context.host.ticks();
+    counters_.taken();
+    if (iops_.is_limited()) {
+        iops_.take(context.now, 1);
+        first_ = after(index);
+    }
     (queue.first == RequestPool::none ? queue.first : context.pool[queue.last].next) = request;
     queue.last = request;
     if (is_memory() || !entry.request.has_more()) return Took::Request;
@@ -315,6 +372,7 @@ BlockDevice::Took BlockDevice::take(u32 index, Context& context) {
 void BlockDevice::give_back(Queue& queue, Context& context) {
     u16 const request = queue.first;
     RequestPool::Entry& entry = context.pool[request];
+    counters_.given_back(entry.request.kind(), entry.request.is_good(), context.host.ticks() - entry.taken_at);
     entry.request.finish(memory_);
     queue.ring.give_back(entry.request.chain(), entry.request.written());
     note(queue);
@@ -340,6 +398,7 @@ SubmitOrder::Outcome BlockDevice::submit(u32 index, bool can_bounce, Context& co
     for (; queue.to_submit != RequestPool::none; queue.to_submit = context.pool[queue.to_submit].next) {
         BlockRequest& request = context.pool[queue.to_submit].request;
         BlockRequest::Slice slice;
+        if (!may_move(request, context)) return Outcome::Nothing; // it wants a turn again when it goes on
         switch (request.next_slice(memory_, medium_, can_bounce, pieces, slice)) {
         case BlockRequest::Next::Nothing:
             if (request.is_done()) context.waiting |= u64{1} << number_; // to be given back
@@ -352,10 +411,12 @@ SubmitOrder::Outcome BlockDevice::submit(u32 index, bool can_bounce, Context& co
         u32 const token = Context::token(queue.to_submit, slice.is_bounced);
         if (!context.controllers->submit(disk_.controller, context.client, token, command, context.now))
             return Outcome::Refused;
+        moved(index, request, slice.bytes, context);
         request.begun(slice);
         budget -= std::min(budget, request_cost + (slice.is_bounced ? slice.bytes : 0));
         return slice.is_bounced ? Outcome::Bounced : Outcome::Submitted;
     }
+    if (bandwidth_.is_limited()) context.waiting |= u64{1} << number_; // may_take() waited for this
     return Outcome::Nothing;
 }
 

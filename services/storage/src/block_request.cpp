@@ -203,6 +203,18 @@ template <typename T> bool BlockRequest::read_value(lib::GuestMemory const& memo
     return true;
 }
 
+lib::service::DiskRequest BlockRequest::kind() const {
+    using Kind = lib::service::DiskRequest;
+    switch (type_) {
+    case IN: return Kind::Read;
+    case OUT: return Kind::Write;
+    case FLUSH: return Kind::Flush;
+    case DISCARD:
+    case WRITE_ZEROES: return Kind::Clear;
+    default: return Kind::Other;
+    }
+}
+
 void BlockRequest::finish(lib::GuestMemory const& memory) {
     for (u16 i = chain_.count; i-- != 0;) {
         lib::SplitQueue::Segment const& segment = chain_.segments[i];

@@ -12,6 +12,13 @@ static_assert(sizeof(Storage) <= 400 * lib::KiB);
 
 } // namespace
 
+Storage::Storage(Host& host, lib::service::Board const& board, lib::service::Records& records,
+                 lib::service::Statistics& statistics, Controllers* controllers)
+    : board_(board), records_(records), context_{host, controllers, *this} {
+    for (u32 i = 0; i < devices_.size(); i++)
+        devices_[i].count_in(statistics.devices[i], host.ticks_per_second());
+}
+
 bool Storage::turn(u64 events, u64 now) {
     context_.now = now;
     context_.waiting |= events / lib::service::event_doorbell(0) & all_devices;
@@ -22,6 +29,7 @@ bool Storage::turn(u64 events, u64 now) {
         context_.waiting = all_devices; // nobody rings again for what the last instance left
     }
     if (context_.controllers != nullptr) look_at_controllers(events);
+    if (now >= context_.held_until) look_at_held();
     u64 budget = turn_budget;
     for (u64 round = context_.waiting; round != 0 && budget != 0;) { // each of them once
         u64 const after_last = round >> first_ << first_;
@@ -49,6 +57,21 @@ void Storage::look_at_controllers(u64 events) {
             update(i);
             context_.waiting |= u64{1} << i;
         }
+}
+
+// Disks whose limit allows the next request by now are served.
+void Storage::look_at_held() {
+    context_.held_until = lib::service::no_deadline;
+    for (u64 left = context_.held; left != 0; left &= left - 1) {
+        u32 const i = static_cast<u32>(std::countr_zero(left));
+        u64 const until = devices_[i].held_until();
+        if (until > context_.now) {
+            context_.held_until = std::min(context_.held_until, until);
+            continue;
+        }
+        context_.held &= ~(u64{1} << i);
+        context_.waiting |= u64{1} << i;
+    }
 }
 
 void Storage::ended(u32 token, block::Status status) {

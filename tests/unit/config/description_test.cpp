@@ -143,6 +143,42 @@ TEST(Description, Disks) {
     EXPECT_EQ(with_disk("source = \"ram:1M\"\n[[vm.a.disk]]\nsource = \"ram:1T\"").vm().disks[1].serial, "mullion-1");
 }
 
+TEST(Description, LimitsOfRateOfDisks) {
+    Parsed const parsed = with_disk("source = \"ram:1M\"\niops = 1\nbandwidth = \"64K\"\n"
+                                    "[[vm.a.disk]]\nbandwidth = \"1 TiB\"\niops = 10_000_000\nsource = \"ram:1M\"\n"
+                                    "[[vm.a.disk]]\nsource = \"ram:1M\"\n");
+    ASSERT_TRUE(parsed.good) << parsed.message();
+    auto const disks = parsed.vm().all_disks();
+    EXPECT_EQ(disks[0].iops, 1U);
+    EXPECT_EQ(disks[0].bandwidth, 64 * lib::KiB);
+    EXPECT_EQ(disks[1].iops, 10'000'000U);
+    EXPECT_EQ(disks[1].bandwidth, 1024 * lib::GiB);
+    EXPECT_EQ(disks[2].iops, 0U);
+    EXPECT_EQ(disks[2].bandwidth, 0U);
+    constexpr char const* wrong_number = "f:6: iops: expected a number from 1 to 10000000, found ";
+    constexpr char const* wrong_size = "f:6: bandwidth: expected bytes a second such as \"10M\" or \"1 GiB\", found ";
+    constexpr char const* beyond = "f:6: bandwidth: expected 64 KiB to 1 TiB a second, found ";
+    for (auto const& [line, message] : {
+             std::pair{"iops = 0", std::string(wrong_number) + "0: correct it"},
+             {"iops = -1", std::string(wrong_number) + "-1: correct it"},
+             {"iops = 10000001", std::string(wrong_number) + "10000001: correct it"},
+             {"iops = \"50\"", std::string(wrong_number) + "\"50\": correct it"},
+             {"bandwidth = 1000000", std::string(wrong_size) + "1000000: write number and unit in quotes"},
+             {"bandwidth = \"1000000\"", std::string(wrong_size) + "\"1000000\": write number and unit in quotes"},
+             {"bandwidth = \"10M/s\"", std::string(wrong_size) + "\"10M/s\": write number and unit in quotes"},
+             {"bandwidth = \"63K\"", std::string(beyond) + "\"63K\": choose a number between"},
+             {"bandwidth = \"1025G\"", std::string(beyond) + "\"1025G\": choose a number between"},
+             {"iop = 1",
+              std::string("f:6: iop: expected a known key of a disk, found an unknown one: did you mean iops?")},
+         }) {
+        Parsed const bad = with_disk(std::string("source = \"ram:1M\"\n") + line);
+        EXPECT_EQ(bad.message(), message);
+        EXPECT_TRUE(bad.vm().is_refused) << line;
+    }
+    EXPECT_EQ(with_disk("source = \"ram:1M\"\niops = 1\niops = 1").message(),
+              "f:7: iops: expected once, found also in line 6: remove one");
+}
+
 TEST(Description, MistakesInDisks) {
     struct Mistake {
         char const* lines;

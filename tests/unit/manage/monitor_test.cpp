@@ -394,6 +394,28 @@ TEST_F(MonitorTest, MovesInterruptsThatExist) {
     EXPECT_EQ(ask("irq move serial"), "irq move: expected: irq move INTERRUPT CPU\n");
 }
 
+TEST_F(MonitorTest, ShowsTheDisksOfOneVmOrOfAll) {
+    EXPECT_EQ(ask("disk show"), "no VM has a disk\n");
+    EXPECT_EQ(ask("disk show db"), "this VM does not have a disk\n");
+    config::DiskDescription const web[] = {{.size = lib::MiB}, {.size = 2 * lib::MiB, .iops = 50}};
+    config::DiskDescription const db[] = {{.is_read_only = true, .size = lib::MiB}};
+    vms.vms[0].disks = web;
+    vms.vms[1].disks = db;
+    std::string const rest = "  not in use: its VM does not run\n";
+    std::string const first = "web disk 0: memory, 1024 KiB\n  no limit of rate\n" + rest;
+    std::string const second = "web disk 1: memory, 2048 KiB\n  at most 50 requests a second\n" + rest;
+    std::string const third = "db disk 0: memory, 1024 KiB, read-only\n  no limit of rate\n" + rest;
+    EXPECT_EQ(ask("disk show"), first + second + third);
+    EXPECT_EQ(ask("disk show web"), first + second);
+    EXPECT_EQ(ask("disk show WEB 1"), second);
+    EXPECT_EQ(ask("disk show db 0"), third);
+    for (std::string const number : {"1", "-1", "x", "99999999999", "0x"})
+        EXPECT_EQ(ask("disk show db " + number),
+                  "disk show: expected a number below 1, as db has 1 disks, found " + number + "\n");
+    EXPECT_EQ(ask("disk show nobody"), "there is no VM nobody; there are: web db\n");
+    EXPECT_NE(type("disk show w\t\r").find("disk show web "), std::string::npos);
+}
+
 TEST_F(MonitorTest, ListsPciFunctions) {
     kernel::set_machine_pci(nullptr);
     EXPECT_EQ(ask("pci list"), "nobody has looked: Mullion was started with pci=off\n");

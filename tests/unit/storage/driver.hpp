@@ -64,6 +64,7 @@ public:
     std::vector<std::unique_ptr<Guest>> guests;
     std::unique_ptr<service::Board> board = std::make_unique<service::Board>();
     std::unique_ptr<service::Records> records = std::make_unique<service::Records>();
+    std::unique_ptr<service::Statistics> statistics = std::make_unique<service::Statistics>();
     std::function<void(storage::Controllers&)> connect; // for each instance; empty: there are no controllers
     // Both in the same place each time: new places would cost most of the time of tests that start many.
     std::optional<storage::Controllers> controllers;
@@ -96,7 +97,7 @@ public:
         if (connect) {
             connect(controllers.emplace());
         }
-        instance.emplace(*this, *board, *records, controllers ? &*controllers : nullptr);
+        instance.emplace(*this, *board, *records, *statistics, controllers ? &*controllers : nullptr);
         events = service::event_board;
         has_more = false;
     }
@@ -117,6 +118,9 @@ public:
     void misuse(u32 device) override { misuses[device]++; }
     void stopped(u32 device, u32 stops) override { answers[device].push_back(stops); }
     void log(std::string_view) override { lines++; }
+    static constexpr u64 hz = 1'000'000'000;
+    u64 ticks() override { return now; }
+    u64 ticks_per_second() const override { return hz; }
     u8* ram_window(u32 device) override { return guests[device]->bytes(); }
     u8* medium_window(u32 device) override { return guests[device]->medium.data(); }
 };

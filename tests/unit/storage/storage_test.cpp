@@ -233,6 +233,8 @@ TEST_F(StorageTest, SmallRequestsEndATurnToo) {
         void misuse(u32) override { FAIL(); }
         void stopped(u32, u32) override { FAIL(); }
         void log(std::string_view) override {}
+        u64 ticks() override { return 0; }
+        u64 ticks_per_second() const override { return World::hz; }
         u8* ram_window(u32 device) override { return world.ram_window(device); }
         u8* medium_window(u32 device) override { return world.medium_window(device); }
     };
@@ -240,7 +242,7 @@ TEST_F(StorageTest, SmallRequestsEndATurnToo) {
     Driver driver(world, 0);
     driver.start();
     Restless host(world, driver);
-    storage::Storage storage(host, *world.board, *world.records);
+    storage::Storage storage(host, *world.board, *world.records, *world.statistics);
     host.interrupt(0, 0);
     EXPECT_TRUE(storage.turn(service::event_board));
     EXPECT_EQ(driver.device_index(), storage::BlockDevice::turn_budget / storage::BlockDevice::request_cost);

@@ -13,6 +13,8 @@
 #include <lib/service_board.hpp>
 #include <storage/block_request.hpp>
 #include <storage/context.hpp>
+#include <storage/disk_counters.hpp>
+#include <storage/rate_limit.hpp>
 
 namespace storage {
 
@@ -25,6 +27,11 @@ public:
     BlockDevice(BlockDevice const&) = delete;
     BlockDevice& operator=(BlockDevice const&) = delete;
 
+    // Before all else: where it counts what it does.
+    void count_in(lib::service::DiskStatistics& statistics, u64 ticks_per_second) {
+        counters_.start(statistics, ticks_per_second);
+        ticks_per_second_ = ticks_per_second;
+    }
     // Takes over what the board says of the device, and answers its stop if it can. A queue that did not change goes
     // on.
     void update(lib::service::DeviceEntry const& entry, std::span<lib::service::QueueRecord> records, Context& context,
@@ -35,6 +42,8 @@ public:
     // Serves the queues for one turn, and takes what it did from `budget`. Returns whether something may be left; if
     // not, the driver rings the doorbell for what it adds, or an end of a command must come first.
     bool serve(Context& context, u64& budget);
+    // If it is among Context::held: when a limit of rate allows more.
+    u64 held_until() const { return held_until_; }
     // Whether the medium is a part of a disk of this controller.
     bool uses(u32 controller) const { return is_present() && !is_memory() && disk_.controller == controller; }
     // Gives the next command of a queue to the controller. `budget` becomes less by request_cost and what was copied.
@@ -69,9 +78,14 @@ private:
     void interrupt_if_wanted(u32 index, Context& context);
     bool advance(u32 index, Context& context, u64& budget);
     Took take(u32 index, Context& context);
+    bool may_take(u32 index, Context& context);
+    bool may_move(BlockRequest const& request, Context& context);
+    void moved(u32 index, BlockRequest const& request, u64 bytes, Context& context);
+    void hold(u64 until, Context& context);
     void give_back(Queue& queue, Context& context);
     void release(u16 request, Context& context) const;
     void note(Queue& queue);
+    u32 after(u32 index) const { return index + 1 < entry_.queue_count ? index + 1 : 0; }
     u32 pool_queue(u32 index) const { return number_ * lib::service::max_device_queues + index; }
     bool is_memory() const { return entry_.medium_kind == lib::service::MediumKind::Memory; }
 
@@ -84,6 +98,10 @@ private:
     Progress progress_ = Progress::Ready;
     Medium medium_{};
     DiskPart disk_{};
+    // Of requests, and of bytes that are moved or cleared.
+    RateLimit iops_, bandwidth_;
+    u64 held_until_ = 0, ticks_per_second_ = 0;
+    DiskCounters counters_;
     std::array<lib::RamPiece, lib::service::max_ram_areas> pieces_{};
     lib::GuestMemory memory_{{}};
     static_assert(lib::service::max_device_queues == 4);

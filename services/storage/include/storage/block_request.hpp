@@ -63,6 +63,9 @@ public:
 
     bool has_more() const { return work_ != Work::None; } // to be done, or commands to begin
     bool is_under_way() const { return under_way_ != 0; }
+    bool moves_data() const { return work_ != Work::None && work_ != Work::Flush; }
+    lib::service::DiskRequest kind() const;
+    bool is_good() const { return status_ == Status::Ok; } // so far
     bool is_done() const { return !has_more() && !is_under_way(); }
     // Writes the status of a request that is done.
     void finish(lib::GuestMemory const& memory);

@@ -12,8 +12,10 @@ struct Context {
     Host& host;
     Controllers* controllers; // null: there are none
     Controllers::Client& client;
-    u64 now = 0;
+    u64 now = 0;     // at the begin of the turn
     u64 waiting = 0; // bit N: device N may have something to do
+    // Bit N: device N waits until a limit of rate allows what comes next; and when the first of them goes on.
+    u64 held = 0, held_until = lib::service::no_deadline;
     RequestPool pool{};
     std::array<SubmitOrder, lib::service::max_controllers> orders{};
 

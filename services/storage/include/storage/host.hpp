@@ -14,6 +14,8 @@ public:
     // `stops`-th time.
     virtual void stopped(lib::u32 device, lib::u32 stops) = 0;
     virtual void log(std::string_view line) = 0;
+    virtual lib::u64 ticks() = 0; // the time, later than the begin of the turn
+    virtual lib::u64 ticks_per_second() const = 0;
     // Where guest-physical address 0 of the device's VM is, and byte 0 of its medium.
     virtual lib::u8* ram_window(lib::u32 device) = 0;
     virtual lib::u8* medium_window(lib::u32 device) = 0;

@@ -15,8 +15,9 @@ public:
 
     struct Entry {
         BlockRequest request;
-        u16 next = none; // of the same queue
-        u8 queue = 0;    // among those of all devices
+        u64 taken_at = 0; // ticks
+        u16 next = none;  // of the same queue
+        u8 queue = 0;     // among those of all devices
         u8 controller = 0;
         bool is_dropped = false; // its queue does not wait for it any more
     };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 // All disks that the service serves, in turns.
+#include <algorithm>
 #include <storage/block_device.hpp>
 
 namespace storage {
@@ -13,17 +14,18 @@ public:
 
     // All of them outlive this object. Without controllers, disks of the machine are out of order.
     Storage(Host& host, lib::service::Board const& board, lib::service::Records& records,
-            Controllers* controllers = nullptr)
-        : board_(board), records_(records), context_{host, controllers, *this} {}
+            lib::service::Statistics& statistics, Controllers* controllers = nullptr);
     Storage(Storage const&) = delete;
     Storage& operator=(Storage const&) = delete;
 
     // Serves what `events` tell of and what the last turn left. Returns whether something is left: then the next turn
-    // follows without sleep. The first turn of an instance is called with event_board. `now` is the controllers' time.
+    // follows without sleep. The first turn of an instance is called with event_board. `now`: Host::ticks().
     bool turn(u64 events, u64 now = 0);
     // When the next turn must come at the latest, if nothing is left and no event comes.
     u64 deadline() const {
-        return context_.controllers != nullptr ? context_.controllers->deadline() : lib::service::no_deadline;
+        u64 const of_controllers =
+            context_.controllers != nullptr ? context_.controllers->deadline() : lib::service::no_deadline;
+        return std::min(of_controllers, context_.held_until);
     }
 
 private:
@@ -32,6 +34,7 @@ private:
         devices_[device].update(board_.devices[device], records_.queues[device], context_, device);
     }
     void look_at_controllers(u64 events);
+    void look_at_held();
     [[nodiscard]] bool submit();
 
     lib::service::Board const& board_;
