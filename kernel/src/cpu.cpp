@@ -104,6 +104,13 @@ void turn_c1e_off() {
         x86::wrmsr_safe(x86::INT_PENDING_MSG, value & ~(smi_on_halt | c1e_on_halt));
 }
 
+void set_tsc_aux(u64 value) {
+    Cpu& here = this_cpu();
+    if (here.tsc_aux != value) x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = value);
+}
+
+void clear_tsc_aux() { x86::wrmsr(x86::IA32_TSC_AUX, this_cpu().tsc_aux = 0); }
+
 u32 microcode_revision() { return the_microcode_revision; }
 void set_microcode_revision(u32 revision) { the_microcode_revision = revision; }
 

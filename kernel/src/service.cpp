@@ -28,6 +28,7 @@ public:
         // all later ones, XSAVE and XGETBV are #UD. [intel/vol3] 2.5, [intel/vol1] 13.2
         x86::write_cr0(cr0_ | x86::Cr0::TS::mask);
         if ((cr4_ & x86::Cr4::OSXSAVE::mask) != 0) x86::write_cr4(cr4_ & ~x86::Cr4::OSXSAVE::mask);
+        set_tsc_aux(0); // RDTSCP and RDPID would show the last guest's
         x86::write_cr3(root.value);
     }
     ~UserMode() {

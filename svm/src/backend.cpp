@@ -98,8 +98,7 @@ std::expected<void, Refusal> Backend::enable_on_this_cpu() {
     x86::wrmsr(x86::IA32_EFER, x86::rdmsr(x86::IA32_EFER) | x86::Efer::SVME::mask);
     x86::wrmsr(VM_HSAVE_PA, here.host_save_area.value);
     x86::vmsave(here.host_area.value);
-    here.tsc_aux = 0; // whatever the firmware left there
-    if (capabilities_.has_tsc_aux) x86::wrmsr(x86::IA32_TSC_AUX, 0);
+    if (capabilities_.has_tsc_aux) kernel::clear_tsc_aux(); // whatever the firmware left there
     // Translations of an earlier hypervisor mean nothing to us: the first entry flushes all.
     here.asids.start(capabilities_.asids, index);
     return {};

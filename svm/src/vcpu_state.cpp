@@ -36,7 +36,7 @@ void Vcpu::load() {
     here_ = &here;
     if (avic_mode_ == AvicMode::XApic) flush_translations(); // see renew_asid()
     vmcb_->control.clean_bits = 0;                           // this CPU may remember an older state of this VMCB
-    if (here.tsc_aux != tsc_aux_) x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = tsc_aux_); // without RDTSCP always 0
+    kernel::set_tsc_aux(tsc_aux_);                           // without RDTSCP always 0
     x86::write_dr(0, saved_.dr0);
     x86::write_dr(1, saved_.dr1);
     x86::write_dr(2, saved_.dr2);
@@ -225,8 +225,7 @@ void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
     case HardwareMsr::SysenterEip: area.sysenter_eip = value; break;
     case HardwareMsr::TscAux:
         tsc_aux_ = value;
-        if (CpuState& here = cpu_state(kernel::this_cpu().index); here.loaded == this)
-            x86::wrmsr(x86::IA32_TSC_AUX, here.tsc_aux = value);
+        if (cpu_state(kernel::this_cpu().index).loaded == this) kernel::set_tsc_aux(value);
         break;
     case HardwareMsr::Xss: break;
     }

@@ -90,7 +90,7 @@ void Vcpu::load() {
     load_msr(x86::IA32_LSTAR, here.msrs.lstar, intercepted_.lstar);
     load_msr(x86::IA32_CSTAR, here.msrs.cstar, intercepted_.cstar);
     load_msr(x86::IA32_FMASK, here.msrs.fmask, intercepted_.fmask);
-    load_msr(x86::IA32_TSC_AUX, here.msrs.tsc_aux, intercepted_.tsc_aux); // without RDTSCP always 0
+    kernel::set_tsc_aux(tsc_aux_); // without RDTSCP always 0
     x86::wrmsr(x86::IA32_KERNEL_GS_BASE, saved_.kernel_gs_base);
     x86::write_cr2(saved_.cr2);
     x86::write_dr(0, saved_.dr0);
@@ -130,7 +130,7 @@ void Vcpu::clear_registers_of_cpu(Capabilities const& capabilities) {
     here.msrs = {};
     for (u32 const index : {x86::IA32_STAR, x86::IA32_LSTAR, x86::IA32_CSTAR, x86::IA32_FMASK})
         x86::wrmsr(index, 0);
-    if (capabilities.cpu2.get<CpuControls2::EnableRdtscp>()) x86::wrmsr(x86::IA32_TSC_AUX, 0);
+    if (capabilities.cpu2.get<CpuControls2::EnableRdtscp>()) kernel::clear_tsc_aux();
 }
 
 void Vcpu::unload_current() {
@@ -292,7 +292,7 @@ u64 Vcpu::read_hardware(vm::HardwareMsr which) {
     case HardwareMsr::SysenterCs: return vmcs().read(field::GUEST_SYSENTER_CS);
     case HardwareMsr::SysenterEsp: return vmcs().read(field::GUEST_SYSENTER_ESP);
     case HardwareMsr::SysenterEip: return vmcs().read(field::GUEST_SYSENTER_EIP);
-    case HardwareMsr::TscAux: return intercepted_.tsc_aux;
+    case HardwareMsr::TscAux: return tsc_aux_;
     case HardwareMsr::Xss: return xss_;
     }
     return 0;
@@ -322,7 +322,10 @@ void Vcpu::write_hardware(vm::HardwareMsr which, u64 value) {
     case HardwareMsr::SysenterCs: vmcs().write(field::GUEST_SYSENTER_CS, static_cast<u32>(value)); break;
     case HardwareMsr::SysenterEsp: vmcs().write(field::GUEST_SYSENTER_ESP, value); break;
     case HardwareMsr::SysenterEip: vmcs().write(field::GUEST_SYSENTER_EIP, value); break;
-    case HardwareMsr::TscAux: set(x86::IA32_TSC_AUX, &InterceptedMsrs::tsc_aux); break;
+    case HardwareMsr::TscAux:
+        tsc_aux_ = value;
+        if (is_live) kernel::set_tsc_aux(value);
+        break;
     case HardwareMsr::Xss: xss_ = value; break; // only 0 is allowed: vm/cpuid_policy offers no supervisor state
     }
 }

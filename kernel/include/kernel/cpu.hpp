@@ -40,6 +40,7 @@ struct alignas(64) Cpu {
     TimerQueue timers;
     DescriptorTables tables;
     lib::u64 stack_top = 0;
+    lib::u64 tsc_aux = 0; // what IA32_TSC_AUX holds; 0 where there is none
     CallQueue calls;
     DeviceVectors device_vectors;
     std::atomic<Runnable*> loaded{nullptr}; // whose state this CPU's registers hold; the run loop's
@@ -69,6 +70,11 @@ inline bool is_work_pending() {
     return result;
 #endif
 }
+
+// Writes IA32_TSC_AUX of the calling CPU, if it holds another value.
+void set_tsc_aux(lib::u64 value);
+// The same with 0 whatever it holds, for a CPU that has it.
+void clear_tsc_aux();
 
 // Loads GS, descriptor tables and control registers of the calling CPU.
 void initialise_cpu(Cpu& cpu, lib::u32 index);

@@ -217,7 +217,6 @@ struct CpuState {
     AsidPool asids;
     GuestPresence presence;
     Vcpu* loaded = nullptr;
-    u64 tsc_aux = 0;           // what its registers hold
     u64 xcr0 = 0;              // while nobody is loaded; 0: not known
     HostPhys host_area{};      // what VMLOAD brings back: FS, GS, TR, LDTR and the MSRs beside them
     HostPhys host_save_area{}; // VM_HSAVE_PA

@@ -199,6 +199,7 @@ protected:
             entries++;
             EXPECT_NE(cpu.cr0 & 8, 0U) << "CR0.TS";
             EXPECT_EQ(cpu.cr4 >> 18 & 1, 0U) << "CR4.OSXSAVE";
+            EXPECT_EQ(kernel::this_cpu().tsc_aux, 0U);
             EXPECT_EQ(cpu.gdt_limit, sizeof(kernel::this_cpu().tables.gdt) - 1);
             auto& user = *static_cast<UserContext*>(context);
             u64 const stack = kernel::this_cpu().tables.tss.rsp[0]; // the structure is packed
@@ -508,6 +509,20 @@ TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
     run_all();
     EXPECT_EQ(answers, (std::vector<u64>{0, 10, ~u64{0} * 10, static_cast<u64>(Answer::NoSuchCall)}));
     EXPECT_EQ(host.calls, (std::vector<std::array<u64, 3>>{{3, 1, 2}, {10, ~u64{0}, ~u64{0}}}));
+}
+
+TEST_F(ServiceTest, TheGuestsTscAuxIsClearedOnceForIt) {
+    u32 writes = 0;
+    cpu.hook_msr(
+        lib::x86::IA32_TSC_AUX, [] { return u64{0}; }, [&](u64 value) { return value <= 5 && (writes++, true); });
+    kernel::set_tsc_aux(5); // as the guest's vCPU is loaded
+    start();
+    EXPECT_EQ(kernel::this_cpu().tsc_aux, 0U);
+    EXPECT_EQ(writes, 2U);
+    services.post(0, 1);
+    run_all();
+    EXPECT_EQ(entries, 2U);
+    EXPECT_EQ(writes, 2U) << "it is clear already";
 }
 
 TEST_F(ServiceTest, OneThatServesNobodyHasNoDevices) {

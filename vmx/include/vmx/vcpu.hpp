@@ -16,7 +16,7 @@ void entry_instruction_failed(Vcpu& vcpu);
 // MSRs that guests write once and no instruction changes: a CPU's need not be read, and are written only where two
 // vCPUs differ.
 struct InterceptedMsrs {
-    u64 star, lstar, cstar, fmask, tsc_aux;
+    u64 star, lstar, cstar, fmask;
 };
 
 class Vcpu final : public vm::Vcpu {
@@ -185,6 +185,7 @@ private:
     LoadedRegisters saved_{};       // while it is not loaded
     vm::FpuState fpu_;              // likewise
     InterceptedMsrs intercepted_{}; // always right: writes exit
+    u64 tsc_aux_ = 0;               // the same
     u64 xss_ = 0;
 };
 
