@@ -4,6 +4,7 @@
 #include <kernel/cpu.hpp>
 #include <kernel/log.hpp>
 #include <kernel/machine_check.hpp>
+#include <kernel/panic.hpp>
 #include <lib/bits.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
@@ -102,6 +103,17 @@ MachineCheck MachineCheck::take() {
     if (!is_lost) found.empty_banks();
     x86::wrmsr_safe(MCG_STATUS, 0); // MCIP: a machine check with it set is a reset
     return found;
+}
+
+MachineCheck::Kind take_machine_check(std::string_view what) {
+    auto const check = MachineCheck::take();
+    std::array<char, 600> text{};
+    lib::BufferSink sink(text);
+    lib::format(sink, "machine check on CPU {} while {} ran: ", this_cpu().index, what);
+    check.print(sink);
+    if (check.kind() == MachineCheck::Kind::Fatal) panic(sink.view());
+    log_error("{}", sink.view());
+    return check.kind();
 }
 
 void MachineCheck::print(lib::TextSink& sink) const {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <kernel/cpus.hpp>
 #include <kernel/log.hpp>
+#include <kernel/machine_check.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/service.hpp>
 #include <lib/x86/registers.hpp>
@@ -163,6 +164,7 @@ std::optional<RunResult> Service::handle_trap() {
     handler_ticks_ += x86::rdtsc() - begin;
     auto const vector = static_cast<u8>(context_.frame.vector);
     if (vector == service::system_call_vector) return system_call();
+    if (vector == x86::exception_mc) return machine_check();
     if (vector < first_interrupt) return fault(cr2);
     dispatch_interrupt(vector);
     if (handler_ticks_ < handler_limit_) return std::nullopt;
@@ -215,6 +217,13 @@ RunResult Service::fault(u64 cr2) {
     else if (frame.error_code != 0)
         lib::format(sink, ", error {:#x}", frame.error_code);
     end_size_ = sink.view().size();
+    return die();
+}
+
+// The machine reports damage while the service runs. What is not lost as a whole costs this instance only.
+std::optional<RunResult> Service::machine_check() {
+    if (take_machine_check("a service") == MachineCheck::Kind::Elsewhere) return std::nullopt;
+    end_size_ = machine_check_end.copy(end_.data(), end_.size());
     return die();
 }
 

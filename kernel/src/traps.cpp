@@ -6,6 +6,7 @@
 #include <kernel/machine_check.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/traps.hpp>
+#include <kernel/user_context.hpp>
 #include <lib/format.hpp>
 #include <lib/x86/instructions.hpp>
 #include <lib/x86/registers.hpp>
@@ -22,6 +23,7 @@ struct ExceptionFixup {
 };
 extern "C" ExceptionFixup const exception_fixups_start[];
 extern "C" ExceptionFixup const exception_fixups_end[];
+extern "C" char const trap_from_user_saved[]; // kernel/src/user_entry.S
 
 constexpr std::array<std::string_view, first_interrupt> exception_names{"divide error (#DE)",
                                                                         "debug exception (#DB)",
@@ -65,6 +67,19 @@ bool apply_fixup(TrapFrame& frame) {
     return false;
 }
 
+// What struck ring 3 and came on a stack of its own goes the way of everything else that interrupts ring 3: when
+// `frame` is returned to, enter_user() returns to its caller.
+void leave_user(TrapFrame& frame) {
+    u64 const stack = this_cpu().tables.tss.rsp[0]; // the structure is packed
+    UserContext& context = UserContext::with_stack(stack);
+    context.frame = frame;
+    frame.rip = reinterpret_cast<u64>(trap_from_user_saved);
+    frame.cs = code_selector;
+    frame.rflags = 2;
+    frame.rsp = reinterpret_cast<u64>(&context);
+    frame.ss = data_selector;
+}
+
 } // namespace
 
 std::string_view name_of_exception(u8 vector) { return exception_names[vector]; }
@@ -96,6 +111,7 @@ extern "C" void trap_dispatch(TrapFrame& frame) {
         dispatch_interrupt(vector);
         return;
     }
+    if (vector == lib::x86::exception_mc && (frame.cs & 3) != 0) return leave_user(frame); // Service::run() takes it
     if (vector == lib::x86::exception_mc) {
         auto const check = MachineCheck::take();
         if (check.kind() == MachineCheck::Kind::Elsewhere) return;

@@ -59,6 +59,8 @@ trap_from_user:
     pushq %r13
     pushq %r14
     pushq %r15
+.globl trap_from_user_saved
+trap_from_user_saved:                    // a machine check comes here (traps.cpp), with RSP at the context
     movl CPU(%rsp), %eax
     movl CPU+4(%rsp), %edx
     movl $IA32_GS_BASE, %ecx

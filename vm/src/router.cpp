@@ -2,10 +2,7 @@
 // The exit router: what becomes of an instruction that left the guest. One switch without a default, so a reason that
 // nobody thought of does not compile.
 #include <array>
-#include <kernel/cpu.hpp>
-#include <kernel/log.hpp>
 #include <kernel/machine_check.hpp>
-#include <kernel/panic.hpp>
 #include <lib/format.hpp>
 #include <vm/guest_access.hpp>
 #include <vm/task_switch.hpp>
@@ -219,16 +216,8 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
 
 // The machine reports damage while a guest runs. What is not lost as a whole costs this VM only.
 [[gnu::noinline]] Outcome machine_check(Vcpu& vcpu) {
-    using Kind = kernel::MachineCheck::Kind;
-    auto const check = kernel::MachineCheck::take();
-    std::array<char, 600> text{};
-    lib::BufferSink sink(text);
-    lib::format(sink, "machine check on CPU {} while a guest ran: ", kernel::this_cpu().index);
-    check.print(sink);
-    if (check.kind() == Kind::Fatal) kernel::panic(sink.view());
-    kernel::log_error("{}", sink.view());
-    if (check.kind() == Kind::Elsewhere) return Outcome::Retry;
-    return crash(vcpu, "the machine reports damaged data (machine check; the log has its banks)");
+    if (kernel::take_machine_check("a guest") == kernel::MachineCheck::Kind::Elsewhere) return Outcome::Retry;
+    return crash(vcpu, kernel::machine_check_end);
 }
 
 } // namespace

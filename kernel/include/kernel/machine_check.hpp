@@ -8,6 +8,7 @@
 #include <array>
 #include <lib/format.hpp>
 #include <lib/types.hpp>
+#include <string_view>
 
 namespace kernel {
 
@@ -45,5 +46,12 @@ private:
     lib::u64 global_status_ = 0;
     Kind kind_ = Kind::Fatal;
 };
+
+// What has struck this CPU while `what` ran ("a guest"): takes it, and writes the banks to the log. A Fatal one stops
+// the machine.
+MachineCheck::Kind take_machine_check(std::string_view what);
+// For the end of whatever cannot go on after a Recoverable one.
+inline constexpr std::string_view machine_check_end =
+    "the machine reports damaged data (machine check; the log has its banks)";
 
 } // namespace kernel

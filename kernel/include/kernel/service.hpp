@@ -71,6 +71,7 @@ private:
     RunResult stop(u64 at, u64 size);
     bool may_log();
     RunResult fault(u64 cr2);
+    std::optional<RunResult> machine_check();
     RunResult die();
     void log_registers() const;
     void log_backtrace() const;

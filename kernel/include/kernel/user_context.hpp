@@ -16,6 +16,10 @@ struct alignas(16) UserContext {
     Cpu* cpu = nullptr;   // the one that it runs on: ring 3 may have changed GS
 
     u64 stack_for_traps() const { return reinterpret_cast<u64>(this) + offsetof(UserContext, kernel_stack); }
+    // From TSS.RSP0: of what runs, or ran last, on that CPU.
+    static UserContext& with_stack(u64 stack_for_traps) {
+        return *reinterpret_cast<UserContext*>(stack_for_traps - offsetof(UserContext, kernel_stack));
+    }
 };
 static_assert(offsetof(UserContext, kernel_stack) == 176 && offsetof(UserContext, cpu) == 184);
 static_assert(offsetof(UserContext, kernel_stack) % 16 == 0, "the CPU aligns RSP down before it pushes");

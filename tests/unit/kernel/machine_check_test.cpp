@@ -7,9 +7,11 @@
 #include <kernel/machine_check.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/traps.hpp>
+#include <kernel/user_context.hpp>
 #include <string>
 
 extern "C" void trap_dispatch(kernel::TrapFrame& frame);
+extern "C" char const trap_from_user_saved[];
 
 namespace {
 
@@ -134,6 +136,33 @@ TEST_F(MachineChecks, AnotherCpusDoesNotStopMullion) {
     frame.vector = 18;
     trap_dispatch(frame);
     EXPECT_EQ(cpu.peek_msr(0x17a), 0U);
+}
+
+TEST_F(MachineChecks, OneInRing3IsLeftToWhatEnteredRing3) {
+    report(1, memory_error, RIPV | MCIP);
+    kernel::UserContext context;
+    kernel::this_cpu().tables.tss.rsp[0] = context.stack_for_traps();
+    kernel::TrapFrame frame{};
+    frame.vector = 18;
+    frame.rip = 0x1000'1234;
+    frame.cs = kernel::user_code_selector;
+    frame.rflags = 0x40202; // AC opens user pages to ring 0
+    frame.rsp = 0x2fff'0000;
+    frame.ss = kernel::user_data_selector;
+    frame.r15 = 15;
+    trap_dispatch(frame);
+    EXPECT_EQ(context.frame.vector, 18U);
+    EXPECT_EQ(context.frame.rip, 0x1000'1234U);
+    EXPECT_EQ(context.frame.rsp, 0x2fff'0000U);
+    EXPECT_EQ(context.frame.cs, kernel::user_code_selector);
+    EXPECT_EQ(context.frame.r15, 15U);
+    EXPECT_EQ(frame.rip, reinterpret_cast<u64>(trap_from_user_saved));
+    EXPECT_EQ(frame.rsp, reinterpret_cast<u64>(&context));
+    EXPECT_EQ(frame.cs, kernel::code_selector);
+    EXPECT_EQ(frame.ss, kernel::data_selector);
+    EXPECT_EQ(frame.rflags, 2U);
+    EXPECT_EQ(status[1], memory_error) << "Service::run() looks at the banks";
+    kernel::this_cpu().tables.tss.rsp[0] = 0;
 }
 
 TEST_F(PanicTest, AMachineCheckInMullionItselfIsAPanicWithTheBanks) {

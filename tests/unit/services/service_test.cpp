@@ -511,6 +511,42 @@ TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
     EXPECT_EQ(host.calls, (std::vector<std::array<u64, 3>>{{3, 1, 2}, {10, ~u64{0}, ~u64{0}}}));
 }
 
+// The log has the banks; the numbers are those of machine_check_test.cpp.
+TEST_F(ServiceTest, AMachineCheckThatLosesNothingElseEndsItAlone) {
+    constexpr u64 VAL = u64{1} << 63, UC = u64{1} << 61, EN = u64{1} << 60;
+    cpu.populate_read_only_msr(0x179, 1);
+    cpu.populate_msr(0x17a, 1); // RIPV
+    cpu.populate_msr(0x401, VAL | UC | EN);
+    program.emplace_back([](auto& frame) { frame.vector = 18; });
+    start();
+    EXPECT_EQ(last_result, RunResult::Stopped);
+    EXPECT_TRUE(has_logged("while a service ran: MCG_STATUS 0x1; bank 0 status 0xb000000000000000")) << log.text;
+    EXPECT_TRUE(has_logged("service one: the machine reports damaged data (machine check")) << log.text;
+    EXPECT_EQ(cpu.peek_msr(0x401), 0U);
+    // The next instance runs on when it was another CPU's.
+    program.emplace_back([&](auto& frame) {
+        cpu.populate_msr(0x17a, 1);
+        frame.vector = 18;
+    });
+    services.manage();
+    run_all();
+    EXPECT_TRUE(services.status(0).is_running);
+    EXPECT_EQ(last_result, RunResult::Sleep);
+    EXPECT_EQ(entries, 3U);
+}
+
+TEST_F(ServiceTest, AMachineCheckThatLosesStateStopsTheMachine) {
+    cpu.populate_read_only_msr(0x179, 1);
+    cpu.populate_msr(0x17a, 0);
+    cpu.populate_msr(0x401, 0);
+    kernel::set_panic_sink(&log);
+    kernel::set_panic_end([] { std::_Exit(3); });
+    program.emplace_back([](auto& frame) { frame.vector = 18; });
+    EXPECT_EXIT(start(), testing::ExitedWithCode(3), "");
+    kernel::set_panic_sink(nullptr);
+    program.clear();
+}
+
 TEST_F(ServiceTest, TheGuestsTscAuxIsClearedOnceForIt) {
     u32 writes = 0;
     cpu.hook_msr(
