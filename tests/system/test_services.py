@@ -6,6 +6,7 @@ from framework import ROOT, Skip, boot, description, guest_kernel, system_test
 from test_monitor import MONITOR, SWITCH, ask, row
 
 PF, GP, UD = r"page fault \(#PF\)", r"general protection \(#GP\)", r"invalid opcode \(#UD\)"
+NM = r"device not available \(#NM\)"
 AT = " at 0x[0-9a-f]+"
 # How each instance of tests/services/hostile must end, in its order.
 ENDS = [
@@ -27,8 +28,13 @@ ENDS = [
     ("interrupt by software", GP + AT),
     ("pretend an exception", GP + AT),
     ("break point", GP + AT),
-    ("use sse", r"device not available \(#NM\)" + AT),
-    ("use x87", r"device not available \(#NM\)" + AT),
+    ("use sse", NM + AT),
+    ("use x87", NM + AT),
+    ("use mmx", NM + AT),
+    ("use avx", UD + AT),
+    ("read mxcsr", NM + AT),
+    ("save vectors", NM + AT),
+    ("save all state", UD + AT),
     ("use xgetbv", UD + AT),
     ("call by syscall", UD + AT),
     ("call by sysenter", f"({GP}|{UD})" + AT),

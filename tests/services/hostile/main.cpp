@@ -52,6 +52,16 @@ void pretend_an_exception() { asm volatile("int $14"); }
 void break_point() { asm volatile("int3"); }
 void use_sse() { asm volatile("movaps %xmm0, %xmm1"); }
 void use_x87() { asm volatile("fldz"); }
+void use_mmx() { asm volatile("movq %mm0, %mm1"); }
+void use_avx() { asm volatile("vmovaps %ymm0, %ymm1"); }
+void read_mxcsr() {
+    u32 value;
+    asm volatile("stmxcsr %0" : "=m"(value));
+}
+constinit std::array<u8, lib::page_size> state{}; // as FXSAVE and XSAVE want it, aligned below
+u8* aligned_state() { return &state[64 - address_of(state.data()) % 64]; }
+void save_vectors() { asm volatile("fxsave (%0)" : : "r"(aligned_state()) : "memory"); }
+void save_all_state() { asm volatile("xsave (%0)" : : "r"(aligned_state()), "a"(-1), "d"(-1) : "memory"); }
 void use_xgetbv() { (void)x86::xgetbv(0); }
 void call_by_syscall() { asm volatile("syscall" : : : "rcx", "r11", "memory"); }
 void call_by_sysenter() { asm volatile("sysenter" : : : "memory"); }
@@ -126,6 +136,11 @@ constexpr Attack attacks[] = {
     {"break point", break_point},
     {"use sse", use_sse},
     {"use x87", use_x87},
+    {"use mmx", use_mmx},
+    {"use avx", use_avx},
+    {"read mxcsr", read_mxcsr},
+    {"save vectors", save_vectors},
+    {"save all state", save_all_state},
     {"use xgetbv", use_xgetbv},
     {"call by syscall", call_by_syscall},
     {"call by sysenter", call_by_sysenter},
@@ -266,7 +281,16 @@ void flood_log() {
     stop("nobody stopped a flood of log lines");
 }
 
+// What the guest that ran last put into TSC_AUX is not for services.
+void look_at_tsc_aux() {
+    if (x86::cpuid(0x8000'0000).eax < 0x8000'0001 || (x86::cpuid(0x8000'0001).edx & 1U << 27) == 0) return;
+    u32 aux = 1;
+    asm volatile("rdtscp" : "=c"(aux) : : "rax", "rdx");
+    expect("TSC_AUX", aux, 0);
+}
+
 void make_mistakes() {
+    look_at_tsc_aux();
     log_what_it_has_not();
     call_what_there_is_not();
     wait_for_nothing();

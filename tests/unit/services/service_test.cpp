@@ -511,6 +511,25 @@ TEST_F(ServiceTest, CallsAboutDevicesReachItsHost) {
     EXPECT_EQ(host.calls, (std::vector<std::array<u64, 3>>{{3, 1, 2}, {10, ~u64{0}, ~u64{0}}}));
 }
 
+TEST_F(ServiceTest, ANewInstanceBeginsWithEmptyRegisters) {
+    auto const expect_empty = [&](auto& frame) {
+        for (u64 const value : {frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.r8,
+                                frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15})
+            EXPECT_EQ(value, 0U);
+        EXPECT_EQ(frame.rflags, 0x202U);
+    };
+    program = {[&](auto& frame) {
+                   expect_empty(frame);
+                   frame.rbx = frame.r15 = 0x5a5a;
+                   frame.vector = 13;
+               },
+               expect_empty};
+    start();
+    services.manage();
+    run_all();
+    EXPECT_EQ(entries, 2U);
+}
+
 // The log has the banks; the numbers are those of machine_check_test.cpp.
 TEST_F(ServiceTest, AMachineCheckThatLosesNothingElseEndsItAlone) {
     constexpr u64 VAL = u64{1} << 63, UC = u64{1} << 61, EN = u64{1} << 60;
