@@ -11,6 +11,7 @@
 #include <config/command_line.hpp>
 #include <kernel/cpus.hpp>
 #include <kernel/direct_map.hpp>
+#include <kernel/entry_pages.hpp>
 #include <kernel/heap.hpp>
 #include <kernel/log.hpp>
 #include <kernel/panic.hpp>
@@ -103,6 +104,7 @@ extern "C" void boot_main(lib::u32 information_at) {
     kernel::register_cpu(boot_cpu);
     cpu_setup.find_microcode(*information);
     cpu_setup.prepare_boot_cpu();
+    kernel::choose_service_page_tables(options.service_page_tables);
     kernel::enable_cpu_protections();
     if (options.screen) start_framebuffer(*information);
     start_machine(*information, options);

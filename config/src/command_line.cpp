@@ -97,6 +97,11 @@ bool set_pci(std::string_view value, Options& options) {
     return choose(value, choices, options.pci);
 }
 
+bool set_service_page_tables(std::string_view value, Options& options) {
+    static constexpr Choice<std::optional<bool>> choices[] = {{"auto", std::nullopt}, {"on", true}, {"off", false}};
+    return choose(value, choices, options.service_page_tables);
+}
+
 bool set_vmx_disable(std::string_view value, Options& options) {
     options.vmx_disable = value;
     return true;
@@ -128,6 +133,9 @@ constexpr Option option_table[] = {
     {"vmx-disable", "WORDS", "features of VT-x to do without, comma-separated (for tests)", set_vmx_disable},
     {"svm-disable", "WORDS", "features of AMD-V to do without, comma-separated (for tests)", set_svm_disable},
     {"pci", "on|off", "off: leave the machine's PCI functions as firmware left them (default on)", set_pci},
+    {"service-page-tables", "auto|on|off",
+     "leave Mullion's memory out of the page tables of services (default auto: where the CPU is open to Meltdown)",
+     set_service_page_tables},
     {"cpus", "1..512", "use at most so many CPUs (default all)", set_cpus},
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <kernel/cpu.hpp>
+#include <kernel/entry_pages.hpp>
 #include <kernel/page_table.hpp>
 #include <kernel/panic.hpp>
 #include <kernel/spinlock.hpp>
@@ -17,12 +18,6 @@ using lib::u8;
 
 constinit CpuFeatures features{};
 constexpr unsigned exception_stack_pages = 2;
-
-// What trap_on_own_stack finds at the top of its stack.
-struct alignas(16) StackTop {
-    Cpu* cpu;
-    u64 unused;
-};
 
 constinit u32 the_microcode_revision = 0;
 
@@ -47,8 +42,16 @@ void detect_cpu_features() {
     features.x2apic = has(basic.ecx, 21);
     features.tsc_deadline = has(basic.ecx, 24);
     features.xsave = has(basic.ecx, 26);
+    features.open_to_meltdown = !features.is_amd;
     if (vendor.eax >= 7) {
         auto const structured = x86::cpuid(7);
+        // [intel/vol4] 2.1, IA32_ARCH_CAPABILITIES
+        constexpr unsigned has_arch_capabilities = 29;
+        constexpr u64 RDCL_NO = lib::bit(0);
+        u64 capabilities = 0;
+        if (has(structured.edx, has_arch_capabilities) && x86::rdmsr_safe(x86::IA32_ARCH_CAPABILITIES, capabilities) &&
+            (capabilities & RDCL_NO) != 0)
+            features.open_to_meltdown = false;
         features.fsgsbase = has(structured.ebx, 0);
         features.tsc_adjust = has(structured.ebx, 1);
         features.smep = has(structured.ebx, 7);
@@ -122,10 +125,9 @@ void initialise_cpu(Cpu& cpu, u32 index) {
     for (u64& top : stacks) {
         auto const stack = allocate_stack(exception_stack_pages);
         if (!stack) refuse_to_start("too little memory for exception stacks", "add memory");
-        top = stack->value - sizeof(StackTop);
-        *reinterpret_cast<StackTop*>(top) = {&cpu, 0};
+        top = stack->value;
     }
-    cpu.tables.load(stacks);
+    cpu.tables.load(cpu, kernel_page_table().root().value, stacks);
     // A firmware's SYSENTER must not be a way into ring 0: with no selector it is #GP. [intel/vol2] SYSENTER
     x86::wrmsr_safe(x86::IA32_SYSENTER_CS, 0);
     // Loading segment registers may clear the GS base on some CPUs; say it again.
@@ -138,8 +140,10 @@ void enable_cpu_protections() {
     x86::write_cr0((x86::read_cr0() | x86::Cr0::WP::mask | x86::Cr0::NE::mask | x86::Cr0::MP::mask) &
                    ~(x86::Cr0::EM::mask | x86::Cr0::TS::mask | x86::Cr0::CD::mask | x86::Cr0::NW::mask));
     // Ring 3 reads no performance counters and sets no segment bases.
-    u64 cr4 = x86::read_cr4() & ~(x86::Cr4::PCE::mask | x86::Cr4::FSGSBASE::mask | x86::Cr4::TSD::mask);
-    cr4 |= x86::Cr4::PGE::mask | x86::Cr4::OSFXSR::mask | x86::Cr4::OSXMMEXCPT::mask;
+    u64 cr4 =
+        x86::read_cr4() & ~(x86::Cr4::PCE::mask | x86::Cr4::FSGSBASE::mask | x86::Cr4::TSD::mask | x86::Cr4::PGE::mask);
+    cr4 |= x86::Cr4::OSFXSR::mask | x86::Cr4::OSXMMEXCPT::mask;
+    if (!has_service_page_tables()) cr4 |= x86::Cr4::PGE::mask;
     if (features.smep) cr4 |= x86::Cr4::SMEP::mask;
     if (features.smap) cr4 |= x86::Cr4::SMAP::mask;
     if (features.umip) cr4 |= x86::Cr4::UMIP::mask;

@@ -15,7 +15,8 @@ using lib::u8;
 
 constexpr unsigned vectors_total = 256;
 constexpr unsigned stub_size = 16;
-constinit std::array<IdtGate, vectors_total> idt{};
+alignas(lib::page_size) constinit std::array<IdtGate, vectors_total> idt{};
+static_assert(sizeof(idt) == lib::page_size);
 
 constexpr u8 nmi = 2, double_fault = 8, machine_check = 18;
 
@@ -43,10 +44,14 @@ void build_idt() {
     }
 }
 
-void DescriptorTables::load(std::array<u64, 3> const& stacks) {
+std::span<IdtGate const> interrupt_table() { return idt; }
+
+void DescriptorTables::load(Cpu& cpu, u64 root, std::array<u64, 3> const& stacks) {
     tss = {};
-    for (unsigned i = 0; i < stacks.size(); i++)
-        tss.ist[i] = stacks[i];
+    for (unsigned i = 0; i < stacks.size(); i++) {
+        entry_stacks[i] = {.cpu = &cpu, .root = root, .stack = stacks[i]};
+        tss.ist[i] = reinterpret_cast<u64>(&entry_stacks[i].cpu);
+    }
     tss.io_map_base = sizeof(TaskState);
     u64 const base = reinterpret_cast<u64>(&tss);
     gdt = {0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff, // null, 64-bit code, data

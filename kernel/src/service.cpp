@@ -20,7 +20,8 @@ constexpr u8 first_interrupt = 32;
 // What differs while ring 3 runs on the calling CPU. Nothing else of Mullion ever sees it so.
 class UserMode {
 public:
-    UserMode(UserContext& context, HostPhys root) : cr0_(x86::read_cr0()), cr4_(x86::read_cr4()) {
+    UserMode(UserContext& context, HostPhys root)
+        : cr0_(x86::read_cr0()), cr4_(x86::read_cr4()), changes_table_(context.root == 0) {
         Cpu& here = this_cpu();
         context.cpu = &here;
         here.tables.tss.rsp[0] = context.stack_for_traps();
@@ -29,11 +30,11 @@ public:
         // all later ones, XSAVE and XGETBV are #UD. [intel/vol3] 2.5, [intel/vol1] 13.2
         x86::write_cr0(cr0_ | x86::Cr0::TS::mask);
         if ((cr4_ & x86::Cr4::OSXSAVE::mask) != 0) x86::write_cr4(cr4_ & ~x86::Cr4::OSXSAVE::mask);
-        set_tsc_aux(0); // RDTSCP and RDPID would show the last guest's
-        x86::write_cr3(root.value);
+        set_tsc_aux(0);                                 // RDTSCP and RDPID would show the last guest's
+        if (changes_table_) x86::write_cr3(root.value); // else enter_user() does it each time
     }
     ~UserMode() {
-        x86::write_cr3(kernel_page_table().root().value);
+        if (changes_table_) x86::write_cr3(kernel_page_table().root().value);
         if ((cr4_ & x86::Cr4::OSXSAVE::mask) != 0) x86::write_cr4(cr4_);
         x86::write_cr0(cr0_);
     }
@@ -42,6 +43,7 @@ public:
 
 private:
     u64 cr0_, cr4_;
+    bool changes_table_;
 };
 
 } // namespace
@@ -56,14 +58,20 @@ lib::Result<Own<Service>> Service::create(std::string_view name, ServiceImage co
 }
 
 lib::Result<void> Service::build(ServiceImage const& image, u32 instance) {
-    TRY(space_.create());
+    context_ = Own<UserContext>(new (std::nothrow) UserContext);
+    if (!context_) return lib::fail(lib::Errc::NoMemory);
+    TRY(space_.create(*context_));
+    if (has_service_page_tables()) {
+        context_->root = space_.root().value;
+        context_->kernel_root = kernel_page_table().root().value;
+    }
     for (ServiceSegment const& segment : image.segments())
         TRY(space_.add(segment.at, segment.size, segment.rights, segment.bytes));
     TRY(space_.add(service::stack_end - service::stack_size, service::stack_size, Rights::ReadWrite));
     TRY(space_.add(service::heap_begin, heap_size, Rights::ReadWrite));
     handler_limit_ = tsc_scale().to_ticks(handler_milliseconds * 1'000'000);
     TRY(add_manifest(instance));
-    TrapFrame& frame = context_.frame;
+    TrapFrame& frame = context_->frame;
     frame.rip = image.entry();
     frame.cs = user_code_selector;
     frame.rflags = 2 | x86::Rflags::IF::mask;
@@ -147,7 +155,7 @@ RunResult Service::run() {
 RunResult Service::go_on() {
     if (is_killed_.load(std::memory_order_seq_cst)) return die();
     if (is_waiting_ && (is_to_park_.load(std::memory_order_seq_cst) || !end_wait())) return sleep();
-    UserMode const user_mode(context_, space_.root());
+    UserMode const user_mode(*context_, space_.root());
     for (;;) {
         if (is_killed_.load(std::memory_order_seq_cst)) return die();
         if (is_work_pending()) return RunResult::Work;
@@ -159,10 +167,10 @@ RunResult Service::go_on() {
 // Once through ring 3. Nothing: it goes on there.
 std::optional<RunResult> Service::handle_trap() {
     u64 const begin = x86::rdtsc();
-    x86::enter_user(&context_);
+    x86::enter_user(context_.get());
     u64 const cr2 = x86::read_cr2(); // before an interrupt's handler
     handler_ticks_ += x86::rdtsc() - begin;
-    auto const vector = static_cast<u8>(context_.frame.vector);
+    auto const vector = static_cast<u8>(context_->frame.vector);
     if (vector == service::system_call_vector) return system_call();
     if (vector == x86::exception_mc) return machine_check();
     if (vector < first_interrupt) return fault(cr2);
@@ -204,7 +212,7 @@ RunResult Service::die() {
 
 RunResult Service::fault(u64 cr2) {
     constexpr u64 written = 1U << 1, fetched = 1U << 4;
-    TrapFrame const& frame = context_.frame;
+    TrapFrame const& frame = context_->frame;
     auto const vector = static_cast<u8>(frame.vector);
     lib::BufferSink sink(end_);
     lib::format(sink, "{} at {:#x}", name_of_exception(vector), frame.rip);
@@ -214,8 +222,7 @@ RunResult Service::fault(u64 cr2) {
                     : (frame.error_code & written) != 0 ? "writing"
                                                         : "reading",
                     cr2);
-    else if (frame.error_code != 0)
-        lib::format(sink, ", error {:#x}", frame.error_code);
+    if (frame.error_code != 0) lib::format(sink, ", error {:#x}", frame.error_code);
     end_size_ = sink.view().size();
     return die();
 }
@@ -228,7 +235,7 @@ std::optional<RunResult> Service::machine_check() {
 }
 
 void Service::log_registers() const {
-    TrapFrame const& f = context_.frame;
+    TrapFrame const& f = context_->frame;
     log_error("  rip {:016x} rsp {:016x} rbp {:016x} rflags {:x}", f.rip, f.rsp, f.rbp, f.rflags);
     log_error("  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", f.rax, f.rbx, f.rcx, f.rdx);
     log_error("  rsi {:016x} rdi {:016x} r8  {:016x} r9  {:016x}", f.rsi, f.rdi, f.r8, f.r9);
@@ -241,7 +248,7 @@ void Service::log_backtrace() const {
     constexpr unsigned most_frames = 12;
     std::array<char, 256> text{};
     lib::BufferSink sink(text);
-    u64 rbp = context_.frame.rbp;
+    u64 rbp = context_->frame.rbp;
     for (unsigned i = 0; i < most_frames; i++) {
         std::array<u64, 2> frame{};
         if (rbp % 8 != 0 || !space_.read(rbp, {reinterpret_cast<u8*>(frame.data()), sizeof(frame)})) break;

@@ -21,7 +21,7 @@ void make_printable(std::span<char> text) {
 } // namespace
 
 std::optional<RunResult> Service::system_call() {
-    TrapFrame& frame = context_.frame;
+    TrapFrame& frame = context_->frame;
     switch (Call{frame.rax}) {
     case Call::Stop: return stop(frame.rdi, frame.rsi);
     case Call::Wait: return wait(frame.rdi, frame.rsi);
@@ -66,7 +66,7 @@ bool Service::end_wait() {
     events_.fetch_and(~come, std::memory_order_acq_rel);
     is_waiting_ = false;
     deadline_ = service::no_deadline;
-    context_.frame.rax = come;
+    context_->frame.rax = come;
     return true;
 }
 

@@ -7,12 +7,19 @@
 
 namespace kernel {
 
-lib::Result<void> UserSpace::create() {
+lib::Result<void> UserSpace::create(UserContext const& context) {
     // Where a CPU has no NX, its data is executable, as Mullion's own is.
-    table_ = TranslationTable<UserEntry>(
-        {.largest_level = 2, .absent_bits = cpu_features().no_execute ? 0 : UserEntry::NoExecute::mask});
+    u64 const absent_bits = cpu_features().no_execute ? 0 : UserEntry::NoExecute::mask;
+    table_ = TranslationTable<UserEntry>({.largest_level = 2, .absent_bits = absent_bits});
     TRY(table_.create_root());
-    table_.share_rest_of(kernel_page_table().root());
+    if (!has_service_page_tables()) {
+        table_.share_rest_of(kernel_page_table().root());
+        return {};
+    }
+    entry_pages_ = TranslationTable<PageEntry>({.largest_level = 1, .absent_bits = absent_bits});
+    TRY(entry_pages_.create_root());
+    TRY(map_entry_pages(entry_pages_, context));
+    table_.share_rest_of(entry_pages_.root());
     return {};
 }
 

@@ -96,6 +96,11 @@ def a_guest_does_not_notice_the_death_of_the_service():
 
 
 @system_test()
+def a_guest_does_not_notice_it_where_services_have_page_tables_without_mullion():
+    writes_and_compares_while_the_service_dies(10, disk("ram:16M"), append="service-page-tables=on")
+
+
+@system_test()
 def a_vm_with_a_bad_disk_is_refused_and_others_start():
     ticker = description.default(32, 1, "", kernel="ticker.elf", initrd=None, name="good", restart="never")
     bad = "".join(description.default(32, 1, "", kernel="ticker.elf", initrd=None, name=name, restart="never") + disk(source, name)

@@ -5,6 +5,7 @@
 #include <lib/format.hpp>
 #include <lib/log_level.hpp>
 #include <lib/types.hpp>
+#include <optional>
 #include <string_view>
 
 namespace config {
@@ -30,10 +31,11 @@ struct Options {
     LogLevel log_level = LogLevel::Info;
     FailureAction on_failure = FailureAction::Halt;
     ClockSource clock = ClockSource::Automatic;
-    bool pci = true;              // find the machine's PCI functions, and stop those that nobody owns
-    u32 cpus = 0;                 // use at most so many; 0: all
-    std::string_view vmx_disable; // features of VT-x to do without, as if the CPU lacked them
-    std::string_view svm_disable; // the same for AMD-V
+    bool pci = true;                         // find the machine's PCI functions, and stop those that nobody owns
+    u32 cpus = 0;                            // use at most so many; 0: all
+    std::optional<bool> service_page_tables; // without Mullion's memory; nothing: where the CPU is open to Meltdown
+    std::string_view vmx_disable;            // features of VT-x to do without, as if the CPU lacked them
+    std::string_view svm_disable;            // the same for AMD-V
 };
 
 // Later words win. Messages, one per line, go to `diagnostics`.

@@ -22,6 +22,7 @@ struct CpuFeatures {
         arat;
     bool c1e_stops_timer;    // AMD: firmware may have turned on a sleep state that stops the APIC timer
     bool serialising_lfence; // AMD: an LFENCE waits for all instructions before it, as Intel's does
+    bool open_to_meltdown;   // ring 3 may find out what pages hold that are mapped, but closed to it
     bool leaks_x87_pointers; // AMD: FXRSTOR and XRSTOR leave the pointers of the last x87 instruction as they are
     lib::u8 physical_address_bits;
     lib::u8 linear_address_bits;
@@ -31,14 +32,13 @@ void detect_cpu_features();
 
 class Runnable;
 
-struct alignas(64) Cpu {
+struct Cpu {
     Cpu* self = nullptr; // first: %gs:0
     lib::u32 index = 0;
     lib::u32 apic_id = 0;
     lib::u32 held_lock_ranks = 0;
     std::atomic<bool> work_pending{false}; // something for the main loop to do before (re)entering a guest
     TimerQueue timers;
-    DescriptorTables tables;
     lib::u64 stack_top = 0;
     lib::u64 tsc_aux = 0; // what IA32_TSC_AUX holds; 0 where there is none
     CallQueue calls;
@@ -46,6 +46,7 @@ struct alignas(64) Cpu {
     std::atomic<Runnable*> loaded{nullptr}; // whose state this CPU's registers hold; the run loop's
     std::atomic<lib::u64> idle_nanos{0};    // in HLT, without what began at `idle_since`
     std::atomic<lib::u64> idle_since{0};    // 0: not in HLT
+    DescriptorTables tables;                // last, as it has pages of its own
 };
 
 inline Cpu& this_cpu() {

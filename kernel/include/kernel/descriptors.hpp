@@ -3,8 +3,11 @@
 // GDT, TSS and IDT of one CPU. [intel/vol3] 3.4.5, 6.11, 8.7
 #include <array>
 #include <lib/types.hpp>
+#include <span>
 
 namespace kernel {
+
+struct Cpu;
 
 struct [[gnu::packed]] TaskState {
     lib::u32 reserved0;
@@ -32,17 +35,31 @@ inline constexpr lib::u16 user_code_selector = 0x30 | 3;
 // Stacks of their own for what may strike anywhere. Numbers are IST indices.
 enum class InterruptStack : lib::u8 { None = 0, Nmi = 1, DoubleFault = 2, MachineCheck = 3 };
 
-struct alignas(64) DescriptorTables {
+// What the CPU pushes when it goes to an InterruptStack comes here, below `cpu`: five words, and an error code or none.
+// This memory may be mapped while ring 3 runs, and what is struck may be Mullion with a guest's registers, so the rest
+// is saved on `stack`, which never is (kernel/src/trap_entry.S).
+struct alignas(16) EntryStack {
+    std::array<lib::u64, 12> room{};
+    Cpu* cpu = nullptr;
+    lib::u64 root = 0;  // of Mullion's page table, for CR3
+    lib::u64 stack = 0; // its top
+    lib::u64 unused = 0;
+};
+
+// Has pages of its own: they are mapped while ring 3 runs.
+struct alignas(lib::page_size) DescriptorTables {
     std::array<lib::u64, 7> gdt{};
     TaskState tss{};
-    // Loads GDT, TSS and the shared IDT. `stacks[i]` is the top of IST i + 1.
-    void load(std::array<lib::u64, 3> const& stacks);
+    std::array<EntryStack, 3> entry_stacks{};
+    // Loads GDT, TSS and the shared IDT. `stacks[i]` is the top of the stack of IST i + 1.
+    void load(Cpu& cpu, lib::u64 root, std::array<lib::u64, 3> const& stacks);
     // Sets the limit again: a VM exit of VT-x makes it 64 KiB, and ring 3 must not take for descriptors what lies
     // behind the table. [intel/vol3] 28.5.2
     void load_gdt() const;
 };
 
-// The IDT is the same on every CPU; built once.
+// The IDT is the same on every CPU; built once. It has a page of its own.
 void build_idt();
+std::span<IdtGate const> interrupt_table();
 
 } // namespace kernel

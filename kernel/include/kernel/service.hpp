@@ -79,7 +79,7 @@ private:
     void watchdog_rang() { is_watchdog_armed_.store(false, std::memory_order_relaxed); }
     void deadline_passed() { wake(*this); }
 
-    UserContext context_;
+    Own<UserContext> context_;
     UserSpace space_;
     std::string_view name_;
     ServiceHost* host_;

@@ -9,5 +9,8 @@ asm(".pushsection .data, \"aw\"\n"
     ".globl exception_fixups_start\nexception_fixups_start: .quad 0x1111, 0x2222, 0x3333, 0x4444\n"
     ".globl exception_fixups_end\nexception_fixups_end: .zero 16\n"
     ".globl trap_stubs\ntrap_stubs: .zero 16\n"
+    ".balign 4096\n"
+    ".globl entry_start\nentry_start: .zero 8192\n"
+    ".globl entry_end\nentry_end: .zero 16\n"
     ".globl trap_from_user_saved\ntrap_from_user_saved: .zero 16\n"
     ".popsection\n");

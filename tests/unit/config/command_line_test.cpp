@@ -31,7 +31,8 @@ TEST(CommandLine, HasDefaults) {
 }
 
 TEST(CommandLine, TakesEveryOption) {
-    auto const parsed = parse("console=com2,9600 loglevel=debug\tonfailure=reboot clock=pit cpus=3 pci=off");
+    auto const parsed =
+        parse("console=com2,9600 loglevel=debug\tonfailure=reboot clock=pit cpus=3 pci=off service-page-tables=on");
     EXPECT_EQ(parsed.diagnostics, "");
     EXPECT_FALSE(parsed.options.com[0].is_wanted);
     EXPECT_TRUE(parsed.options.com[1].is_wanted);
@@ -42,6 +43,9 @@ TEST(CommandLine, TakesEveryOption) {
     EXPECT_EQ(parsed.options.clock, config::ClockSource::Pit);
     EXPECT_EQ(parsed.options.cpus, 3U);
     EXPECT_FALSE(parsed.options.pci);
+    EXPECT_EQ(parsed.options.service_page_tables, true);
+    EXPECT_EQ(parse("service-page-tables=off").options.service_page_tables, false);
+    EXPECT_EQ(parse("service-page-tables=on service-page-tables=auto").options.service_page_tables, std::nullopt);
 }
 
 TEST(CommandLine, CombinesConsoles) {
@@ -71,13 +75,14 @@ TEST(CommandLine, ReportsWrongValuesAndKeepsTheDefault) {
     for (std::string_view const text :
          {"loglevel=loud", "loglevel=", "loglevel", "cpus=0", "cpus=513", "cpus=4x", "cpus=-1", "cpus=99999999999",
           "console=", "console=com3", "console=9600", "console=com1,0", "console=com1,9601", "console=com1,9600,9600",
-          "clock=tsc", "onfailure=dance", "pci=maybe"}) {
+          "clock=tsc", "onfailure=dance", "pci=maybe", "service-page-tables=1"}) {
         auto const parsed = parse(text);
         EXPECT_NE(parsed.diagnostics.find("expected"), std::string::npos) << text;
         EXPECT_EQ(parsed.options.log_level, config::LogLevel::Info) << text;
         EXPECT_EQ(parsed.options.cpus, 0U) << text;
         EXPECT_TRUE(parsed.options.screen) << text;
         EXPECT_TRUE(parsed.options.pci) << text;
+        EXPECT_EQ(parsed.options.service_page_tables, std::nullopt) << text;
     }
 }
 
@@ -94,7 +99,8 @@ TEST(CommandLine, HelpNamesEveryOption) {
     std::array<char, 2048> buffer{};
     lib::BufferSink sink(buffer);
     config::write_option_help(sink);
-    for (std::string_view const key : {"console=", "loglevel=", "onfailure=", "clock=", "cpus=", "pci="})
+    for (std::string_view const key :
+         {"console=", "loglevel=", "onfailure=", "clock=", "cpus=", "pci=", "service-page-tables="})
         EXPECT_NE(sink.view().find(key), std::string_view::npos) << key;
 }
 
