@@ -80,6 +80,7 @@ def writes_and_compares_while_the_service_dies(deaths, keys, **options):
         for number in range(2, deaths + 2):
             console.send("service kill storage\r")
             console.expect(f"service storage: instance {number} starts", 60)
+        console.expect("service storage: disk 0: ", 60)  # its line would tear the echo apart
         assert row(ask(console, "service list"), "storage")[1:4] == ["runs", str(deaths + 1), "0"]
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out; dmesg | grep -c -i 'i/o error'\n")
