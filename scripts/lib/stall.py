@@ -17,13 +17,14 @@ MOST_SILENT_CPU = {"bochs": 400, "qemu": 120, "qemu-kvm": 120}
 
 
 class Watch:
-    """Asked about once a second. `is_up`: says whether the user's command or shell runs already, after which silence is normal."""
+    """Asked about once a second. `is_up`: says whether the user's command or shell runs already, after which silence is normal, also when
+    what it went by has left the end of the serial line."""
 
     def __init__(self, kind, cpu_seconds, is_up, native=False, clock=time.monotonic):
         self._most_cpu = MOST_SILENT_CPU[kind]
         self._cpu_seconds, self._is_up, self._native, self._clock = cpu_seconds, is_up, native, clock
         self._seen = None  # the end of the serial line when it last grew
-        self._mullion_speaks = False
+        self._mullion_speaks = self._was_up = False
         self._grew = self._grew_cpu = self._looked = self._looked_cpu = 0.0
 
     def __call__(self, tail):
@@ -34,6 +35,7 @@ class Watch:
             self._grew, self._grew_cpu = now, cpu
             self._looked, self._looked_cpu = now, cpu
         self._mullion_speaks = self._mullion_speaks or MULLION_LINE in tail
+        self._was_up = self._was_up or self._is_up()
         if verdict.STOPPED in tail:
             return "Mullion stopped with the message above"
         if not self._mullion_speaks and iso.NOT_LOADED.encode() in tail:
@@ -44,7 +46,7 @@ class Watch:
             return "the machine stands at GRUB's prompt: it could not read or boot the image, or has too little memory (--memory)"
         if GUEST_PANIC in tail and tail.rstrip().endswith(b"]---"):
             return "the guest's kernel panicked and did not restart"
-        return None if self._is_up() else self._silence(now, cpu)
+        return None if self._was_up else self._silence(now, cpu)
 
     def _silence(self, now, cpu):
         where = self._where()

@@ -286,6 +286,13 @@ class StallTest(unittest.TestCase):
     def test_what_is_up_may_be_silent(self):
         self.assertIsNone(self.after(self.watch(up=True), b"Mullion starts\r\nguest:~# ", 1000, 0.0))
 
+    def test_what_was_up_may_be_silent_when_its_prompt_has_left_the_end_of_the_line(self):
+        self.now = self.cpu = 0.0
+        ups = iter([True])
+        watch = stall.Watch("qemu", lambda: self.cpu, lambda: next(ups, False), clock=lambda: self.now)
+        self.assertIsNone(watch(b"guest:~# yes | head -c 100000; sleep 1000\r\n"))
+        self.assertIsNone(self.after(watch, b"y\r\ny\r\n", 1000, 0.0))
+
     def test_a_guests_panic_ends_it(self):
         self.assertRegex(self.after(self.watch(up=True), b"x\r\n[ 1.0] ---[ end Kernel panic - not syncing: x ]---\r\n", 20, 1.0) or "", "panicked")
 
