@@ -216,25 +216,27 @@ template <typename T> u8 checksum_of(T const& value, std::size_t count = sizeof(
 constexpr auto s5_package = aml::name(aml::path("\\_S5_"), aml::package(aml::byte_const(lib::layout::s5_sleep_type),
                                                                         aml::byte_const(lib::layout::s5_sleep_type),
                                                                         aml::byte_const(0), aml::byte_const(0)));
-constexpr auto devices = aml::scope(
-    aml::path("\\_SB_"),
-    aml::device(aml::path("COM1"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0501")),
-                aml::name(aml::path("_UID"), aml::byte_const(0)),
-                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x3f8, 8), aml::irq(4)))),
-    aml::device(aml::path("RTC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0B00")),
-                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x70, 4), aml::irq(8)))),
-    aml::device(aml::path("TIMR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0100")),
-                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x40, 4), aml::irq(0)))),
-    aml::device(aml::path("HPET"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0103")),
-                aml::name(aml::path("_CRS"), aml::resources(aml::memory32(lib::layout::hpet_base, 0x400)))),
-    aml::device(aml::path("PIC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0000")),
-                aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x20, 2), aml::io_ports(0xa0, 2),
-                                                            aml::io_ports(0x4d0, 2), aml::irq(2)))),
-    aml::device(aml::path("SYSR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0C02")),
-                aml::name(aml::path("_CRS"),
-                          aml::resources(aml::io_ports(0x61, 1), aml::io_ports(0x80, 1), aml::io_ports(0x92, 1),
-                                         aml::io_ports(0xed, 1), aml::io_ports(0x600, 16),
-                                         aml::memory32(lib::layout::ecam_base, lib::layout::ecam_size)))));
+// All that the LPC bridge decodes: Linux gives up a resource that covers only a part of it.
+constexpr auto acpi_ports = aml::io_ports(lib::layout::pm1a_evt, lib::layout::acpi_ports_size);
+constexpr auto devices =
+    aml::scope(aml::path("\\_SB_"),
+               aml::device(aml::path("COM1"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0501")),
+                           aml::name(aml::path("_UID"), aml::byte_const(0)),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x3f8, 8), aml::irq(4)))),
+               aml::device(aml::path("RTC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0B00")),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x70, 4), aml::irq(8)))),
+               aml::device(aml::path("TIMR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0100")),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x40, 4), aml::irq(0)))),
+               aml::device(aml::path("HPET"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0103")),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::memory32(lib::layout::hpet_base, 0x400)))),
+               aml::device(aml::path("PIC_"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0000")),
+                           aml::name(aml::path("_CRS"), aml::resources(aml::io_ports(0x20, 2), aml::io_ports(0xa0, 2),
+                                                                       aml::io_ports(0x4d0, 2), aml::irq(2)))),
+               aml::device(aml::path("SYSR"), aml::name(aml::path("_HID"), aml::eisa_id("PNP0C02")),
+                           aml::name(aml::path("_CRS"),
+                                     aml::resources(aml::io_ports(0x61, 1), aml::io_ports(0x80, 1),
+                                                    aml::io_ports(0x92, 1), aml::io_ports(0xed, 1), acpi_ports,
+                                                    aml::memory32(lib::layout::ecam_base, lib::layout::ecam_size)))));
 
 // _PRT: which line each interrupt pin of each slot drives. [acpi] 6.2.13
 constexpr auto interrupt_routes = [] {

@@ -7,6 +7,7 @@
 namespace lib::layout {
 
 inline constexpr u64 pm1a_evt = 0x600, pm1a_cnt = 0x604, pm_tmr = 0x608; // I/O ports [acpi] 4.8.3
+inline constexpr u8 acpi_ports_size = 0x80; // from pm1a_evt on, by what PMBASE decodes [intel/ich] 13.1
 inline constexpr u32 sci_gsi = 9;
 inline constexpr u8 s5_sleep_type = 0; // what \_S5 says
 inline constexpr u64 reset_control_port = 0xcf9;

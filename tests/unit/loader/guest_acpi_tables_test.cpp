@@ -164,6 +164,15 @@ TEST_F(AcpiTablesTest, TheRootOfPciPassesItsWindowsAndRoutesItsPins) {
         EXPECT_NE(source.find(expected), std::string::npos) << expected << " not in\n" << source;
 }
 
+// Linux gives up a resource that covers a part only of what a PCI function decodes.
+TEST_F(AcpiTablesTest, TheMotherboardHasAllPortsThatTheLpcBridgeDecodesForAcpi) {
+    build(1);
+    std::string const source = without_blanks(disassemble("DSDT"));
+    EXPECT_NE(source.find("IO(Decode16,0x0600,//RangeMinimum0x0600,//RangeMaximum0x01,//Alignment0x80,//Length"),
+              std::string::npos)
+        << source;
+}
+
 TEST_F(AcpiTablesTest, TheHighWindowIsLeftOutWhereAddressesEndBeforeIt) {
     build(1, 56 * lib::GiB, 36);
     std::string const source = disassemble("DSDT");
