@@ -10,7 +10,7 @@ from .project import Failure, Progress, run_quietly
 
 MIB = 1 << 20
 ROOT_LABEL = "root"  # of the partition that is the guest's root
-SIZE, LEAST_SIZE, MOST_SIZE = 2048, 512, 16 << 20  # MiB
+SIZE, MOST_SIZE = 2048, 16 << 20  # MiB
 BEFORE, AFTER = 1, 1  # MiB before and after the partition, for the two copies of the table
 # Device nodes need root's rights to be made, and the guest's kernel makes its own.
 UNPACK_AND_FORMAT = 'mkdir "$1/root" && tar -C "$1/root" -xpf "$2" --numeric-owner --exclude="./dev/*" && ' \
@@ -25,11 +25,11 @@ def resolve(path):
     return pathlib.Path(path).resolve()
 
 
-def check(path, needs_root):
+def check(path, needs_root, system=guest_root.SMALL):
     """Raises if this is no image that a machine could have as its disk now. needs_root: a partition must be the guest's root."""
     if not path.exists():
         project.raise_if_not_writable(path)
-        guest_root.raise_if_it_cannot_be_made()
+        guest_root.raise_if_it_cannot_be_made(system)
         return
     with lock(path) as file:
         if needs_root and (complaint := root_complaint(file)):
@@ -76,9 +76,9 @@ def lock(path):
     return file
 
 
-def create(path, size=SIZE):
-    """Makes an image of this size (MiB): a GPT with one partition, which has a small Debian. Nothing is at `path` until all of it is."""
-    archive = guest_root.make()
+def create(path, size=SIZE, system=guest_root.SMALL):
+    """Makes an image of this size (MiB): a GPT with one partition, which has a Debian. Nothing is at `path` until all of it is."""
+    archive = guest_root.make(system)
     with project.scratch_folder("disk") as folder, project.scratch_folder("disk", path.parent) as beside:
         image = beside / "disk"
         root = gpt.Partition(gpt.LINUX_ROOT, BEFORE * MIB // gpt.SECTOR, (size - AFTER) * MIB // gpt.SECTOR - 1, ROOT_LABEL, str(uuid.uuid4()))

@@ -16,7 +16,7 @@ import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from lib import description, disk_image, emulator, gpt, guest_root, project  # noqa: E402
+from lib import description, disk_image, disk_kernel, emulator, gpt, guest_root, project  # noqa: E402
 
 MIB = 1 << 20
 IDENTITY = "6d756c6c-696f-6e00-8000-000000000020"
@@ -138,11 +138,11 @@ class DiskImageTest(unittest.TestCase):
     def test_a_new_image_has_what_was_in_the_archive_and_a_failed_one_leaves_nothing(self):
         (self.folder / "etc").mkdir()
         (self.folder / "etc/hostname").write_text("guest\n")
-        archive, path = self.folder / "root.tar", self.folder / "new.img"
+        archive, path, least = self.folder / "root.tar", self.folder / "new.img", guest_root.SMALL.least_size
         subprocess.run(["tar", "-C", self.folder, "-cf", archive, "./etc"], check=True)
-        with unittest.mock.patch.object(guest_root, "make", lambda: archive), unittest.mock.patch.object(project, "say"):
-            disk_image.create(path, disk_image.LEAST_SIZE)
-            self.assertEqual(path.stat().st_size, disk_image.LEAST_SIZE * MIB)
+        with unittest.mock.patch.object(guest_root, "make", lambda _: archive), unittest.mock.patch.object(project, "say"):
+            disk_image.create(path, least)
+            self.assertEqual(path.stat().st_size, least * MIB)
             self.assertLess(path.stat().st_blocks * 512, 100 * MIB)
             disk_image.check(path, needs_root=True)
             with open(path, "rb") as file:
@@ -152,15 +152,52 @@ class DiskImageTest(unittest.TestCase):
             before = sorted(os.listdir(self.folder))
             archive.write_bytes(b"no archive")
             with self.assertRaises(project.Failure):
-                disk_image.create(self.folder / "second.img", disk_image.LEAST_SIZE)
+                disk_image.create(self.folder / "second.img", least)
             self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+
+@unittest.skipUnless(shutil.which("mke2fs") and shutil.which("debugfs"), "needs mke2fs and debugfs")
+class DiskKernelTest(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = pathlib.Path(scratch.name)
+
+    def image(self, *names):
+        """A disk whose root has these files in /boot; each holds its own name."""
+        boot = self.folder / "tree/boot"
+        boot.mkdir(parents=True)
+        for name in names:
+            (boot / name).write_text(name)
+        root, path = partition("root", 2048, 2048 + 8191), self.folder / "disk.img"
+        path.write_bytes(disk(root, size=8 * MIB).getvalue())
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-U", IDENTITY, "-d", self.folder / "tree", "-E", f"offset={root.offset}", path, "4096k"],
+                       check=True, capture_output=True)
+        return path
+
+    def test_the_newest_kernel_that_has_an_initrd_is_taken(self):
+        found = disk_kernel.Source(self.image("vmlinuz-6.9.0-1-amd64", "initrd.img-6.9.0-1-amd64", "vmlinuz-6.12.4-amd64", "initrd.img-6.12.4-amd64",
+                                              "vmlinuz-7.0.0-amd64", "initrd.img-8.0.0-amd64"), "root")
+        self.assertEqual((found.version, found.uuid), ("6.12.4-amd64", IDENTITY))
+        self.assertEqual(found.copy_kernel(self.folder).read_text(), "vmlinuz-6.12.4-amd64")
+        self.assertEqual(found.copy_initrd(self.folder).read_text(), "initrd.img-6.12.4-amd64")
+
+    def test_a_disk_without_one_is_refused(self):
+        with self.assertRaisesRegex(project.Failure, "no kernel with an initrd, expected .* --disk-system full"):
+            disk_kernel.Source(self.image("vmlinuz-6.1.0", "config-6.1.0"), "root")
+
+    def test_a_partition_without_a_file_system_is_refused(self):
+        path = self.folder / "disk.img"
+        path.write_bytes(disk(partition("root")).getvalue())
+        with self.assertRaisesRegex(project.Failure, "'root' of .* has no ext2"):
+            disk_kernel.Source(path, "root")
 
 
 class GuestRootTest(unittest.TestCase):
     def test_a_user_without_ids_of_its_own_is_told_how_to_get_some(self):
         with unittest.mock.patch.object(os, "geteuid", lambda: 4_000_000), \
                 unittest.mock.patch.object(guest_root.pwd, "getpwuid", lambda _: unittest.mock.Mock(pw_name="nobody-else", pw_uid=4_000_000)), \
-                unittest.mock.patch.object(guest_root, "path", lambda: pathlib.Path("/none")):
+                unittest.mock.patch.object(guest_root, "path", lambda _: pathlib.Path("/none")):
             with self.assertRaisesRegex(project.Failure, "usermod --add-subuids .* nobody-else"):
                 guest_root.raise_if_it_cannot_be_made()
 
@@ -195,6 +232,11 @@ class ControllerTest(unittest.TestCase):
             new = pathlib.Path(folder, "new.img")
             wrong = {("--disk", folder): "is a folder", ("--disk", empty): "no GPT", ("--disk", f"{folder}/no/x"): "no folder",
                      ("--disk", whole, "--disk-size", "4096"): "leave out --disk-size", ("--disk", new, "--disk-size", "3"): "expected 512 to",
+                     ("--disk", new, "--disk-system", "full", "--disk-size", "600"): "expected 1024 to",
+                     ("--disk", new, "--disk-system", "full", "--initrd", whole): "its own kernel and initrd: leave out --initrd",
+                     ("--disk", new, "--disk-system", "full", "--", "true"): "leave out the command",
+                     ("--disk", empty, "--disk-system", "full", "--config", "x.toml"): "no GPT",
+                     ("--disk-system", "full"): "without --disk",
                      ("--disk-size", "600"): "without --disk", ("--disk-controller", "ide"): "without --disk",
                      ("--disk", whole, "--disk-controller", "scsi"): "invalid choice",
                      ("--disk", whole, "--disk-controller", "ahci", "--emulator", "bochs"): "Bochs has IDE disks only, found ahci",
