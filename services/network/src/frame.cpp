@@ -78,7 +78,9 @@ bool Frame::read_headers(u32 features) {
         if (end < done || end >= size_ || end > max_headers) return false;
     }
     header_.header_length = static_cast<u16>(end);
-    return is_tcp_packet() && (size_ - end - 1) / header_.gso_size < max_segments;
+    if (!is_tcp_packet()) return false;
+    u32 const most_of_one = largest + ip_at_ - ethernet_size; // with the tag of a VLAN
+    return end + header_.gso_size <= most_of_one && (size_ - end - 1) / header_.gso_size < max_segments;
 }
 
 bool Frame::is_tcp_packet() {

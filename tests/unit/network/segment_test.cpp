@@ -119,14 +119,15 @@ TEST_F(SegmentTest, ReceiverThatTakesLargeFramesGetsThemWhole) {
     for (bool const is_ipv6 : {false, true}) {
         Shape const shape{is_ipv6, false, 12};
         Bytes const frame = make_large(shape, 65'000 - shape.headers(), mac_of(1), mac_of(0));
-        send(a, frame, shape, 1448);
+        u16 const segment = static_cast<u16>(1514 - shape.headers());
+        send(a, frame, shape, segment);
         auto const received = b.next();
         ASSERT_TRUE(received);
         EXPECT_EQ(received->bytes, frame);
         EXPECT_EQ(received->buffers, 41);
         EXPECT_EQ(received->offload.flags, 1);
         EXPECT_EQ(received->offload.gso_type, is_ipv6 ? 4 : 1);
-        EXPECT_EQ(received->offload.gso_size, 1448);
+        EXPECT_EQ(received->offload.gso_size, segment);
         EXPECT_EQ(received->offload.header_length, shape.headers());
         EXPECT_EQ(received->offload.checksum_start, shape.tcp_at());
         EXPECT_EQ(received->offload.checksum_offset, 16);
@@ -210,6 +211,7 @@ TEST_F(SegmentTest, FramesThatCannotBeCutAreDropped) {
     expect_dropped(good, {0, 1, 0, 1000, tcp, 16});                    // no checksum to be computed
     expect_dropped(good, {1, 1, 0, 0, tcp, 16});                       // no size
     expect_dropped(good, {1, 1, 0, 2, tcp, 16});                       // too many
+    expect_dropped(good, {1, 1, 0, 1461, tcp, 16});                    // segments that are too long
     expect_dropped(good, {1, 1, 0, 1000, tcp, 6});                     // UDP's checksum
     expect_dropped(good, {1, 1, 0, 1000, 35, 16});                     // is not where IP ends
     expect_dropped(good, {1, 1, 0, 1000, 180, 16});                    // headers that are too long
@@ -221,8 +223,10 @@ TEST_F(SegmentTest, FramesThatCannotBeCutAreDropped) {
     expect_dropped(changed(tcp + 12U, 0x40), right);                   // no header of TCP
     expect_dropped(make_large(shape, 0, mac_of(1), mac_of(0)), right); // no payload
     EXPECT_FALSE(b.next());
-    send(a, good, right);
-    EXPECT_TRUE(b.next());
+    for (u16 const segment : {u16{1000}, u16{1460}}) {
+        send(a, good, {1, 1, 0, segment, tcp, 16});
+        EXPECT_TRUE(b.next()) << segment;
+    }
     EXPECT_EQ(world.misuses[0], 0U);
 }
 
