@@ -3,7 +3,7 @@
 // One Ethernet frame in the transmit chain of a driver. [virtio/1.2] 5.1.6
 //
 // Both headers are read once, here; what is decided by them is what the receivers get. The rest of the frame goes
-// straight from the sender's buffers to the receivers', and the sender may change it meanwhile.
+// straight from the sender's buffers to the receivers', and the sender may change it during the copy.
 #include <lib/split_queue.hpp>
 #include <network/host.hpp>
 #include <network/statistics.hpp>

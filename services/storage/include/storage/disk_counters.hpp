@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Counts what one guest's disk does, where Mullion reads it. Some 25 instructions for each request, and no division.
+// Counts what one guest's disk does, where Mullion reads it. Each request pays for it, so nothing here divides.
 #include <algorithm>
 #include <bit>
 #include <lib/service_board.hpp>
