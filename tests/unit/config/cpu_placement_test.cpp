@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "parsed.hpp"
 #include <config/cpu_placement.hpp>
 
 #include <gtest/gtest.h>
@@ -15,16 +16,7 @@ struct Placed {
         parse_description(text, description, diagnostics);
         check_placements(description, host, diagnostics);
     }
-    std::vector<std::string> messages() const {
-        std::vector<std::string> result;
-        for (u32 i = 0; i < diagnostics.count; ++i) {
-            std::array<char, 300> buffer{};
-            lib::BufferSink sink(buffer);
-            format_diagnostic(sink, "f", diagnostics.entries[i]);
-            result.emplace_back(sink.view());
-        }
-        return result;
-    }
+    std::vector<std::string> messages() const { return messages_of(diagnostics); }
     // The names of those that may start.
     std::string good() const {
         std::string names;

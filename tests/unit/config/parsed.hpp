@@ -9,21 +9,23 @@
 
 namespace config {
 
+inline std::vector<std::string> messages_of(Diagnostics const& diagnostics) {
+    std::vector<std::string> result;
+    for (u32 i = 0; i < diagnostics.count; ++i) {
+        std::array<char, 300> buffer{};
+        lib::BufferSink sink(buffer);
+        format_diagnostic(sink, "f", diagnostics.entries[i]);
+        result.emplace_back(sink.view());
+    }
+    return result;
+}
+
 struct Parsed {
     explicit Parsed(std::string source) : text(std::move(source)) {
         good = parse_description(text, description, diagnostics);
     }
 
-    std::vector<std::string> messages() const {
-        std::vector<std::string> result;
-        for (u32 i = 0; i < diagnostics.count; ++i) {
-            std::array<char, 300> buffer{};
-            lib::BufferSink sink(buffer);
-            format_diagnostic(sink, "f", diagnostics.entries[i]);
-            result.emplace_back(sink.view());
-        }
-        return result;
-    }
+    std::vector<std::string> messages() const { return messages_of(diagnostics); }
     // The only message there is.
     std::string message() const {
         std::vector<std::string> const all = messages();
