@@ -2,15 +2,17 @@
 // Whatever firmware leaves: no read outside the tables, and plain values that keep their promises. The input is a list
 // of tables {kind, length low, length high, body}; headers and checksums are put right, so that the bodies are looked
 // at.
+#include "require.hpp"
+
 #include <drivers/acpi.hpp>
 
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <vector>
 
 namespace {
 
+using fuzz::require;
 using lib::u32;
 using lib::u64;
 using lib::u8;
@@ -27,10 +29,6 @@ struct Memory {
         return {piece->second.data(), size};
     }
 };
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
 
 std::vector<u8> table(char const* signature, u8 revision, u8 const* body, std::size_t size) {
     std::vector<u8> bytes(36 + size);

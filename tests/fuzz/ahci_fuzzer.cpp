@@ -3,10 +3,9 @@
 // of the BAR and of its memory, do a bounded amount of work in each call, and end each command once. Of a controller
 // that has told no lies, no command may end while the controller can still move its data.
 #include "input.hpp"
+#include "require.hpp"
 
 #include <block/ahci.hpp>
-#include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,16 +16,11 @@ namespace {
 using block::Ahci;
 using block::Controller;
 using block::Ended;
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 constexpr u64 shared_size = 512 * 1024, reserve = 128 * 1024, shared_at = 0x1000'0000, data_at = 0x8000'0000;
 constexpr u32 ports = 2, bar_bytes = 0x100 + 32 * 0x80, most_accesses = 600;

@@ -2,23 +2,17 @@
 // A hostile virtio disk of the machine: registers, rings and answers are the input's bytes. The driver must stay inside
 // of the BAR and of its memory, end each poll, and end each command once.
 #include "input.hpp"
+#include "require.hpp"
 
 #include <block/virtio_fake.hpp>
-#include <cstdio>
-#include <cstdlib>
 #include <optional>
 
 namespace {
 
+using fuzz::require;
 using namespace virtio_test;
 using block::Controller;
 using block::Virtio;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 class HostileDisk final : public VirtioFake {
 public:

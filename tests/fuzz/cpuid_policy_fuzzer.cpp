@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT
 // A host whose CPUID is arbitrary bytes, and any question to the policy made from it. The guest's answers keep the
 // promises that do not depend on the host: no virtualization, a hypervisor, no MONITOR, sane topology and sizes.
-#include <cstdlib>
+#include "require.hpp"
+
 #include <cstring>
 #include <vm/cpuid_policy.hpp>
 
 namespace {
 
+using fuzz::require;
 using vm::CpuidRegs;
 using vm::u32;
 using vm::u64;
 using vm::u8;
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
 
 struct Host {
     u8 const* data;

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Random code bytes: nothing is read behind them, and what is decoded is well formed, repeatable and independent of
 // what follows it.
+#include "require.hpp"
+
 #include <array>
-#include <cstdlib>
 #include <vector>
 #include <vm/decoder.hpp>
 #include <vm/instruction_length.hpp>
 
 namespace {
 
-void require(bool condition) {
-    if (!condition) std::abort();
-}
+using fuzz::require;
 
 bool is_size(unsigned size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
 

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Random descriptions: every message names a line of the file, and a description without messages keeps its promises.
+#include "require.hpp"
+
 #include <algorithm>
 #include <config/description.hpp>
-#include <cstdlib>
 #include <memory>
 #include <string>
 
 namespace {
 
-void require(bool condition) {
-    if (!condition) std::abort();
-}
+using fuzz::require;
 
 } // namespace
 

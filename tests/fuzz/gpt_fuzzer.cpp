@@ -5,25 +5,19 @@
 // 4 bytes (where, as a number of 8 bytes from the begin or, with the top bit, from the end; how many bytes follow; how
 // often they are repeated) and the bytes.
 #include "input.hpp"
+#include "require.hpp"
 
-#include <cstdio>
-#include <cstdlib>
 #include <storage/gpt.hpp>
 #include <vector>
 
 namespace {
 
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
 using storage::PartitionTable;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 struct Disk {
     u32 sector_size;

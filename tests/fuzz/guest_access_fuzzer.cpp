@@ -2,26 +2,21 @@
 // A guest's device access or string I/O, from random code, segments, page tables and registers: the emulator ends after
 // bounded work, with RIP where it was or after the instruction, and touches devices only if it made the access that was
 // reported.
+#include "require.hpp"
+
 #include "vm/fake_vm.hpp"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <vm/guest_access.hpp>
 
 namespace {
 
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "line %d does not hold\n", line);
-    std::abort();
-}
 
 class Input {
 public:

@@ -2,21 +2,19 @@
 // Streams of register accesses, interrupts and time against one local APIC. Whatever a guest writes: IRR and ISR hold
 // no vector below 16, their fast summaries agree with the page, nested service is ordered, and the timer works at most
 // once per period.
-#include <cstdlib>
+#include "require.hpp"
+
 #include <cstring>
 #include <span>
 #include <vm/local_apic.hpp>
 
 namespace {
 
+using fuzz::require;
 using namespace vm::apic_reg;
 using vm::u32;
 using vm::u64;
 using vm::u8;
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
 
 struct Bus final : vm::ApicBus {
     u64 now = 0;

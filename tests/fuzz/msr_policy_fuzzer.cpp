@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Streams of RDMSR and WRMSR. Whatever the value: what reaches the hooks is architecturally valid, a stored MSR reads
 // back as it was accepted, and writing back what was read is accepted wherever writing is possible at all.
+#include "require.hpp"
+
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <vm/msr_policy.hpp>
 
 namespace {
 
+using fuzz::require;
 using vm::HardwareMsr;
 using vm::MsrResult;
 using vm::u32;
 using vm::u64;
 using vm::u8;
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
 
 struct Vcpu final : vm::MsrHooks {
     std::array<u64, 16> hardware{};

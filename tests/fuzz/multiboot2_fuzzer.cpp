@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Whatever a loader leaves in memory: no read outside it, no endless walk, and what is given out lies inside.
+#include "require.hpp"
+
 #include <boot/multiboot2.hpp>
 #include <config/command_line.hpp>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 namespace {
 
-void require(bool condition) {
-    if (!condition) std::abort();
-}
+using fuzz::require;
 
 void check_inside(std::vector<lib::u8> const& bytes, void const* begin, std::size_t size) {
     if (size == 0) return;

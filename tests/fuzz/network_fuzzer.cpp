@@ -3,19 +3,15 @@
 // any record. It must touch nothing but RAM of its VM and the buffers that others offer, send no frame in another's
 // name or into another network, end each turn, and serve a driver that starts again.
 #include "input.hpp"
+#include "require.hpp"
 
 #include <network/nics.hpp>
 
 namespace {
 
 using fuzz::Input;
+using fuzz::require;
 using namespace network_test;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "at line %d\n", line);
-    __builtin_trap();
-}
 
 constexpr u64 frame_at = 0x4000, table_at = 0x5000, buffer_at = 0x8000, large_at = Guest::high_area + 0x200;
 // NIC 0 is hostile. 1 and 2 hear it and each other, with and without offloads; 3 is in a network of its own.

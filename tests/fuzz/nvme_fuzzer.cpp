@@ -3,11 +3,10 @@
 // that its driver gets far. Each command ends exactly once, each call does a bounded amount of work, and what the
 // driver says of disks and limits is possible and stays.
 #include "input.hpp"
+#include "require.hpp"
 
 #include <bit>
 #include <block/nvme.hpp>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <set>
 #include <vector>
@@ -16,17 +15,12 @@ namespace {
 
 using block::Controller;
 using fuzz::Input;
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
 using State = Controller::State;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 constexpr u64 ticks = 1000, shared_begin = 0x5000'0000, shared_size = block::Nvme::shared_pages * lib::page_size;
 constexpr u32 most_accesses = 150, most_lines = 12; // of one poll

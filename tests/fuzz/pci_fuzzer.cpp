@@ -2,8 +2,9 @@
 // A machine whose PCI functions answer whatever the input says: the search ends, and what it believes is sound.
 // Input: pieces of 4 bytes (bus, device and function, offset / 4, length) and `length` bytes for the configuration
 // space from that offset on. Bytes that no piece sets read as 0 where a function is, and BARs keep what is written.
+#include "require.hpp"
+
 #include <algorithm>
-#include <cstdlib>
 #include <fakes/cpu.hpp>
 #include <kernel/pci.hpp>
 #include <map>
@@ -11,14 +12,11 @@
 
 namespace {
 
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
 
 class Machine {
 public:

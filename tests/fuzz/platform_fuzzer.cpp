@@ -2,9 +2,8 @@
 // Streams of accesses, steps of time and events to a whole platform. It must neither crash nor hang, do bounded work
 // per request, and keep its promises to the host: no unknown line, no timer storm, at most the bytes that were offered.
 #include "input.hpp"
+#include "require.hpp"
 
-#include <cstdio>
-#include <cstdlib>
 #include <fakes/fake_host.hpp>
 #include <map>
 #include <memory>
@@ -14,18 +13,13 @@
 namespace {
 
 using fuzz::Input;
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
 using platform::Op;
 using platform::Space;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 constexpr u16 interesting_ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,
                                      0x60,  0x64,  0x70,  0x71,  0x72,  0x73,  0x80,  0x92,  0xed,  0x3f8, 0x3f9,

@@ -5,9 +5,8 @@
 // bounded number; it interrupts only for a queue that is started; and the device works after a reset whose stops have
 // ended.
 #include "input.hpp"
+#include "require.hpp"
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fakes/fake_host.hpp>
 #include <memory>
@@ -22,12 +21,6 @@ using lib::u64;
 using lib::u8;
 using platform::Op;
 using Call = fakes::FakeHost::ServedCall;
-
-inline void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 inline constexpr u64 ram_size = 0x4000;
 inline constexpr u32 status_at = 20, configuration_at = 0x3000;

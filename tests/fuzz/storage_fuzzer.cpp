@@ -4,19 +4,15 @@
 // is memory or a part of a machine's disk; then commands end in any order, fail, or are not taken, and each must obey
 // the controller's limits.
 #include "input.hpp"
+#include "require.hpp"
 
 #include <storage/disks.hpp>
 
 namespace {
 
 using fuzz::Input;
+using fuzz::require;
 using namespace storage_test;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "at line %d\n", line);
-    demand(false, "see there");
-}
 
 constexpr u64 sectors = 16, header_at = 0x4000, table_at = 0x5000, status_at = 0x6000, data_at = 0x7000;
 constexpr u32 queues = 2;

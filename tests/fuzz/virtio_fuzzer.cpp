@@ -2,9 +2,8 @@
 // A hostile driver of a virtio device: any register, any bytes in the rings, while the device reads them. It must
 // touch nothing but RAM, do bounded work for each access and in each period, and work after a reset.
 #include "input.hpp"
+#include "require.hpp"
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fakes/fake_host.hpp>
 #include <memory>
@@ -14,18 +13,13 @@
 namespace {
 
 using fuzz::Input;
+using fuzz::require;
 using lib::u16;
 using lib::u32;
 using lib::u64;
 using lib::u8;
 using platform::Op;
 using platform::VirtioRng;
-
-void require(bool condition, int line = __builtin_LINE()) {
-    if (condition) return;
-    std::fprintf(stderr, "broken promise at line %d\n", line);
-    std::abort();
-}
 
 constexpr u64 ram_size = 0x1000, descriptors_at = 0x100, available_at = 0x200, used_at = 0x300, buffers_at = 0x800;
 constexpr u32 status_at = 20, queue_size_at = 24, queue_enable_at = 28, queue_addresses_at = 32;
