@@ -49,6 +49,9 @@ def a_shell_runs_on_the_disk_and_what_is_synced_outlives_ctrl_a_x():
             terminal.expect(rb"guest:~# ", 500)
             terminal.type(b"cat /etc/debian_version; tty; cat\n")
             terminal.expect(rb"\d+\.\d+\r\n/dev/ttyS0\r\n")
+            # Before cat answers, Ctrl-C may reach the shell too, which then forgets what is typed next.
+            terminal.type(b"twice\n")
+            terminal.expect(rb"twice\r\ntwice\r\n")
             terminal.type(b"\x03")
             terminal.expect(rb"guest:~# ")
             terminal.type(b"echo syn''ced >/root/kept; sync; echo do''ne\n")
