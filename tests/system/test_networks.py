@@ -69,12 +69,12 @@ nc 10.0.0.2 1004 </dev/null"""
 @system_test(also=("amd-v/debug",), limit=600)
 def tcp_goes_on_while_the_service_dies():
     deaths = 5
-    work = ("i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); nc 10.0.0.2 1001 | cmp - /tmp/data || echo bad receive; "
+    work = ("i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); echo $i >/tmp/round; nc 10.0.0.2 1001 | cmp - /tmp/data || echo bad receive; "
             f"[ \"$(nc 10.0.0.2 1002 </tmp/data)\" = '{SUM}  -' ] || echo bad send; done; echo rounds $i")
     prompt = PROMPT.replace("guest", "one")
     with boot_two() as console:
         console.expect(prompt, SECONDS)
-        console.send(f"{SET_UP}; ({work}) </dev/null >/tmp/out 2>&1 & echo goes on\n")
+        console.send(f"{SET_UP}; echo 0 >/tmp/round; ({work}) </dev/null >/tmp/out 2>&1 & echo goes on\n")
         console.expect(r"\r\ngoes on\r?\n", SECONDS)
         open_monitor(console)
         listed = ask(console, "net list")
@@ -85,6 +85,11 @@ def tcp_goes_on_while_the_service_dies():
             console.send("service kill network\r")
             console.expect(f"service network: instance {number} starts", 60)
             console.expect("service network: NIC 2: .* in network 1", 60)  # its last line: the log would come between what is typed
+            console.send(SWITCH)
+            # A death meets another moment of a round only if rounds go by between deaths.
+            console.send("n=$(cat /tmp/round); until [ $(cat /tmp/round) -gt $((n+1)) ]; do sleep 1; done; echo ne''xt\n")
+            console.expect(r"\r\nnext\r?\n", SECONDS)
+            open_monitor(console)
         assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out\n")
