@@ -10,8 +10,8 @@ import time
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 STATUS_SKIP = 77
-LOG_LINES = 40
-LAST_LINES = 12  # of each failed test at the end, where a log that was cut short still has them
+LOG_LINES = 120
+LAST_LINES = 120  # of all failed tests at the end, where a log that was cut short still has them
 
 
 @dataclasses.dataclass
@@ -120,8 +120,8 @@ def table(outcomes, platforms, note):
 
 def failures(outcomes):
     """What failed, all in one place."""
-    return "\n".join(f"failed: {outcome.test.label}: {outcome.why}\n{log_tail(outcome, LAST_LINES)}"
-                     for outcome in outcomes if outcome.result == FAILED)
+    failed = [outcome for outcome in outcomes if outcome.result == FAILED]
+    return "\n".join(f"failed: {outcome.test.label}: {outcome.why}\n{log_tail(outcome, max(12, LAST_LINES // len(failed)))}" for outcome in failed)
 
 
 def summary(outcomes):

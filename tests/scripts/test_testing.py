@@ -27,9 +27,11 @@ class TestingTest(unittest.TestCase):
         self.assertEqual(testing.summary([self.run_one("true"), self.run_one("false")]), "1 passed, 1 failed, 0 skipped")
 
     def test_what_failed_stands_together_with_its_last_lines(self):
-        bad = self.run_one("sh", "-c", "seq 100; exit 3")
-        self.assertEqual(testing.failures([self.run_one("true"), bad]).splitlines(),
-                         ["failed: x  [host]: status 3", *[f"    {n}" for n in range(89, 101)]])
+        bad = self.run_one("sh", "-c", "seq 200; exit 3")
+        # The fewer they are, the more lines each has.
+        for count, first in ((1, 81), (2, 141), (20, 189)):
+            self.assertEqual(testing.failures([self.run_one("true"), *[bad] * count]).splitlines(),
+                             ["failed: x  [host]: status 3", *[f"    {n}" for n in range(first, 201)]] * count)
         self.assertEqual(testing.failures([self.run_one("true")]), "")
 
     def test_the_table_says_where_each_test_ran_and_why_not_elsewhere(self):

@@ -154,6 +154,37 @@ class Console:
         found = self.expect(PROMPT, seconds)
         return bytes(self.seen[start:found.start()]).decode(errors="replace").replace("\r", "").replace("\x1b[6n", "").strip()
 
+    def ask_the_monitor(self):
+        """After a wait in vain: what Mullion says of its VMs, or how far it still answers. Whoever has the line now."""
+        start = len(self.seen)
+        try:
+            for _ in range(2):  # the second time, if the monitor had the line already
+                self.send(b"\x01c")
+                self._read_for(3)
+                if b"mullion> " in self.seen[start:].rpartition(b"console of ")[2]:
+                    break
+            names = []
+            for line in ("vm list", "cpu", "service list"):
+                before = len(self.seen)
+                self.send(f"{line}\r")
+                self._read_for(3)
+                if line == "vm list":
+                    names = re.findall(rb"^(\w+) +(?:running|paused) ", self.seen[before:], re.M)
+            for name in names:
+                for line in (b"vm show ", b"exits "):
+                    self.send(line + name + b"\r")
+                    self._read_for(3)
+            self.send("vm list\r")
+            self._read_for(3)
+        except (AssertionError, OSError) as error:
+            return f"{self.seen[start:].decode(errors='replace')}\n{error}"
+        return self.seen[start:].decode(errors="replace").replace("\r", "")
+
+    def _read_for(self, seconds):
+        deadline = time.monotonic() + seconds
+        while self._read(deadline - time.monotonic()) and not self.closed:
+            pass
+
     def tail(self, count=40):
         return "\n".join(self.seen.decode(errors="replace").replace("\r", "").splitlines()[-count:])
 
@@ -200,8 +231,10 @@ def boot(modules, append="", native_commands=None, **options):
         console = Console(machine)
         try:
             yield console
-        except BaseException:
+        except BaseException as error:
             print(f"---- serial line, {len(console.seen)} bytes, its tail:\n{console.tail()}\n----", flush=True)
+            if isinstance(error, Timeout) and not native_commands:
+                print(f"---- what the monitor says:\n{console.ask_the_monitor()}\n----", flush=True)
             raise
 
 
