@@ -204,7 +204,7 @@ void DescriptionParser::key_and_value() {
     } else if (section_ == Section::Nic) {
         set_of_nic(word, value, line, column);
     } else if (section_ == Section::Network) {
-        set_of_network(word, line, column);
+        set_of_network(word, value, line, column);
     } else if (section_ == Section::Vm && word == "name") {
         diagnostics_.add(line, column, "name: expected in [vm.{}], found as a key: the name stands in the brackets",
                          vm_->name);

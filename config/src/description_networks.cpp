@@ -7,7 +7,7 @@ namespace config {
 namespace {
 
 // Planned, so a person may have read of them.
-constexpr std::array<std::string_view, 3> later_network_keys = {"uplink", "mode", "vlan"};
+constexpr std::array<std::string_view, 2> later_network_keys = {"mode", "vlan"};
 constexpr std::array<std::string_view, 2> later_nic_keys = {"addresses", "rate"};
 
 } // namespace
@@ -32,19 +32,43 @@ void DescriptionParser::network_header(std::string_view name, u32 line, u32 colu
         return;
     }
     network_ = &out_.networks[out_.network_count++];
-    *network_ = {name, line, false};
+    *network_ = {};
+    network_->name = name;
+    network_->line = line;
     section_ = Section::Network;
 }
 
 void DescriptionParser::not_yet(std::string_view word, u32 line, u32 column) {
-    diagnostics_.add(
-        line, column,
-        "{}: not supported yet, because networks only join VMs: expected no such line, found one: remove it", word);
+    diagnostics_.add(line, column, "{}: not supported yet: expected no such line, found one: remove it", word);
 }
 
-void DescriptionParser::set_of_network(std::string_view word, u32 line, u32 column) {
+void DescriptionParser::set_of_network(std::string_view word, Value const& value, u32 line, u32 column) {
     if (std::ranges::contains(later_network_keys, word)) return not_yet(word, line, column);
-    unknown("key of a network", word, {}, line, column);
+    if (word != network_key_names[0]) return unknown("key of a network", word, network_key_names, line, column);
+    if (network_->uplink_line != 0) {
+        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word,
+                         network_->uplink_line);
+        return;
+    }
+    network_->uplink_line = line;
+    set_uplink(value);
+}
+
+// Whether the machine has that NIC is found when the first VM on the network starts.
+void DescriptionParser::set_uplink(Value const& value) {
+    std::string_view& text = network_->uplink_text;
+    if (value.type == ValueType::String && !take_text("uplink", value, text)) return;
+    auto const uplink = value.type == ValueType::String ? parse_uplink(text) : std::nullopt;
+    if (!uplink)
+        return at(value,
+                  "uplink: expected \"first\" or the place of a NIC such as \"pci:00:03.0\", found {}: correct it",
+                  short_of(value.source));
+    for (NetworkDescription const& other : out_.all_networks()) {
+        if (&other == network_ || other.uplink != *uplink) continue;
+        return at(value, "uplink: expected another NIC than that of the network in line {}, found the same: {}",
+                  other.line, "write another");
+    }
+    network_->uplink = *uplink;
 }
 
 void DescriptionParser::nic_header(VmDescription& vm, u32 line, u32 column) {

@@ -12,6 +12,7 @@ enum class DiskKey : u8 { Source, Readonly, Serial, Iops, Bandwidth };
 inline constexpr std::array<std::string_view, 5> disk_key_names = {"source", "readonly", "serial", "iops", "bandwidth"};
 enum class NicKey : u8 { Network, Mac };
 inline constexpr std::array<std::string_view, 2> nic_key_names = {"network", "mac"};
+inline constexpr std::array<std::string_view, 1> network_key_names = {"uplink"};
 
 inline std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
 
@@ -51,7 +52,8 @@ private:
     void set_of_mullion(std::string_view word, Value const& value, u32 line, u32 column);
     void set_of_disk(std::string_view word, Value const& value, u32 line, u32 column);
     void set_of_nic(std::string_view word, Value const& value, u32 line, u32 column);
-    void set_of_network(std::string_view word, u32 line, u32 column);
+    void set_of_network(std::string_view word, Value const& value, u32 line, u32 column);
+    void set_uplink(Value const& value);
     void not_yet(std::string_view word, u32 line, u32 column);
     void set_mac(Value const& value);
     void check_nics(VmDescription& vm);

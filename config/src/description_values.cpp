@@ -19,6 +19,13 @@ std::optional<u64> take_number(std::string_view& text, u64 limit) {
     return value;
 }
 
+std::optional<u32> hex_digit(char c) {
+    char const letter = static_cast<char>(c | 0x20);
+    if (c >= '0' && c <= '9') return static_cast<u32>(c - '0');
+    if (letter >= 'a' && letter <= 'f') return static_cast<u32>(letter - 'a' + 10);
+    return std::nullopt;
+}
+
 void skip_spaces(std::string_view& text) {
     while (!text.empty() && text.front() == ' ')
         text.remove_prefix(1);
@@ -78,13 +85,45 @@ std::optional<MacAddress> parse_mac(std::string_view text) {
             if (c != ':') return std::nullopt;
             continue;
         }
-        char const letter = static_cast<char>(c | 0x20);
-        bool const is_digit = c >= '0' && c <= '9', is_letter = letter >= 'a' && letter <= 'f';
-        if (!is_digit && !is_letter) return std::nullopt;
-        int const value = is_digit ? c - '0' : letter - 'a' + 10;
-        mac[i / stride] = static_cast<lib::u8>(mac[i / stride] << 4 | value);
+        auto const value = hex_digit(c);
+        if (!value) return std::nullopt;
+        mac[i / stride] = static_cast<lib::u8>(u32{mac[i / stride]} << 4 | *value);
     }
     return mac;
+}
+
+namespace {
+
+// Takes so many hexadecimal digits, and the character after them.
+std::optional<u32> take_hex(std::string_view& text, std::size_t digits, char after) {
+    std::size_t const all = digits + (after != 0 ? 1 : 0);
+    if (text.size() < all || (after != 0 && text[digits] != after)) return std::nullopt;
+    u32 value = 0;
+    for (char const c : text.substr(0, digits)) {
+        auto const digit = hex_digit(c);
+        if (!digit) return std::nullopt;
+        value = value << 4 | *digit;
+    }
+    text.remove_prefix(all);
+    return value;
+}
+
+} // namespace
+
+// As "lspci" writes places: segment, bus, device and function, the segment only where it is given.
+std::optional<UplinkDescription> parse_uplink(std::string_view text) {
+    using Kind = UplinkDescription::Kind;
+    constexpr std::string_view prefix = "pci:";
+    constexpr std::size_t short_size = 7, long_size = 12;
+    if (text == "first") return UplinkDescription{Kind::First};
+    if (!text.starts_with(prefix)) return std::nullopt;
+    text.remove_prefix(prefix.size());
+    if (text.size() != short_size && text.size() != long_size) return std::nullopt;
+    auto const segment = text.size() == long_size ? take_hex(text, 4, ':') : std::optional<u32>{0};
+    auto const bus = take_hex(text, 2, ':'), device = take_hex(text, 2, '.'), function = take_hex(text, 1, 0);
+    if (!segment || !bus || !device || !function || *device > 31 || *function > 7) return std::nullopt;
+    return UplinkDescription{Kind::Pci, static_cast<u16>(*segment), static_cast<lib::u8>(*bus),
+                             static_cast<lib::u8>(*device), static_cast<lib::u8>(*function)};
 }
 
 MacAddress default_mac(std::string_view vm, u32 nic) {

@@ -16,6 +16,8 @@ std::optional<u64> parse_size(std::string_view text);
 bool parse_cpu_list(std::string_view text, CpuSet& out);
 // "52:54:00:12:34:56"
 std::optional<MacAddress> parse_mac(std::string_view text);
+// "first", "pci:00:03.0" or "pci:0000:00:03.0"
+std::optional<UplinkDescription> parse_uplink(std::string_view text);
 // The address of a VM's NIC for which none is given: the same each time, and for each NIC another one.
 MacAddress default_mac(std::string_view vm, u32 nic);
 // How many letters must be inserted, removed or replaced; words longer than 24 letters are far from everything.

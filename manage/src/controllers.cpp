@@ -30,8 +30,13 @@ constexpr std::array<lib::u16, 2> legacy_command_ports{0x1f0, 0x170}, legacy_con
 // [virtio/1.2] 4.1.2: devices of the standard, and those that speak the older interface as well.
 constexpr lib::u16 virtio_vendor = 0x1af4, virtio_blk = 0x1042, virtio_blk_transitional = 0x1001;
 
+// 82540EM, and 82574L. [intel/8254x] 5.2 [intel/82574] 9.3.1
+constexpr lib::u16 intel_vendor = 0x8086, intel_82540em = 0x100e, intel_82574l = 0x10d3;
+
 constexpr std::array<std::string_view, Controllers::most> names{"disks-0", "disks-1", "disks-2", "disks-3",
                                                                 "disks-4", "disks-5", "disks-6", "disks-7"};
+constexpr std::array<std::string_view, Controllers::most> nic_names{"uplink-0", "uplink-1", "uplink-2", "uplink-3",
+                                                                    "uplink-4", "uplink-5", "uplink-6", "uplink-7"};
 
 ControllerKind kind_of(PciFunction const& function) {
     if (function.header != 0) return ControllerKind::None;
@@ -67,6 +72,21 @@ void Controllers::find(kernel::Pci& pci, std::span<service::ControllerEntry> boa
     }
 }
 
+bool Controllers::is_nic(PciFunction const& function) {
+    return function.header == 0 && function.vendor == intel_vendor &&
+           (function.device == intel_82540em || function.device == intel_82574l);
+}
+
+lib::Result<void> Controllers::take_nic(kernel::Pci& pci, PciFunction& function, u32 network,
+                                        std::span<service::ControllerEntry> board) {
+    if (count_ == most) return lib::fail(lib::Errc::OutOfRange);
+    pci_ = &pci;
+    service::ControllerEntry& entry = board[count_];
+    TRY(add(function, ControllerKind::E1000, entry));
+    entry.network = network;
+    return {};
+}
+
 lib::Result<void> Controllers::add(PciFunction& function, ControllerKind kind, service::ControllerEntry& entry) {
     One& one = all_[count_];
     one.function = &function;
@@ -75,9 +95,13 @@ lib::Result<void> Controllers::add(PciFunction& function, ControllerKind kind, s
     TRY(pci_->claim(function, kernel::PciOwner::Service));
     one.memory = TRY(kernel::allocate_low_frames(dma_order));
     bool const is_ide = kind == ControllerKind::Ide;
-    if (auto const connected = is_ide ? connect_lines(one) : connect(one); !connected) {
-        kernel::free_frames(one.memory, dma_order);
-        return connected;
+    // The driver of a NIC does without: to which input its pin leads is not known (docs/decisions/drivers.md).
+    bool const does_without = kind == ControllerKind::E1000 && function.messages == 0 && function.message_table == 0;
+    if (!does_without) {
+        if (auto const connected = is_ide ? connect_lines(one) : connect(one, kind); !connected) {
+            kernel::free_frames(one.memory, dma_order);
+            return connected;
+        }
     }
     read_bars(one);
     if (is_ide) add_legacy_ports(one);
@@ -85,15 +109,16 @@ lib::Result<void> Controllers::add(PciFunction& function, ControllerKind kind, s
     entry.vendor_and_device = function.vendor | u32{function.device} << 16;
     std::ranges::copy(one.bars, entry.bars);
     entry.dma_address = one.memory.value;
+    entry.has_interrupt = does_without ? 0 : 1;
     lib::BufferSink name(std::span(entry.name).first(sizeof(entry.name) - 1));
     print(name, function.address);
     count_++;
     return {};
 }
 
-lib::Result<void> Controllers::connect(One& one) {
+lib::Result<void> Controllers::connect(One& one, ControllerKind kind) {
     TRY(one.source.open(*pci_, *one.function));
-    return connect(one, one.source, names[one.number]);
+    return connect(one, one.source, (kind == ControllerKind::E1000 ? nic_names : names)[one.number]);
 }
 
 lib::Result<void> Controllers::connect_lines(One& one) {

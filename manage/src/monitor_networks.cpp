@@ -14,7 +14,9 @@ void Monitor::net_list(Words const&) {
     auto const networks = vms_.networks();
     if (networks.empty()) return terminal_.write("no network is described\n");
     for (config::NetworkDescription const& network : networks) {
-        lib::format(terminal_, "{}: internal\n", network.name);
+        bool const has_uplink = network.uplink.kind != config::UplinkDescription::Kind::None;
+        lib::format(terminal_, "{}: {}{}\n", network.name, has_uplink ? "uplink " : "internal",
+                    has_uplink ? network.uplink_text : "");
         for (u32 i = 0; i < vms_.vm_count(); i++) {
             VmStatus const vm = vms_.vm_status(i);
             for (config::NicDescription const& nic : vm.nics) {

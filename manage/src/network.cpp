@@ -1,11 +1,31 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <kernel/log.hpp>
 #include <manage/network.hpp>
 
 namespace manage {
+namespace {
+
+using config::UplinkDescription;
+using kernel::PciFunction;
+
+bool is_meant(UplinkDescription const& uplink, PciFunction const& function) {
+    if (uplink.kind == UplinkDescription::Kind::First)
+        return Controllers::is_nic(function) && function.owner == kernel::PciOwner::Nobody;
+    return function.address == kernel::PciAddress{uplink.segment, uplink.bus, uplink.device, uplink.function};
+}
+
+PciFunction* find(kernel::Pci& pci, UplinkDescription const& uplink) {
+    for (u32 i = 0; PciFunction* const function = pci.function(i); i++)
+        if (is_meant(uplink, *function)) return function;
+    return nullptr;
+}
+
+} // namespace
 
 std::expected<u32, std::string_view> Network::attach(Nic const& nic) {
     if (!make_pages()) return std::unexpected("there is too little memory for the network service");
+    take_uplinks(nic.networks);
     if (auto const started = start_service(); !started) return std::unexpected(started.error());
     lib::service::DeviceEntry entry{};
     entry.kind = lib::service::DeviceKind::Net;
@@ -19,6 +39,42 @@ std::expected<u32, std::string_view> Network::attach(Nic const& nic) {
                 .is_medium_read_only = false,
                 .is_reached_by_dma = false},
                entry);
+}
+
+// A network whose uplink cannot be had joins its VMs all the same. Places come before "first", which takes what is
+// left.
+void Network::take_uplinks(std::span<config::NetworkDescription const> networks) {
+    if (has_uplinks_) return;
+    has_uplinks_ = true;
+    kernel::Pci* const pci = kernel::machine_pci();
+    for (auto const kind : {UplinkDescription::Kind::Pci, UplinkDescription::Kind::First})
+        for (config::NetworkDescription const& network : networks) {
+            if (network.uplink.kind != kind || network.is_refused) continue;
+            PciFunction* const function = pci != nullptr ? find(*pci, network.uplink) : nullptr;
+            auto const number = static_cast<u32>(&network - networks.data());
+            std::string_view why = "there is no such NIC";
+            if (function != nullptr && !Controllers::is_nic(*function)) {
+                why = "there is no driver for it";
+            } else if (function != nullptr) {
+                auto const taken = controllers_.take_nic(*pci, *function, number, board().controllers);
+                if (taken) continue;
+                why = name_of(taken.error());
+            }
+            kernel::log_error("network {}: uplink {}: {}; the network stays internal", network.name,
+                              network.uplink_text, why);
+        }
+}
+
+lib::Result<void> Network::furnish(kernel::Service& instance) {
+    TRY(controllers_.furnish(instance));
+    return ServedDevices::furnish(instance);
+}
+
+u64 Network::call(lib::service::Call number, u64 first, u64 second) {
+    using lib::service::Call;
+    if (number == Call::Interrupt || number == Call::Misuse || number == Call::Stopped)
+        return ServedDevices::call(number, first, second);
+    return controllers_.call(number, first, second);
 }
 
 } // namespace manage

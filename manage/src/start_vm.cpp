@@ -275,8 +275,12 @@ bool VirtualMachine::attach_nics() {
     for (u32 i = 0; i < description_.nic_count; i++) {
         auto const& nic = description_.nics[i];
         u32 const number = lib::max_disks + i;
-        auto const attached = network_.attach(
-            {.owner = this, .number = number, .ram = vm_->ram().blocks(), .network = nic.network, .mac = nic.mac});
+        auto const attached = network_.attach({.owner = this,
+                                               .number = number,
+                                               .ram = vm_->ram().blocks(),
+                                               .networks = all_.all_networks(),
+                                               .network = nic.network,
+                                               .mac = nic.mac});
         if (attached) {
             served_[number] = {&network_, *attached};
             continue;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The network service: serves the queues of guests' virtio-net devices, and is the switch between them.
+// The network service: serves the queues of guests' virtio-net devices, drives the machine's NICs that are uplinks, and
+// is the switch between them.
+#include <net/e1000.hpp>
 #include <network/network.hpp>
 #include <new>
-#include <runtime/service.hpp>
+#include <runtime/machine_function.hpp>
+#include <utility>
 
 namespace {
 
@@ -27,7 +30,22 @@ private:
 };
 
 // Too large for the stack, and made when the program starts.
-alignas(network::Network) constinit std::array<std::byte, sizeof(network::Network)> network_room{};
+template <typename T> struct alignas(T) Room {
+    std::array<std::byte, sizeof(T)> bytes;
+    template <typename... Args> T& make(Args&&... args) { return *new (bytes.data()) T(std::forward<Args>(args)...); }
+};
+constinit Room<network::Network> network_room{};
+constinit std::array<Room<net::E1000>, service::max_controllers> driver_rooms{};
+constinit std::array<runtime::MachineFunction, service::max_controllers> functions{};
+
+void add_uplinks(service::Board const& board, network::Network& network) {
+    for (u32 i = 0; i < service::max_controllers; i++) {
+        service::ControllerEntry const& entry = board.controllers[i];
+        if (entry.kind != service::ControllerKind::E1000) continue;
+        functions[i].set(i, entry);
+        network.add_uplink(i, driver_rooms[i].make(functions[i], entry.has_interrupt != 0), entry.network);
+    }
+}
 
 } // namespace
 
@@ -35,8 +53,9 @@ void runtime::service_main() {
     Mullion mullion;
     auto const& board = *reinterpret_cast<service::Board const*>(service::board_at);
     auto& records = *reinterpret_cast<service::Records*>(service::records_at);
-    auto& network = *new (network_room.data()) network::Network(mullion, board, records, manifest().tsc_hz);
-    constexpr u64 all_events = service::event_doorbell(service::max_devices) - 1;
+    auto& network = network_room.make(mullion, board, records, manifest().tsc_hz);
+    add_uplinks(board, network);
+    constexpr u64 all_events = service::event_controller(service::max_controllers) - 1;
     u64 came = service::event_board;
     for (;;) {
         bool const has_more = network.turn(came, ticks());

@@ -6,12 +6,10 @@
 #include <block/nvme.hpp>
 #include <block/virtio.hpp>
 #include <new>
-#include <runtime/service.hpp>
+#include <runtime/machine_function.hpp>
 #include <storage/catalogue.hpp>
 #include <storage/storage.hpp>
 #include <utility>
-
-#include "machine_function.hpp"
 
 namespace {
 
@@ -54,7 +52,7 @@ union DriverRoom {
 };
 constinit std::array<DriverRoom, service::max_controllers> driver_rooms{};
 constinit storage::Controllers controllers;
-constinit std::array<MachineFunction, service::max_controllers> functions{};
+constinit std::array<runtime::MachineFunction, service::max_controllers> functions{};
 
 // The end of the memory that a controller sees is not the driver's: there, tables are read, and requests are copied
 // that the controller cannot serve in the guest's memory.
@@ -72,6 +70,7 @@ block::Controller* make_driver(service::ControllerKind kind, DriverRoom& room, b
     case ControllerKind::Ide: return &room.ide.make(function);
     case ControllerKind::Ahci: return &room.ahci.make(function);
     case ControllerKind::VirtioBlk: return &room.virtio.make(function);
+    case ControllerKind::E1000: // another service's
     case ControllerKind::None: break;
     }
     return nullptr;

@@ -105,8 +105,8 @@ def tcp_goes_on_while_the_service_dies():
 def a_mistake_in_a_network_refuses_its_vms_only():
     texts = [description.default(32, 1, "", kernel="ticker.elf", initrd=None, name=name) + tables
              for name, tables in (("bad", nic("bad", network="wan")), ("lost", nic("lost", network="la")), ("good", nic("good", network="lan")))]
-    text = "[network.lan]\n[network.wan]\nuplink = 'first'\n" + "".join(texts)
+    text = "[network.lan]\n[network.wan]\nmode = 'nat'\n" + "".join(texts)
     with boot({"vms.toml": text.encode(), "ticker.elf": guest_kernel("ticker")}) as console:
-        expect_anywhere(console, r"vms.toml:3: uplink: not supported yet")
+        expect_anywhere(console, r"vms.toml:3: mode: not supported yet")
         expect_anywhere(console, r'vms.toml:\d+: network: expected the name of a \[network.NAME\], found "la"')
         expect_anywhere(console, r"ticker: \d+ ms")

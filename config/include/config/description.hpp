@@ -91,11 +91,28 @@ struct DiskDescription {
     u64 bandwidth = 0;             // bytes a second at most; 0: no limit
 };
 
-// One table [network.NAME]: an internal network, which joins NICs of VMs and nothing else.
+// Which NIC of the machine is a network's way out.
+struct UplinkDescription {
+    enum class Kind : u8 {
+        None,  // an internal network
+        First, // the first one that there is a driver for and that no other network has
+        Pci,   // the function at this place
+    };
+    Kind kind = Kind::None;
+    u16 segment = 0;
+    u8 bus = 0, device = 0, function = 0;
+
+    bool operator==(UplinkDescription const&) const = default;
+};
+
+// One table [network.NAME], which joins NICs of VMs.
 struct NetworkDescription {
     std::string_view name;
     u32 line = 0;
-    bool is_refused = false; // a diagnostic is about it: no VM on it may start
+    bool is_refused = false;        // a diagnostic is about it: no VM on it may start
+    u32 uplink_line = 0;            // of its key; 0: not given
+    std::string_view uplink_text{}; // as it was written
+    UplinkDescription uplink{};
 };
 
 using MacAddress = std::array<u8, 6>;

@@ -90,7 +90,7 @@ constexpr u64 dma_window(u32 controller) { return 0x3000'0000 + MiB + controller
 // Interrupt of controller `i`.
 constexpr u64 event_controller(u32 controller) { return event_doorbell(max_devices) << controller; }
 
-enum class ControllerKind : u32 { None = 0, Nvme = 1, Ide = 2, Ahci = 3, VirtioBlk = 4 };
+enum class ControllerKind : u32 { None = 0, Nvme = 1, Ide = 2, Ahci = 3, VirtioBlk = 4, E1000 = 5 };
 struct BarEntry {
     u64 size;     // that can be reached; 0: there is none
     u64 is_ports; // by Call::ReadPort and WritePort; else at bar_window()
@@ -101,8 +101,10 @@ struct ControllerEntry {
     // Ide: bars 0 and 2 are the command blocks of both channels, 1 and 3 their control blocks with the device control
     // register at offset 2, as of native mode, whatever the mode is; 4 is the bus master's.
     BarEntry bars[max_bars];
-    u64 dma_address; // of dma_window(), for the controller
-    char name[16];   // "00:04.0"; ends with a NUL
+    u64 dma_address;   // of dma_window(), for the controller
+    char name[16];     // "00:04.0"; ends with a NUL
+    u32 has_interrupt; // it sends messages, or has its own lines; else nobody hears of its interrupts
+    u32 network;       // of a NIC: whose uplink it is
 };
 struct Board {
     DeviceEntry devices[max_devices];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// The machine's disk controllers, as the storage service gets them: registers, ports, an interrupt each, memory for
-// DMA, and the right to write to memory, which ends with each instance.
+// The machine's controllers that one service gets: disk controllers, or NICs. Each has registers, ports, an interrupt,
+// memory for DMA, and the right to write to memory, which ends with each instance.
 #include <array>
 #include <kernel/message_interrupt.hpp>
 #include <kernel/service.hpp>
@@ -24,8 +24,14 @@ public:
     // `interrupted` is called with the controller's number, in its interrupt.
     Controllers(lib::Delegate<void(u32)> interrupted, Line line) : interrupted_(interrupted), line_(line) {}
 
-    // Takes those that are among the machine's PCI functions, and describes them. In the run loop of CPU 0, once.
+    // Takes the disk controllers among the machine's PCI functions, and describes them. In the run loop of CPU 0, once.
     void find(kernel::Pci& pci, std::span<lib::service::ControllerEntry> board);
+    // Whether there is a driver for this NIC.
+    static bool is_nic(kernel::PciFunction const& function);
+    // Takes a NIC, and describes it as the uplink of a network. In the run loop of CPU 0, before the service's first
+    // instance. Busy: it has an owner. OutOfRange: there are too many.
+    lib::Result<void> take_nic(kernel::Pci& pci, kernel::PciFunction& function, u32 network,
+                               std::span<lib::service::ControllerEntry> board);
     u32 count() const { return count_; }
     // Maps all of them into a new instance, before its first instruction.
     lib::Result<void> furnish(kernel::Service& instance);
@@ -51,7 +57,7 @@ private:
                           lib::service::ControllerEntry& entry);
     static void read_bars(One& one);
     static void add_legacy_ports(One& one);
-    lib::Result<void> connect(One& one);
+    lib::Result<void> connect(One& one, lib::service::ControllerKind kind);
     lib::Result<void> connect(One& one, kernel::InterruptSource& source, std::string_view name);
     lib::Result<void> connect_lines(One& one);
     lib::Result<void> map_registers(kernel::Service& instance, One const& one, u32 bar);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// NICs of VMs and the service that serves them, which carries frames between those of one network.
+// NICs of VMs and the service that serves them, which carries frames between those of one network, and to the outside
+// by the machine's NICs that it drives.
 #include <config/description.hpp>
+#include <manage/controllers.hpp>
 #include <manage/served_devices.hpp>
 
 namespace manage {
@@ -13,20 +15,32 @@ public:
     // All of it lives until the NIC has left.
     struct Nic {
         DeviceOwner* owner;
-        u32 number;                        // among the devices of its owner
-        std::span<vm::RamBlock const> ram; // of the guest
+        u32 number;                                           // among the devices of its owner
+        std::span<vm::RamBlock const> ram;                    // of the guest
+        std::span<config::NetworkDescription const> networks; // all of them: the same for each NIC
         u32 network;
         config::MacAddress mac;
     };
 
-    Network(kernel::Services& services, std::span<u8 const> program) : ServedDevices(services, service_name, program) {}
+    Network(kernel::Services& services, std::span<u8 const> program)
+        : ServedDevices(services, service_name, program),
+          controllers_(lib::Delegate<void(u32)>::to<&Network::interrupt_came>(*this), Controllers::Line{}) {}
 
-    // In the run loop of CPU 0. Starts the service with the first NIC. Returns the NIC's number here; an error is a
-    // sentence without its subject.
+    // In the run loop of CPU 0. Starts the service with the first NIC, and gives it the uplinks of all networks.
+    // Returns the NIC's number here; an error is a sentence without its subject.
     std::expected<u32, std::string_view> attach(Nic const& nic);
 
     // kernel::ServiceHost
-    void ended() override {} // nothing writes to memory but its instructions
+    lib::Result<void> furnish(kernel::Service& instance) override;
+    void ended() override { controllers_.stop(); }
+    u64 call(lib::service::Call number, u64 first, u64 second) override;
+
+private:
+    void take_uplinks(std::span<config::NetworkDescription const> networks);
+    void interrupt_came(u32 controller) { services().post(service(), lib::service::event_controller(controller)); }
+
+    Controllers controllers_;
+    bool has_uplinks_ = false; // those that there are have been taken
 };
 
 } // namespace manage

@@ -40,6 +40,20 @@ Frame::Verdict Frame::begin(u8 const* ram, u32 features) {
     return is_good ? Verdict::Good : drop(Drop::BadHeader);
 }
 
+bool Frame::begin(std::span<u8 const> bytes) {
+    if (bytes.size() < ethernet_size || bytes.size() > largest + vlan_tag_size) return false;
+    ram_ = bytes.data();
+    checksum_.reset();
+    size_ = static_cast<u32>(bytes.size());
+    chain_.count = 1;
+    chain_.segments[0] = {{0}, size_, false};
+    header_ = {};
+    header_.buffer_count = 1;
+    std::memcpy(prologue_.data() + sizeof(VirtioHeader), bytes.data(), ethernet_size);
+    body_ = {0, ethernet_size};
+    return size_ <= most();
+}
+
 // The device must ignore the other flags. [virtio/1.2] 5.1.6.2.2
 void Frame::take_header(VirtioHeader const& sent) {
     header_ = {};
@@ -126,6 +140,14 @@ std::span<u8 const> Frame::next(Cursor& cursor, u32 most) const {
     u8 const* const at = ram_ + segment.at.value + cursor.offset;
     cursor.offset += count;
     return {at, count};
+}
+
+void Frame::copy(Cursor& cursor, std::span<u8> into) const {
+    while (!into.empty()) {
+        std::span<u8 const> const piece = next(cursor, static_cast<u32>(into.size()));
+        std::memcpy(into.data(), piece.data(), piece.size());
+        into = into.subspan(piece.size());
+    }
 }
 
 u16 Frame::checksum() {

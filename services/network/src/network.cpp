@@ -6,30 +6,50 @@
 namespace network {
 namespace {
 
-constexpr u64 all_devices = (u64{1} << lib::service::max_devices) - 1;
+namespace service = lib::service;
 
-static_assert(sizeof(Network) <= 64 * lib::KiB);
+constexpr u64 all_nics = (u64{1} << service::max_devices) - 1;
+// Doorbells and interrupts of uplinks are the bits of their ports, after that of the board.
+static_assert(service::event_controller(0) == service::event_doorbell(service::max_devices));
+
+static_assert(sizeof(Network) <= 80 * lib::KiB);
 
 } // namespace
 
+void Network::add_uplink(u32 controller, net::NetDevice& device, u32 network) {
+    uplinks_[controller].connect(device, network);
+    uplink_count_ = std::max(uplink_count_, controller + 1);
+    switch_.plug(first_uplink + controller, network);
+}
+
+u64 Network::deadline() const {
+    u64 at = service::no_deadline;
+    for (Uplink const& uplink : std::span(uplinks_).first(uplink_count_))
+        at = std::min(at, uplink.deadline());
+    return at;
+}
+
 bool Network::turn(u64 events, u64 now) {
     now_ = now;
-    waiting_ |= events / lib::service::event_doorbell(0) & all_devices;
-    if ((events & lib::service::event_board) != 0) {
+    waiting_ |= events / service::event_doorbell(0) & all_nics;
+    if ((events & service::event_board) != 0) {
         for (u32 i = 0; i < nics_.size(); i++)
             update(i);
-        waiting_ = all_devices; // nobody rings again for what the last instance left
+        waiting_ |= all_nics; // nobody rings again for what the last instance left
     }
+    poll_uplinks(events);
     u64 budget = turn_budget;
     for (u64 round = waiting_; round != 0 && budget != 0;) { // each of them once
         u64 const after_last = round >> first_ << first_;
         u32 const i = static_cast<u32>(std::countr_zero(after_last != 0 ? after_last : round));
         u64 const bit = u64{1} << i;
         round &= ~bit;
-        first_ = (i + 1) % static_cast<u32>(nics_.size());
+        first_ = (i + 1) % port_count;
         waiting_ &= ~bit;
         if (serve(i, budget)) waiting_ |= bit;
     }
+    for (Uplink& uplink : std::span(uplinks_).first(uplink_count_))
+        uplink.ring();
     return waiting_ != 0;
 }
 
@@ -42,16 +62,28 @@ void Network::update(u32 device) {
         switch_.unplug(device);
 }
 
-// One turn of a NIC. Returns whether something may be left; if not, its driver rings for what it adds.
-bool Network::serve(u32 device, u64& budget) {
+void Network::poll_uplinks(u64 events) {
+    u64 const interrupted = events / service::event_controller(0);
+    for (u32 i = 0; i < uplink_count_; i++)
+        if (uplinks_[i].poll(now_, (interrupted >> i & 1) != 0, host_)) waiting_ |= u64{1} << (first_uplink + i);
+}
+
+// One turn of a port. Returns whether something may be left.
+bool Network::serve(u32 port, u64& budget) {
     u64 const all = budget;
     budget = std::min(budget, nic_budget);
     u64 const rest = all - budget;
+    bool const may_have_more = port < first_uplink ? serve_nic(port, budget) : serve_uplink(port, budget);
+    budget += rest;
+    return may_have_more;
+}
+
+// If nothing is left, its driver rings for what it adds.
+bool Network::serve_nic(u32 device, u64& budget) {
     bool may_have_more = false;
     do
         may_have_more = forward_all(device, budget);
     while (!may_have_more && nics_[device].ask_for_doorbell(host_));
-    budget += rest;
     return may_have_more;
 }
 
@@ -66,19 +98,50 @@ bool Network::forward_all(u32 device, u64& budget) {
         if (took == Nic::Took::Frame) forward(device, budget);
         nic.done(frame_);
     }
-    // Receivers first: an instance that dies in between sends frames twice, but loses none.
-    for (; touched_ != 0; touched_ &= touched_ - 1)
-        nics_[static_cast<u32>(std::countr_zero(touched_))].publish(host_);
+    publish_touched();
     nic.publish(host_);
     return budget == 0;
 }
 
-void Network::forward(u32 device, u64& budget) {
-    (void)switch_.learn(device, frame_.source(), now_); // without room, it is flooded
-    u32 targets = switch_.targets(device, frame_.destination(), now_);
-    touched_ |= targets;
+// A station outside that used the address of a NIC here would otherwise get that NIC's frames.
+bool Network::serve_uplink(u32 port, u64& budget) {
+    Uplink& uplink = uplinks_[port - first_uplink];
+    while (budget != 0) {
+        Uplink::Took const took = uplink.take(frame_);
+        if (took == Uplink::Took::Nothing) break;
+        budget -= std::min(budget, frame_cost);
+        if (took == Uplink::Took::Dropped) continue;
+        EthernetAddress const source = frame_.source();
+        if ((source & 1) != 0 || is_address_of_nic(uplink.network(), source))
+            uplink.drop(Drop::Spoofed);
+        else
+            forward(port, budget);
+    }
+    publish_touched();
+    return budget == 0;
+}
+
+bool Network::is_address_of_nic(u32 network, EthernetAddress address) const {
+    return std::ranges::any_of(nics_, [&](Nic const& nic) {
+        return nic.is_present() && nic.network() == network && nic.address() == address;
+    });
+}
+
+// Receivers come before the sender: an instance that dies in between sends frames twice, but loses none.
+void Network::publish_touched() {
+    for (; touched_ != 0; touched_ &= touched_ - 1)
+        nics_[static_cast<u32>(std::countr_zero(touched_))].publish(host_);
+}
+
+void Network::forward(u32 port, u64& budget) {
+    (void)switch_.learn(port, frame_.source(), now_); // without room, it is flooded
+    u32 targets = switch_.targets(port, frame_.destination(), now_);
+    if (Switch::is_reserved(frame_.destination())) targets = 0;
+    touched_ |= targets & static_cast<u32>(all_nics);
     for (; targets != 0; targets &= targets - 1) {
-        u32 const count = nics_[static_cast<u32>(std::countr_zero(targets))].receive(frame_, chain_, host_);
+        u32 const to = static_cast<u32>(std::countr_zero(targets));
+        u32 const count = to < first_uplink ? nics_[to].receive(frame_, chain_, host_)
+                                            : uplinks_[to - first_uplink].send(frame_, now_);
         budget -= std::min(budget, count * frame_cost + frame_.size());
     }
 }

@@ -67,8 +67,7 @@ TEST(Networks, MistakesInNics) {
           {"network = 'lan'\nmac = '00:00:00:00:00:00'",
            "f:7: mac: expected the address of one NIC (its first byte even, and not all 0), found "
            "'00:00:00:00:00:00': correct it"},
-          {"network = 'lan'\nrate = '1M'", "f:7: rate: not supported yet, because networks only join VMs: expected no "
-                                           "such line, found one: remove it"},
+          {"network = 'lan'\nrate = '1M'", "f:7: rate: not supported yet: expected no such line, found one: remove it"},
           {"network = 'lan'\nmak = 1", "f:7: mak: expected a known key of a NIC, found an unknown one: did you mean "
                                        "mac?"}}) {
         Parsed const parsed = with_nic(mistake.lines);
@@ -81,11 +80,9 @@ TEST(Networks, MistakesInNics) {
 }
 
 TEST(Networks, MistakesInNetworksRefuseTheVmsOnThem) {
-    std::string const text = "[network.lan]\nuplink = \"first\"\n[network.web]\n";
+    std::string const text = "[network.lan]\nmode = \"nat\"\n[network.web]\n";
     Parsed const parsed(text + vm("a", "network = 'lan'") + vm("b", "network = 'web'"));
-    EXPECT_EQ(parsed.message(),
-              "f:2: uplink: not supported yet, because networks only join VMs: expected no such line, "
-              "found one: remove it");
+    EXPECT_EQ(parsed.message(), "f:2: mode: not supported yet: expected no such line, found one: remove it");
     EXPECT_TRUE(parsed.vm(0).is_refused) << "else it would be on a network without a way out";
     EXPECT_FALSE(parsed.vm(1).is_refused);
     EXPECT_EQ(with("[network.lan]\nx = 1").message(),
@@ -98,6 +95,35 @@ TEST(Networks, MistakesInNetworksRefuseTheVmsOnThem) {
     for (int i = 0; i < 9; i++)
         many += "[network.n" + std::to_string(i) + "]\n";
     EXPECT_EQ(with(many).message(), "f:12: [network.n8]: expected at most 8 networks, found more: remove some");
+}
+
+TEST(Networks, AnUplinkIsTheFirstNicOrTheOneAtAPlace) {
+    Parsed const parsed = with("[network.a]\nuplink = \"first\"\n[network.b]\nuplink = 'pci:3f:1e.7'\n"
+                               "[network.c]\nuplink = 'pci:0001:00:03.0'\n[network.d]");
+    EXPECT_EQ(parsed.messages(), std::vector<std::string>{});
+    using Kind = UplinkDescription::Kind;
+    auto const networks = parsed.description.all_networks();
+    ASSERT_EQ(networks.size(), 4U);
+    EXPECT_EQ(networks[0].uplink, (UplinkDescription{Kind::First}));
+    EXPECT_EQ(networks[1].uplink, (UplinkDescription{Kind::Pci, 0, 0x3f, 0x1e, 7}));
+    EXPECT_EQ(networks[1].uplink_text, "pci:3f:1e.7");
+    EXPECT_EQ(networks[2].uplink, (UplinkDescription{Kind::Pci, 1, 0, 3, 0}));
+    EXPECT_EQ(networks[3].uplink, UplinkDescription{});
+}
+
+TEST(Networks, MistakesInUplinks) {
+    std::string const expected =
+        "f:5: uplink: expected \"first\" or the place of a NIC such as \"pci:00:03.0\", found ";
+    for (std::string const value : {"5", "''", "'eth0'", "'pci:'", "'pci:00:03'", "'pci:00:20.0'", "'pci:00:03.8'",
+                                    "'pci:0:03.0'", "'pci:00:0g.0'", "'pci:00000:03.0'", "'52:54:00:12:34:56'"}) {
+        Parsed const parsed = with("[network.lan]\nuplink = " + value);
+        EXPECT_EQ(parsed.message(), expected + value + ": correct it");
+        EXPECT_TRUE(parsed.description.networks[0].is_refused);
+    }
+    EXPECT_EQ(with("[network.lan]\nuplink = 'first'\nuplink = 'first'").message(),
+              "f:6: uplink: expected once, found also in line 5: remove one");
+    EXPECT_EQ(with("[network.a]\nuplink = 'pci:00:03.0'\n[network.b]\nuplink = 'pci:0000:00:03.0'").message(),
+              "f:7: uplink: expected another NIC than that of the network in line 4, found the same: write another");
 }
 
 TEST(Networks, ANicIsRefusedWhoseAddressAnotherOnItsNetworkHas) {

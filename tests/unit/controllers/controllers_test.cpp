@@ -128,6 +128,30 @@ TEST_F(ControllersTest, TakesThoseThatThereAreDriversFor) {
     EXPECT_NE(command(6) & bus_master, 0) << "not its business";
 }
 
+TEST_F(ControllersTest, ANicIsTakenWhenItIsAskedForWithOrWithoutMessages) {
+    machine.add({0, 1, 0}, function(0x100e'8086, 0x02'0000));
+    machine.add({0, 2, 0}, with_messages(0x10d3'8086, 0x02'0000));
+    machine.add({0, 3, 0}, with_messages(0x10c9'8086, 0x02'0000)); // no driver
+    find();
+    ASSERT_EQ(controllers->count(), 0U);
+    EXPECT_TRUE(Controllers::is_nic(*pci.function(0)));
+    EXPECT_FALSE(Controllers::is_nic(*pci.function(2)));
+    ASSERT_TRUE(controllers->take_nic(pci, *pci.function(1), 3, board));
+    ASSERT_TRUE(controllers->take_nic(pci, *pci.function(0), 5, board));
+    EXPECT_FALSE(controllers->take_nic(pci, *pci.function(0), 6, board)) << "it has an owner";
+    ASSERT_EQ(controllers->count(), 2U);
+    EXPECT_EQ(board[0].kind, service::ControllerKind::E1000);
+    EXPECT_EQ(board[0].has_interrupt, 1U);
+    EXPECT_EQ(board[0].network, 3U);
+    EXPECT_STREQ(board[0].name, "00:02.0");
+    EXPECT_EQ(board[1].has_interrupt, 0U);
+    EXPECT_EQ(board[1].network, 5U);
+    for (u8 const device : std::array<u8, 2>{1, 2}) {
+        EXPECT_EQ(command(device) & bus_master, 0);
+        EXPECT_NE(command(device) & pin_is_off, 0);
+    }
+}
+
 TEST_F(ControllersTest, IdeWithoutItsInterruptsIsLeftOut) {
     has_lines = false;
     machine.add({0, 1, 0}, ide());

@@ -47,6 +47,9 @@ public:
     // `ram`: where guest-physical address 0 of the sender is; all of the chain is RAM. `features`: those that its
     // driver accepted. Misuse: the chain does not even hold the virtio header.
     [[nodiscard]] Verdict begin(u8 const* ram, u32 features);
+    // The same for a frame that came from outside, without a virtio header: `bytes` stay where they are, and may change
+    // as a guest's buffers may. Returns false if it is shorter or longer than a frame may be.
+    [[nodiscard]] bool begin(std::span<u8 const> bytes);
     Drop reason() const { return reason_; } // after Verdict::Dropped
 
     u32 size() const { return size_; } // without the virtio header
@@ -57,6 +60,8 @@ public:
     // asked for than the frame has.
     Cursor body() const { return body_; }
     std::span<u8 const> next(Cursor& cursor, u32 most) const;
+    // Copies as many bytes as `into` has room for.
+    void copy(Cursor& cursor, std::span<u8> into) const;
     u32 body_size() const { return size_ - ethernet_size; }
 
     // Whether the sender has left the checksum at `checksum_at` (in the body) to be computed from `checksum_start` on.

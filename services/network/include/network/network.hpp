@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// All NICs that the service serves, in turns, and the switch between them.
+// All NICs that the service serves, in turns, the uplinks, and the switch between them.
 #include <network/nic.hpp>
 #include <network/switch.hpp>
+#include <network/uplink.hpp>
 
 namespace network {
 
@@ -18,32 +19,46 @@ public:
     Network(Network const&) = delete;
     Network& operator=(Network const&) = delete;
 
+    // Before the first turn: the device is the way out of a network. `controller`: whose interrupts are the device's.
+    void add_uplink(u32 controller, net::NetDevice& device, u32 network);
+
     // Serves what `events` tell of and what the last turn left. Returns whether something is left: then the next turn
     // follows without sleep. The first turn of an instance is called with event_board.
     bool turn(u64 events, u64 now);
-    // When the next turn must come at the latest, if nothing is left and no event comes: nothing waits for a time yet.
-    static u64 deadline() { return lib::service::no_deadline; }
+    // When the next turn must come at the latest, if nothing is left and no event comes.
+    u64 deadline() const;
 
     Nic const& nic(u32 device) const { return nics_[device]; }
+    Uplink const& uplink(u32 controller) const { return uplinks_[controller]; }
     Switch const& addresses() const { return switch_; }
 
 private:
+    // Ports of the switch: NICs by their numbers, then uplinks.
+    static constexpr u32 first_uplink = lib::service::max_devices, port_count = Switch::max_ports;
+
     void update(u32 device);
-    [[nodiscard]] bool serve(u32 device, u64& budget);
+    void poll_uplinks(u64 events);
+    [[nodiscard]] bool serve(u32 port, u64& budget);
+    [[nodiscard]] bool serve_nic(u32 device, u64& budget);
     [[nodiscard]] bool forward_all(u32 device, u64& budget);
-    void forward(u32 device, u64& budget);
+    [[nodiscard]] bool serve_uplink(u32 port, u64& budget);
+    bool is_address_of_nic(u32 network, EthernetAddress address) const;
+    void forward(u32 port, u64& budget);
+    void publish_touched();
 
     Host& host_;
     lib::service::Board const& board_;
     lib::service::Records& records_;
     Switch switch_;
     u64 now_ = 0;
-    u64 waiting_ = 0; // bit N: NIC N may have something to send
-    u32 first_ = 0;   // the NIC that is served first
+    u64 waiting_ = 0; // bit N: port N may have something to send
+    u32 first_ = 0;   // the port that is served first
     u32 touched_ = 0; // bit N: NIC N got frames that its driver does not see yet
     Frame frame_;     // the one on its way
     lib::SplitQueue::Chain chain_;
     std::array<Nic, lib::service::max_devices> nics_{};
+    std::array<Uplink, lib::service::max_controllers> uplinks_{};
+    u32 uplink_count_ = 0;
 };
 
 } // namespace network

@@ -26,6 +26,7 @@ public:
                 u32 number);
     bool is_present() const { return entry_.kind != lib::service::DeviceKind::None; }
     u32 network() const { return entry_.network; }
+    EthernetAddress address() const { return address_; }
     Statistics const& statistics() const { return statistics_; }
 
     // Takes the next chain of the transmit queue, if it is on. After Frame or Dropped, done() follows.

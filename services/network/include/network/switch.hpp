@@ -12,10 +12,15 @@ namespace network {
 
 class Switch {
 public:
-    static constexpr u32 max_ports = lib::service::max_devices;
+    // NICs of guests, and uplinks after them.
+    static constexpr u32 max_ports = lib::service::max_devices + lib::service::max_controllers;
     static constexpr u32 port_addresses = 32;   // that are known of one port
     static constexpr u64 max_age_seconds = 300; // [ieee/802.1q] 8.8.3
     static_assert(max_ports <= 32);
+
+    // Whether no switch passes frames to this address on: they are for whatever stands at the other end of the cable.
+    // [ieee/802.1q] 8.6.3
+    static bool is_reserved(EthernetAddress address) { return (address & 0xf0ff'ffff'ffff) == 0x0000'00c2'8001; }
 
     // `max_age`: in the unit of `now` below.
     explicit Switch(u64 max_age) : max_age_(max_age) {}

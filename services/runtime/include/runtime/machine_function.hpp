@@ -2,11 +2,13 @@
 #pragma once
 // A controller of the machine, as Mullion gives it to this service.
 #include <bit>
-#include <block/function.hpp>
+#include <lib/device_function.hpp>
 #include <lib/service_board.hpp>
 #include <runtime/service.hpp>
 
-class MachineFunction final : public block::Function {
+namespace runtime {
+
+class MachineFunction final : public lib::DeviceFunction {
 public:
     constexpr MachineFunction() = default;
     void set(lib::u32 number, lib::service::ControllerEntry const& entry) {
@@ -57,3 +59,5 @@ private:
     lib::u32 number_ = 0;
     lib::service::ControllerEntry const* entry_ = nullptr;
 };
+
+} // namespace runtime

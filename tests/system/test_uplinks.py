@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Guests that reach the outside by a NIC of the machine, which the network service drives in ring 3. The outside is QEMU's user network: its
+DHCP server, and a server of this test at the host, which guests see as 10.0.2.2."""
+import contextlib
+import hashlib
+import http.server
+import threading
+
+from framework import boot, check_power_off, description, guest, linux_command_line, linux_files, system_test, usual_options
+from test_disks import output_of
+from test_networks import nic
+
+DATA = b"".join(b"%d\n" % i for i in range(1, 400001))[:2 << 20]
+SUM = hashlib.sha256(DATA).hexdigest()
+MAC = "52:54:00:12:34:57"
+ADDRESS = """cat >/tmp/dhcp <<'END'
+#!/bin/sh
+[ "$1" = bound ] && ip addr add $ip/24 dev $interface && ip route add default via $router
+exit 0
+END
+chmod +x /tmp/dhcp; ip link set lo up; ip link set eth0 up
+udhcpc -i eth0 -s /tmp/dhcp -q -n -t 20 >/tmp/udhcpc 2>&1 || { cat /tmp/udhcpc; exit 1; }"""
+
+
+@contextlib.contextmanager
+def server():
+    """Serves DATA; yields the port, and the checksums of what was posted."""
+    posted = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer(DATA)
+
+        def do_PUT(self):
+            posted.append(hashlib.sha256(self.rfile.read(int(self.headers["Content-Length"]))).hexdigest())
+            self.answer(b"")
+
+        def answer(self, body):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield serving.server_address[1], posted
+        finally:
+            serving.shutdown()
+            thread.join()
+
+
+def check_uplink(device, uplink, slot):
+    with server() as (port, posted):
+        command = f"""set -e
+{ADDRESS}
+ip -4 -o addr show dev eth0 | grep -o '10.0.2.[0-9]*/24'
+wget -q -O - http://10.0.2.2:{port}/data >/tmp/data
+sha256sum </tmp/data
+{{ printf 'PUT /data HTTP/1.0\\r\\nContent-Length: {len(DATA)}\\r\\n\\r\\n'; cat /tmp/data; }} | nc 10.0.2.2 {port} | head -n 1 | cut -c 10-12
+ping -c 3 -s 1400 10.0.2.2 | grep -o '[0-9]* packets received'"""
+        text = f'[network.lan]\nuplink = "{uplink}"\n' + description.default(144, 1, linux_command_line(), name="one") \
+            + nic("one", network="lan", mac=MAC)
+        files = linux_files()
+        files["initrd.img"] += guest.command_archive(command, "test")
+        extra = ("-netdev", "user,id=net0", "-device", f"{device},netdev=net0,mac=52:54:00:aa:bb:cc,addr={slot},romfile=")
+        with boot({"vms.toml": text.encode(), **files}, usual_options(), memory=512, extra=extra) as console:
+            assert output_of(console) == ["10.0.2.15/24", f"{SUM}  -", "200", "3 packets received"]
+            check_power_off(console)
+        assert posted == [SUM]
+
+
+@system_test("qemu", why="Bochs has no network without rights on the host", limit=600, also=("amd-v/debug",))
+def a_guest_reaches_the_outside_by_an_82574l():
+    check_uplink("e1000e", "pci:00:05.0", 5)
+
+
+@system_test("qemu", why="Bochs has no network without rights on the host", limit=600)
+def a_guest_reaches_the_outside_by_an_82540em_that_is_polled():
+    check_uplink("e1000", "first", 6)
