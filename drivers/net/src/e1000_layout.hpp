@@ -93,6 +93,9 @@ struct Rah : lib::Reg<Rah, u32> {
 
 // Queues and other causes that send the first message of MSI-X: a valid bit above each number. [intel/82574] 10.2.4.9
 inline constexpr u32 every_cause_sends_message_0 = 8 | 8 << 8 | 8 << 16;
+// In units of 1.024 us, for descriptors that ask for a delay, as none of this driver does; 0 is forbidden.
+// [intel/8254x] 13.4.41
+inline constexpr u32 shortest_transmit_delay = 1;
 // At least 50 us between two interrupts, in units of 256 ns.
 inline constexpr u32 interrupt_gap = 50'000 / 256;
 

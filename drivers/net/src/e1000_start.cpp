@@ -186,7 +186,7 @@ void E1000::set_up_transmit() {
     write(TDLEN, transmit_count * sizeof(TransmitDescriptor));
     write(TDH, 0);
     write(TDT, 0);
-    write(TIDV, 0);
+    write(TIDV, shortest_transmit_delay);
     write(TADV, 0);
     bool const is_82574 = chip_ == Chip::I82574;
     Txdctl reports{};

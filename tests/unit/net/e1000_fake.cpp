@@ -116,8 +116,8 @@ void E1000Fake::write(u32 bar, u32 offset, u32 width, u32 value) {
     case EITR0:
     case RDTR:
     case RADV:
-    case TIDV:
     case TADV: require(value <= 0xffff, "a time has reserved bits"); break;
+    case TIDV: require(value != 0 && value <= 0xffff, "TIDV has a forbidden value"); break;
     case TIPG: require(value >> 30 == 0 && (value & 0x3ff) >= 6, "TIPG has a forbidden value"); break;
     case IVAR:
         require((value & 0x7ff0'f0f0 & ~0x000f'0f0fU) == 0, "IVAR has reserved bits, or queues not in use");
