@@ -6,9 +6,11 @@ import hashlib
 import http.server
 import threading
 
-from framework import boot, check_power_off, description, guest, linux_command_line, linux_files, system_test, usual_options
-from test_disks import output_of
+from framework import PROMPT, boot, check_power_off, description, guest, linux_command_line, linux_files, system_test, usual_options
+from test_disks import SECONDS, output_of
+from test_monitor import SWITCH, ask, row
 from test_networks import nic
+from test_vms import open_monitor
 
 DATA = b"".join(b"%d\n" % i for i in range(1, 400001))[:2 << 20]
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -54,6 +56,23 @@ def server():
             thread.join()
 
 
+def put(port):
+    return f"{{ printf 'PUT /data HTTP/1.0\\r\\nContent-Length: {len(DATA)}\\r\\n\\r\\n'; cat /tmp/data; }} | nc 10.0.2.2 {port} | head -n 1 | cut -c 10-12"
+
+
+@contextlib.contextmanager
+def boot_with_uplink(device, uplink, slot, command=None):
+    """A VM with Linux on a network whose uplink is a NIC of the machine."""
+    text = f'[network.lan]\nuplink = "{uplink}"\n' + description.default(144, 1, linux_command_line(), name="one") \
+        + nic("one", network="lan", mac=MAC)
+    files = linux_files()
+    if command:
+        files["initrd.img"] += guest.command_archive(command, "test")
+    extra = ("-netdev", "user,id=net0", "-device", f"{device},netdev=net0,mac=52:54:00:aa:bb:cc,addr={slot},romfile=")
+    with boot({"vms.toml": text.encode(), **files}, usual_options(), memory=512, extra=extra) as console:
+        yield console
+
+
 def check_uplink(device, uplink, slot):
     with server() as (port, posted):
         command = f"""set -e
@@ -61,14 +80,9 @@ def check_uplink(device, uplink, slot):
 ip -4 -o addr show dev eth0 | grep -o '10.0.2.[0-9]*/24'
 wget -q -O - http://10.0.2.2:{port}/data >/tmp/data
 sha256sum </tmp/data
-{{ printf 'PUT /data HTTP/1.0\\r\\nContent-Length: {len(DATA)}\\r\\n\\r\\n'; cat /tmp/data; }} | nc 10.0.2.2 {port} | head -n 1 | cut -c 10-12
+{put(port)}
 ping -c 3 -s 1400 10.0.2.2 | grep -o '[0-9]* packets received'"""
-        text = f'[network.lan]\nuplink = "{uplink}"\n' + description.default(144, 1, linux_command_line(), name="one") \
-            + nic("one", network="lan", mac=MAC)
-        files = linux_files()
-        files["initrd.img"] += guest.command_archive(command, "test")
-        extra = ("-netdev", "user,id=net0", "-device", f"{device},netdev=net0,mac=52:54:00:aa:bb:cc,addr={slot},romfile=")
-        with boot({"vms.toml": text.encode(), **files}, usual_options(), memory=512, extra=extra) as console:
+        with boot_with_uplink(device, uplink, slot, command) as console:
             assert output_of(console) == ["10.0.2.15/24", f"{SUM}  -", "200", "3 packets received"]
             check_power_off(console)
         assert posted == [SUM]
@@ -82,3 +96,37 @@ def a_guest_reaches_the_outside_by_an_82574l():
 @system_test("qemu", why="Bochs has no network without rights on the host", limit=600)
 def a_guest_reaches_the_outside_by_an_82540em_that_is_polled():
     check_uplink("e1000", "first", 6)
+
+
+@system_test("qemu", why="Bochs has no network without rights on the host", limit=600, also=("amd-v/debug",))
+def tcp_to_the_outside_goes_on_while_the_service_dies():
+    """Each instance resets the NIC and starts it, while frames come and go."""
+    deaths = 3
+    with server() as (port, posted), boot_with_uplink("e1000e", "first", 5) as console:
+        work = (f"i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); echo $i >/tmp/round; "
+                f"wget -q -O - http://10.0.2.2:{port}/data | cmp - /tmp/data || echo bad receive; "
+                f"[ \"$({put(port)})\" = 200 ] || echo bad send; done; echo rounds $i")
+        console.expect(PROMPT, SECONDS)
+        console.send(f"({ADDRESS}\n) && wget -q -O /tmp/data http://10.0.2.2:{port}/data; sha256sum </tmp/data\n")
+        console.expect(SUM, SECONDS)
+        console.send(f"echo 0 >/tmp/round; ({work}) </dev/null >/tmp/out 2>&1 & echo goes on\n")
+        console.expect(r"\r\ngoes on\r?\n", SECONDS)
+        open_monitor(console)
+        for number in range(2, deaths + 2):
+            console.send("service kill network\r")
+            console.expect(f"service network: instance {number} starts", 60)
+            console.expect("service network: .*the link is up", 60)  # its last line: the log would come between what is typed
+            console.send(SWITCH)
+            # A death meets another moment of a round only if rounds go by between deaths.
+            console.send("n=$(cat /tmp/round); until [ $(cat /tmp/round) -gt $((n+1)) ]; do sleep 1; done; echo ne''xt\n")
+            console.expect(r"\r\nnext\r?\n", SECONDS)
+            open_monitor(console)
+        assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+        console.send(SWITCH)
+        console.send("touch /tmp/end; wait; cat /tmp/out\n")
+        rounds = int(console.expect(r"rounds (\d+)\r?\n", SECONDS).group(1))
+        assert b"\nbad " not in console.seen
+        assert posted == [SUM] * rounds
+        console.expect(PROMPT, SECONDS)
+        console.send("poweroff\n")
+        check_power_off(console)
