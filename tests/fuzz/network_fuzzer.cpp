@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // A hostile driver of a NIC: any queue, any bytes in the rings, any frames, while the service dies and comes back with
 // any record. It must touch nothing but RAM of its VM and the buffers that others offer, send no frame in another's
-// name or into another network, end each turn, and serve a driver that starts again.
+// name or into another network, end each turn, and serve a driver that starts again. Its network has an uplink, from
+// which hostile frames come: they must reach nobody in the name of a NIC here, and no other network.
 #include "input.hpp"
 #include "require.hpp"
 
-#include <network/nics.hpp>
+#include <network/outside.hpp>
 
 namespace {
 
@@ -17,8 +18,37 @@ constexpr u64 frame_at = 0x4000, table_at = 0x5000, buffer_at = 0x8000, large_at
 // NIC 0 is hostile. 1 and 2 hear it and each other, with and without offloads; 3 is in a network of its own.
 constexpr u32 nics = 4;
 
+// Counts the frames that the service must drop.
+struct HostileOutside final : Outside {
+    static constexpr u32 usual_rooms = 1000;
+    u64 spoofed = 0, of_bad_size = 0;
+
+    std::span<u8 const> next_frame() override {
+        std::span<u8 const> const frame = Outside::next_frame();
+        if (frame.empty()) return frame;
+        bool const has_tag = frame.size() >= 14 && frame[12] == 0x81 && frame[13] == 0;
+        bool const is_bad = frame.size() < 14 || frame.size() > (has_tag ? 1518U : 1514U);
+        of_bad_size += is_bad ? 1 : 0;
+        spoofed += !is_bad && is_forbidden(frame) ? 1 : 0;
+        return frame;
+    }
+    static bool is_forbidden(std::span<u8 const> frame) {
+        if ((frame[6] & 1) != 0) return true;
+        for (u32 i = 0; i < 3; i++) // NICs of its network
+            if (std::ranges::equal(frame.subspan(6, 6), mac_of(i))) return true;
+        return false;
+    }
+    void start_again() {
+        now_state = State::Ready;
+        is_up = true;
+        rooms_left = usual_rooms;
+        incoming.clear();
+    }
+};
+
 struct Machine {
     World world;
+    HostileOutside outside;
     std::vector<std::unique_ptr<Driver>> drivers;
     Guest& guest = world.add_nic(0);
 
@@ -42,8 +72,16 @@ struct Machine {
         start_good(1, large_frames, 200);
         start_good(2, 0, Driver::usual_buffer);
         start_good(3, all_offloads, Driver::usual_buffer);
-        world.start();
+        outside.start_again();
+        start_service();
         world.run();
+    }
+    void start_service() {
+        world.start();
+        outside.ring(); // the next instance resets it: all buffers are its own again
+        outside.sent.clear();
+        outside.spoofed = outside.of_bad_size = 0;
+        world.instance->add_uplink(0, outside, 0);
     }
     void start_good(u32 number, u32 features, u32 buffer_size) {
         good(number).start(features, number == 1, buffer_size);
@@ -60,10 +98,24 @@ struct Machine {
         for (u32 i = 0; i < nics; i++) {
             require(i == 0 || world.misuses[i] == 0);
             for (u32 const queue : {receive, transmit})
-                require(world.interrupts[i][queue] <= 4);
+                require(world.interrupts[i][queue] <= 5);
         }
         for (u32 i = 1; i < nics; i++)
             take_frames(good(i), i);
+        look_outside();
+    }
+    void look_outside() {
+        network::Statistics const& counts = world.instance->uplink(0).statistics();
+        require(counts[Drop::Spoofed] == outside.spoofed && counts[Drop::BadSize] == outside.of_bad_size);
+        for (Bytes const& frame : outside.sent) {
+            require(frame.size() >= 14 && frame.size() <= Outside::largest_frame);
+            Mac from;
+            std::copy_n(frame.begin() + 6, 6, from.begin());
+            require(from == mac_of(0) || from == mac_of(1));
+            constexpr u8 reserved[] = {0x01, 0x80, 0xc2, 0, 0};
+            require(!std::equal(std::begin(reserved), std::end(reserved), frame.begin()) || frame[5] > 15);
+        }
+        outside.sent.clear();
     }
     void take_frames(Driver& driver, u32 number) {
         while (auto const received = driver.next()) {
@@ -72,7 +124,9 @@ struct Machine {
             require(received->bytes.size() >= 14 && received->bytes.size() <= most);
             Mac from;
             std::copy_n(received->bytes.begin() + 6, 6, from.begin());
-            require(from == mac_of(0) || (number == 2 && from == mac_of(1)));
+            bool const is_from_outside = !HostileOutside::is_forbidden(received->bytes);
+            require(is_from_outside || from == mac_of(0) || (number == 2 && from == mac_of(1)));
+            require(!is_from_outside || received->offload.gso_type == 0);
             Offload const& offload = received->offload;
             if (offload.flags != 0)
                 require(offload.checksum_start >= 34 &&
@@ -88,6 +142,7 @@ struct Machine {
         }
     }
     void works_after_reset() {
+        outside.start_again();
         bad().start();
         bad().add_buffers(8);
         settle();
@@ -180,6 +235,27 @@ void add_buffer(Ring& ring, Input& input, bool is_writable) {
         ring.add(chain);
 }
 
+// A frame from outside: any length and tag, the address of any NIC, of a group or of a station outside.
+void come(Machine& machine, Input& input) {
+    u8 const what = input.take<u8>();
+    Mac const to = (what & 8) != 0 ? broadcast : mac_of(what & 7);
+    Mac from = (what & 0x10) != 0 ? outside_station : mac_of(input.take<u8>() % 5);
+    if ((what & 0x20) != 0) from[input.take<u8>() % 6] ^= input.take<u8>();
+    u16 const length = input.take<u16>() % 2049;
+    Bytes frame = make_frame(to, from, std::max<u16>(length, 1), what, (what & 0x40) != 0 ? 0x8100 : 0x800);
+    if ((what & 0x80) != 0) frame[input.take<u8>() % frame.size()] = input.take<u8>();
+    machine.outside.incoming.push_back(frame);
+    machine.world.events |= service::event_controller(0);
+    machine.turn();
+}
+
+void change_outside(Machine& machine, Input& input) {
+    u8 const what = input.take<u8>();
+    machine.outside.is_up = (what & 1) == 0;
+    machine.outside.now_state = (what & 2) == 0 ? net::NetDevice::State::Ready : net::NetDevice::State::Failed;
+    machine.outside.rooms_left = (what & 4) == 0 ? HostileOutside::usual_rooms : what >> 3;
+}
+
 void act(Machine& machine, Input& input) {
     u8 const what = input.take<u8>();
     bool const is_transmit = (what & 0x10) != 0;
@@ -211,9 +287,11 @@ void act(Machine& machine, Input& input) {
             record.next = input.take<u16>();
             if ((what & 0x40) != 0) record.used_index = record.next;
         }
-        machine.world.start();
+        machine.start_service();
         return machine.turn();
     case 12: // a frame for it
+        if ((what & 0x20) != 0) return come(machine, input);
+        if ((what & 0x40) != 0) return change_outside(machine, input);
         machine.good(1).send(make_frame(mac_of(0), mac_of(1), input.take<u16>() % 1501 + 14));
         return machine.turn();
     case 13: machine.world.now += input.take<u16>() * u64{16}; return;
