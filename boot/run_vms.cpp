@@ -39,6 +39,7 @@ public:
     void start() {
         kernel::console().set_monitor(monitor_);
         monitor_.show_disks_of(storage_);
+        monitor_.show_networks_of(network_);
         start_services();
         auto const* const file = modules_.description();
         if (file != nullptr) {

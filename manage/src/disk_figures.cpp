@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <manage/disk_figures.hpp>
 
+#include "count.hpp"
+
 namespace manage {
 namespace {
 
@@ -12,20 +14,6 @@ constexpr u32 limits_line = 1, kinds_line = 2, errors_line = 8, latency_line = 9
 constexpr std::string_view kind_names[] = {"reads", "writes", "flushes", "clears", "others"};
 static_assert(std::size(kind_names) == service::disk_request_kinds);
 static_assert(kinds_line + 1 + service::disk_request_kinds == errors_line);
-
-// A number of at most ten characters: "1234567890", "12345678K".
-struct Count {
-    explicit Count(u64 value) {
-        constexpr std::string_view units[] = {"", "K", "M", "G", "T"}; // thousands
-        u32 unit = 0;
-        for (; value >= (unit == 0 ? 10'000'000'000 : 1'000'000'000); unit++)
-            value /= 1'000;
-        size = lib::format_to(text, "{}{}", value, units[unit]).size();
-    }
-    std::string_view view() const { return {text.data(), size}; }
-    std::array<char, 16> text{};
-    std::size_t size = 0;
-};
 
 u64 sum_of_step(DiskStatistics const& said, u32 step) {
     u64 sum = 0;

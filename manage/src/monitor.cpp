@@ -217,6 +217,10 @@ std::size_t Monitor::print_some(std::size_t most) {
         print_figures(static_cast<u32>(position_++));
         return 1;
     }
+    if (mode_ == Mode::Ports) {
+        print_port_line(static_cast<u32>(position_++));
+        return 1;
+    }
     if (mode_ == Mode::Disks) return print_disk(static_cast<u32>(position_++)) ? 1 : 0;
     // It may be another one by now, if the VM has crashed again.
     auto const dump = vms_.vm_status(dump_vm_).crash_dump;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cstring>
 #include <kernel/log.hpp>
 #include <manage/network.hpp>
 
@@ -8,6 +9,9 @@ namespace {
 
 using config::UplinkDescription;
 using kernel::PciFunction;
+namespace service = lib::service;
+
+static_assert(sizeof(service::PortTable) <= lib::page_size);
 
 bool is_meant(UplinkDescription const& uplink, PciFunction const& function) {
     if (uplink.kind == UplinkDescription::Kind::First)
@@ -27,18 +31,52 @@ std::expected<u32, std::string_view> Network::attach(Nic const& nic) {
     if (!make_pages()) return std::unexpected("there is too little memory for the network service");
     take_uplinks(nic.networks);
     if (auto const started = start_service(); !started) return std::unexpected(started.error());
-    lib::service::DeviceEntry entry{};
-    entry.kind = lib::service::DeviceKind::Net;
+    service::DeviceEntry entry{};
+    entry.kind = service::DeviceKind::Net;
     entry.network = nic.network;
     std::ranges::copy(nic.mac, entry.mac);
-    return add({.owner = nic.owner,
-                .number = nic.number,
-                .queue_count = queue_count,
-                .ram = nic.ram,
-                .medium = {},
-                .is_medium_read_only = false,
-                .is_reached_by_dma = false},
-               entry);
+    auto const added = add({.owner = nic.owner,
+                            .number = nic.number,
+                            .queue_count = queue_count,
+                            .ram = nic.ram,
+                            .medium = {},
+                            .is_medium_read_only = false,
+                            .is_reached_by_dma = false},
+                           entry);
+    if (added) counts().ports[*added] = {};
+    return added;
+}
+
+lib::Result<void> Network::make_pages() {
+    if (has_pages_) return {};
+    TRY(ServedDevices::make_pages());
+    counts_frame_ = TRY(kernel::allocate_zeroed_frame());
+    has_pages_ = true;
+    return {};
+}
+
+service::PortTable& Network::counts() const { return *kernel::phys_to_virt<service::PortTable>(counts_frame_); }
+
+// The service may change it meanwhile.
+PortFigures Network::figures_at(u32 port) const {
+    PortFigures figures{.is_attached = true};
+    std::memcpy(&figures.said, &counts().ports[port], sizeof(figures.said));
+    return figures;
+}
+
+PortFigures Network::figures_of(std::string_view owner, u32 nic) const {
+    for (u32 i = 0; i < most; i++)
+        if (owner_of(i) != nullptr && number_of(i) == nic && owner_of(i)->owner_name() == owner) return figures_at(i);
+    return {};
+}
+
+PortFigures Network::figures_of_uplink(u32 network) const {
+    for (u32 i = 0; has_pages_ && i < service::max_controllers; i++) {
+        service::ControllerEntry const& entry = board().controllers[i];
+        if (entry.kind == service::ControllerKind::E1000 && entry.network == network)
+            return figures_at(service::max_devices + i);
+    }
+    return {};
 }
 
 // A network whose uplink cannot be had joins its VMs all the same. Places come before "first", which takes what is
@@ -65,13 +103,21 @@ void Network::take_uplinks(std::span<config::NetworkDescription const> networks)
         }
 }
 
+void Network::ended() {
+    controllers_.stop();
+    for (u32 i = 0; i < service::max_controllers; i++)
+        counts().ports[service::max_devices + i].link = service::LinkState::Unknown;
+}
+
 lib::Result<void> Network::furnish(kernel::Service& instance) {
+    TRY(instance.map(
+        {lib::HostVirt{service::statistics_at}, counts_frame_, lib::page_size, kernel::Rights::ReadWrite}));
     TRY(controllers_.furnish(instance));
     return ServedDevices::furnish(instance);
 }
 
-u64 Network::call(lib::service::Call number, u64 first, u64 second) {
-    using lib::service::Call;
+u64 Network::call(service::Call number, u64 first, u64 second) {
+    using service::Call;
     if (number == Call::Interrupt || number == Call::Misuse || number == Call::Stopped)
         return ServedDevices::call(number, first, second);
     return controllers_.call(number, first, second);

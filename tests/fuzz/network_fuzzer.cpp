@@ -73,6 +73,8 @@ struct Machine {
         start_good(2, 0, Driver::usual_buffer);
         start_good(3, all_offloads, Driver::usual_buffer);
         outside.start_again();
+        outside.spoofed = outside.of_bad_size = 0;
+        *world.counts = {};
         start_service();
         world.run();
     }
@@ -80,7 +82,6 @@ struct Machine {
         world.start();
         outside.ring(); // the next instance resets it: all buffers are its own again
         outside.sent.clear();
-        outside.spoofed = outside.of_bad_size = 0;
         world.instance->add_uplink(0, outside, 0);
     }
     void start_good(u32 number, u32 features, u32 buffer_size) {

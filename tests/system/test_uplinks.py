@@ -122,6 +122,12 @@ def tcp_to_the_outside_goes_on_while_the_service_dies():
             console.expect(r"\r\nnext\r?\n", SECONDS)
             open_monitor(console)
         assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+        assert "lan: uplink first, link up" in ask(console, "net list")
+        shown = ask(console, "net show lan")
+        _, from_outside, kib_in, to_outside, kib_out, dropped = row(shown, "outside")
+        # Each round moves the data both ways, and what was counted before a death still counts.
+        data_kib = len(DATA) // 1024 * (2 * deaths - 1)
+        assert int(kib_in) > data_kib and int(kib_out) > data_kib and int(from_outside) > 0 and int(to_outside) > 0, shown
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out\n")
         rounds = int(console.expect(r"rounds (\d+)\r?\n", SECONDS).group(1))

@@ -170,6 +170,36 @@ struct Statistics {
     DiskStatistics devices[max_devices];
 };
 
+// --- What the network service counts at each port of its switch, in memory like that of Statistics. Lengths are
+// without the virtio header. Of an uplink, what came from outside counts as sent, and what goes out as received.
+enum class FrameDrop : u32 {
+    // Of what its driver sent:
+    BadHeader, // the virtio header asks for something that the driver did not accept, or that is not inside of the
+               // frame
+    BadSize,   // shorter than an Ethernet header, or longer than a frame may be
+    Spoofed,   // the source address is not the NIC's; from outside: it is that of a NIC here, or of a group
+    // Of what was sent to it:
+    NotReady, // its driver has not started the queue; of an uplink: it has no link
+    NoBuffer, // its driver offers no buffer, or too few for the frame; of an uplink: it sends more slowly than that
+    TooLarge, // the one buffer that the frame may use is too small
+};
+inline constexpr u32 frame_drops = 6;
+enum class LinkState : u32 { Unknown = 0, Down = 1, Up = 2, Failed = 3 }; // Unknown: no driver has looked at it yet
+struct PortStatistics {
+    u64 sent_frames, sent_bytes; // by its driver, without those that were dropped
+    u64 received_frames, received_bytes;
+    u64 dropped[frame_drops];
+    LinkState link; // of an uplink
+    u32 reserved;
+
+    u64& operator[](FrameDrop reason) { return dropped[static_cast<u32>(reason)]; }
+    u64 operator[](FrameDrop reason) const { return dropped[static_cast<u32>(reason)]; }
+};
+inline constexpr u32 max_ports = max_devices + max_controllers; // NICs by their numbers, then uplinks by theirs
+struct PortTable {
+    PortStatistics ports[max_ports];
+};
+
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.
 struct alignas(8) QueueRecord { // so that one store writes it

@@ -11,6 +11,7 @@
 #include <kernel/pci.hpp>
 #include <kernel/time.hpp>
 #include <lib/fixed_vector.hpp>
+#include <manage/network.hpp>
 #include <manage/storage.hpp>
 #include <manage/vm_control.hpp>
 
@@ -29,6 +30,8 @@ public:
     void run_pending();
     // What knows of the machine's disks; lives as long. Without it there are none.
     void show_disks_of(Storage& storage) { storage_ = &storage; }
+    // The same for what is counted at the ports of networks.
+    void show_networks_of(Network const& network) { network_ = &network; }
     bool is_open() const { return is_open_; }
 
     // kernel::ConsoleUser
@@ -64,7 +67,7 @@ private:
 
         kernel::Console& console_;
     };
-    enum class Mode : u8 { Line, Log, Dump, Pci, Disks, DiskFigures, Top };
+    enum class Mode : u8 { Line, Log, Dump, Pci, Disks, DiskFigures, Ports, Top };
     // Counters at the last look, for what has happened since.
     struct Sample {
         Nanos at{};
@@ -126,6 +129,9 @@ private:
     void disk_show(Words const& arguments);
     void print_figures(u32 index);
     void net_list(Words const&); // monitor_networks.cpp
+    void net_show(Words const& arguments);
+    void print_port_line(u32 index);
+    PortFigures uplink_of(u32 network) const;
     void print_mac(config::MacAddress const& mac);
     void print_pci(kernel::PciFunction const& function);
     void service_list(Words const&); // monitor_services.cpp
@@ -140,6 +146,7 @@ private:
 
     VmControl& vms_;
     Storage* storage_ = nullptr;
+    Network const* network_ = nullptr;
     kernel::Console& console_;
     lib::Delegate<void()> wake_;
     Terminal terminal_{console_};
@@ -150,7 +157,7 @@ private:
     bool is_open_ = false;
     u32 seen_log_writes_ = 0; // when the line was drawn last
     Mode mode_ = Mode::Line;
-    // What of the log, of the dump of dump_vm_, or of the list of PCI functions or disks is yet to be printed.
+    // What of the log, of the dump of dump_vm_, or of the list of PCI functions, disks or ports is yet to be printed.
     std::size_t position_ = 0, end_ = 0;
     u32 dump_vm_ = 0;
     std::array<Sample, lib::max_vms> vm_samples_{};

@@ -8,6 +8,12 @@
 
 namespace manage {
 
+// What is counted at the port of a NIC or an uplink.
+struct PortFigures {
+    bool is_attached = false; // else the rest means nothing
+    lib::service::PortStatistics said{};
+};
+
 class Network final : public ServedDevices {
 public:
     static constexpr std::string_view service_name = "network";
@@ -30,16 +36,25 @@ public:
     // Returns the NIC's number here; an error is a sentence without its subject.
     std::expected<u32, std::string_view> attach(Nic const& nic);
 
+    // Of a VM's NIC, and of the uplink of a network, by its number among all.
+    PortFigures figures_of(std::string_view owner, u32 nic) const;
+    PortFigures figures_of_uplink(u32 network) const;
+
     // kernel::ServiceHost
     lib::Result<void> furnish(kernel::Service& instance) override;
-    void ended() override { controllers_.stop(); }
+    void ended() override;
     u64 call(lib::service::Call number, u64 first, u64 second) override;
 
 private:
+    lib::Result<void> make_pages();
+    PortFigures figures_at(u32 port) const;
+    lib::service::PortTable& counts() const;
     void take_uplinks(std::span<config::NetworkDescription const> networks);
     void interrupt_came(u32 controller) { services().post(service(), lib::service::event_controller(controller)); }
 
     Controllers controllers_;
+    lib::HostPhys counts_frame_{};
+    bool has_pages_ = false;
     bool has_uplinks_ = false; // those that there are have been taken
 };
 

@@ -82,7 +82,9 @@ protected:
     std::expected<u32, std::string_view> add(ServedDevice const& device, lib::service::DeviceEntry const& entry);
     // The owner of a device; nullptr: there is no such device.
     DeviceOwner const* owner_of(u32 device) const { return devices_[device].device.owner; }
+    u32 number_of(u32 device) const { return devices_[device].device.number; } // among those of its owner
     lib::service::Board& board() { return *board_; }
+    lib::service::Board const& board() const { return *board_; }
     kernel::Services& services() { return services_; }
     u32 service() const { return service_; }
 

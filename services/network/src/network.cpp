@@ -12,12 +12,21 @@ constexpr u64 all_nics = (u64{1} << service::max_devices) - 1;
 // Doorbells and interrupts of uplinks are the bits of their ports, after that of the board.
 static_assert(service::event_controller(0) == service::event_doorbell(service::max_devices));
 
+static_assert(Switch::max_ports == service::max_ports);
 static_assert(sizeof(Network) <= 80 * lib::KiB);
 
 } // namespace
 
+Network::Network(Host& host, service::Board const& board, service::Records& records, service::PortTable& counts,
+                 u64 ticks_per_second)
+    : host_(host), board_(board), records_(records), counts_(counts),
+      switch_(Switch::max_age_seconds * ticks_per_second) {
+    for (u32 i = 0; i < nics_.size(); i++)
+        nics_[i].count_in(counts_.ports[i]);
+}
+
 void Network::add_uplink(u32 controller, net::NetDevice& device, u32 network) {
-    uplinks_[controller].connect(device, network);
+    uplinks_[controller].connect(device, network, counts_.ports[first_uplink + controller]);
     uplink_count_ = std::max(uplink_count_, controller + 1);
     switch_.plug(first_uplink + controller, network);
 }

@@ -74,7 +74,6 @@ bool Nic::update(service::DeviceEntry const& entry, std::span<service::QueueReco
 
 void Nic::start(service::DeviceEntry const& entry, Host& host) {
     entry_ = entry;
-    statistics_ = {};
     address_ = load_address(entry.mac);
     ram_ = host.ram_window(number_);
     for (u32 i = 0; i < entry.ram_area_count; i++)
@@ -150,11 +149,11 @@ Nic::Took Nic::take(Frame& frame, Host& host) {
     }
     queue.is_asked = false;
     if (verdict == Frame::Verdict::Good && frame.source() == address_) {
-        statistics_.sent_frames++;
-        statistics_.sent_bytes += frame.size();
+        statistics_->sent_frames++;
+        statistics_->sent_bytes += frame.size();
         return Took::Frame;
     }
-    statistics_[verdict == Frame::Verdict::Good ? Drop::Spoofed : frame.reason()]++;
+    (*statistics_)[verdict == Frame::Verdict::Good ? Drop::Spoofed : frame.reason()]++;
     return Took::Dropped;
 }
 
@@ -167,7 +166,7 @@ void Nic::done(Frame& frame) {
 u32 Nic::receive(Frame& frame, SplitQueue::Chain& chain, Host& host) {
     Queue& queue = queues_[receive_queue];
     if (!queue.ring.is_on()) {
-        statistics_[Drop::NotReady]++;
+        (*statistics_)[Drop::NotReady]++;
         return 1;
     }
     bool const is_mergeable = (queue.entry.features & feature::MRG_RXBUF) != 0;
@@ -199,11 +198,11 @@ bool Nic::settle(Reception::Outcome outcome, u32 bytes, Host& host) {
     switch (outcome) {
     case Reception::Outcome::Done:
         queues_[receive_queue].must_publish = true;
-        statistics_.received_frames++;
-        statistics_.received_bytes += bytes;
+        statistics_->received_frames++;
+        statistics_->received_bytes += bytes;
         return true;
-    case Reception::Outcome::NoBuffer: statistics_[Drop::NoBuffer]++; break;
-    case Reception::Outcome::TooLarge: statistics_[Drop::TooLarge]++; break;
+    case Reception::Outcome::NoBuffer: (*statistics_)[Drop::NoBuffer]++; break;
+    case Reception::Outcome::TooLarge: (*statistics_)[Drop::TooLarge]++; break;
     case Reception::Outcome::Misuse: misuse(host); break;
     }
     return false;

@@ -9,11 +9,22 @@ namespace network {
 bool Uplink::poll(u64 now, bool is_interrupted, Host& host) {
     if (!is_present() || (!is_interrupted && now < device_->deadline())) return false;
     (void)device_->poll(now, is_interrupted, {}); // no frame has a tag
+    statistics_->link = link();
     if (has_failed_ || device_->state() != net::NetDevice::State::Failed) return true;
     has_failed_ = true;
     char text[120];
     host.log(lib::format_to(text, "the uplink of network {} {}", network_, device_->failure()));
     return true;
+}
+
+lib::service::LinkState Uplink::link() const {
+    using lib::service::LinkState;
+    switch (device_->state()) {
+    case net::NetDevice::State::Starting: return LinkState::Unknown;
+    case net::NetDevice::State::Failed: return LinkState::Failed;
+    case net::NetDevice::State::Ready: break;
+    }
+    return device_->has_link() ? LinkState::Up : LinkState::Down;
 }
 
 u64 Uplink::deadline() const { return is_present() ? device_->deadline() : net::NetDevice::never; }
@@ -29,8 +40,8 @@ Uplink::Took Uplink::take(Frame& frame) {
         return Took::Dropped;
     }
     // A station outside that uses the address of a NIC here is found by the caller: it counts as sent, and as dropped.
-    statistics_.sent_frames++;
-    statistics_.sent_bytes += bytes.size();
+    statistics_->sent_frames++;
+    statistics_->sent_bytes += bytes.size();
     return Took::Frame;
 }
 
@@ -84,8 +95,8 @@ bool Uplink::put(Frame const& frame, Segmenter const& segment, u64 now) {
 
 void Uplink::sent(u32 size, u64 now) {
     device_->transmit_room(size, now);
-    statistics_.received_frames++;
-    statistics_.received_bytes += size;
+    statistics_->received_frames++;
+    statistics_->received_bytes += size;
 }
 
 void Uplink::ring() {

@@ -309,6 +309,22 @@ TEST_F(MonitorTest, ShowsNetworksAndTheirNics) {
               std::string::npos);
 }
 
+TEST_F(MonitorTest, ShowsThePortsOfANetwork) {
+    EXPECT_EQ(ask("net show"), "no network is described\n");
+    vms.described_networks = {{"lan", 1}, {"wan", 2}};
+    vms.described_networks[1].uplink.kind = config::UplinkDescription::Kind::First;
+    vms.described_networks[1].uplink_text = "first";
+    std::array const nics{config::NicDescription{.network_name = "wan"}, config::NicDescription{.network_name = "lan"}};
+    vms.vms[1].nics = nics;
+    std::string const columns = "  frames                     sent        KiB   received        KiB    dropped\n";
+    std::string const lan = "lan: internal\n" + columns + "  db nic 1             not in use\n";
+    std::string const wan = "wan: uplink first, not in use\n" + columns + "  outside              not in use\n" +
+                            "  db nic 0             not in use\n";
+    EXPECT_EQ(ask("net show"), lan + wan);
+    EXPECT_EQ(ask("net show wan"), wan);
+    EXPECT_EQ(ask("net show la"), "there is no network la\n");
+}
+
 TEST_F(MonitorTest, ShowsHowAVmEnded) {
     EXPECT_EQ(ask("vm show db"), "db: off, 0 MiB, 0 vCPUs, started 0 times\ncpus any, shared, weight 100, no cap\n"
                                  "it has not ended yet\n");

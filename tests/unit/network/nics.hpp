@@ -60,6 +60,7 @@ public:
     std::vector<std::unique_ptr<Guest>> guests;
     std::unique_ptr<service::Board> board = std::make_unique<service::Board>();
     std::unique_ptr<service::Records> records = std::make_unique<service::Records>();
+    std::unique_ptr<service::PortTable> counts = std::make_unique<service::PortTable>();
     std::optional<network::Network> instance;
     u32 interrupts[service::max_devices][service::max_device_queues] = {};
     u32 misuses[service::max_devices] = {};
@@ -84,7 +85,7 @@ public:
     // Starts the next instance; what the last one had in its own memory is gone.
     void start() {
         instance.reset();
-        instance.emplace(*this, *board, *records, second);
+        instance.emplace(*this, *board, *records, *counts, second);
         events = service::event_board;
         has_more = false;
     }

@@ -187,6 +187,36 @@ TEST_F(UplinkTest, ADeviceThatFailedIsReportedOnce) {
     EXPECT_EQ(world.lines, before + 1);
 }
 
+TEST_F(UplinkTest, TheStateOfTheLinkIsSaid) {
+    add();
+    start_with_uplink();
+    EXPECT_EQ(counts().link, service::LinkState::Up);
+    auto const state_after_poll = [&] {
+        world.now = device.next_deadline;
+        world.turn();
+        return counts().link;
+    };
+    device.is_up = false;
+    EXPECT_EQ(state_after_poll(), service::LinkState::Down);
+    device.now_state = net::NetDevice::State::Starting;
+    EXPECT_EQ(state_after_poll(), service::LinkState::Unknown);
+    device.now_state = net::NetDevice::State::Failed;
+    EXPECT_EQ(state_after_poll(), service::LinkState::Failed);
+}
+
+TEST_F(UplinkTest, TheNextInstanceGoesOnCounting) {
+    add();
+    start_with_uplink();
+    come(make_frame(mac_of(0), outside, 100));
+    world.run();
+    start_with_uplink();
+    come(make_frame(mac_of(0), outside, 100));
+    world.run();
+    EXPECT_EQ(counts().sent_frames, 2U);
+    EXPECT_EQ(counts().sent_bytes, 200U);
+    EXPECT_EQ(world.statistics(0).received_frames, 2U);
+}
+
 TEST_F(UplinkTest, WithoutAnUplinkNothingWaitsForATime) {
     add();
     start();

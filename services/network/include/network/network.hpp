@@ -14,8 +14,8 @@ public:
     static constexpr u64 nic_budget = 256 * lib::KiB, turn_budget = 4 * nic_budget, frame_cost = 4 * lib::KiB;
 
     // All of them outlive this object. `ticks_per_second`: of the time that turn() is told.
-    Network(Host& host, lib::service::Board const& board, lib::service::Records& records, u64 ticks_per_second)
-        : host_(host), board_(board), records_(records), switch_(Switch::max_age_seconds * ticks_per_second) {}
+    Network(Host& host, lib::service::Board const& board, lib::service::Records& records,
+            lib::service::PortTable& counts, u64 ticks_per_second);
     Network(Network const&) = delete;
     Network& operator=(Network const&) = delete;
 
@@ -49,6 +49,7 @@ private:
     Host& host_;
     lib::service::Board const& board_;
     lib::service::Records& records_;
+    lib::service::PortTable& counts_;
     Switch switch_;
     u64 now_ = 0;
     u64 waiting_ = 0; // bit N: port N may have something to send

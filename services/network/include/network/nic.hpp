@@ -20,6 +20,8 @@ public:
     Nic(Nic const&) = delete;
     Nic& operator=(Nic const&) = delete;
 
+    // Before all else. `statistics` outlives this object, and goes on from what it is.
+    void count_in(Statistics& statistics) { statistics_ = &statistics; }
     // Takes over what the board says of the device, and answers its stop. A queue that did not change goes on. Returns
     // whether it is another NIC than before, or one in another network.
     bool update(lib::service::DeviceEntry const& entry, std::span<lib::service::QueueRecord> records, Host& host,
@@ -27,7 +29,7 @@ public:
     bool is_present() const { return entry_.kind != lib::service::DeviceKind::None; }
     u32 network() const { return entry_.network; }
     EthernetAddress address() const { return address_; }
-    Statistics const& statistics() const { return statistics_; }
+    Statistics const& statistics() const { return *statistics_; }
 
     // Takes the next chain of the transmit queue, if it is on. After Frame or Dropped, done() follows.
     Took take(Frame& frame, Host& host);
@@ -64,7 +66,7 @@ private:
     u32 answered_ = 0; // of the entry's stops
     u8* ram_ = nullptr;
     EthernetAddress address_ = 0;
-    Statistics statistics_{};
+    Statistics* statistics_ = nullptr;
     std::array<lib::RamPiece, lib::service::max_ram_areas> pieces_{};
     lib::GuestMemory memory_{{}};
     std::array<Queue, queue_count> queues_{Queue{memory_}, Queue{memory_}};

@@ -20,14 +20,15 @@ public:
     Uplink(Uplink const&) = delete;
     Uplink& operator=(Uplink const&) = delete;
 
-    // `device` outlives this object.
-    void connect(net::NetDevice& device, u32 network) {
+    // `device` and `statistics` outlive this object.
+    void connect(net::NetDevice& device, u32 network, Statistics& statistics) {
         device_ = &device;
         network_ = network;
+        statistics_ = &statistics;
     }
     bool is_present() const { return device_ != nullptr; }
     u32 network() const { return network_; }
-    Statistics const& statistics() const { return statistics_; }
+    Statistics const& statistics() const { return *statistics_; }
 
     // Brings the device forward if it has interrupted or wants to be called now. Returns whether it was called: then
     // frames may have come.
@@ -35,13 +36,14 @@ public:
     u64 deadline() const; // of the next poll
     // Takes the next frame from outside. It is there until the next call of this or of ring().
     [[nodiscard]] Took take(Frame& frame);
-    void drop(Drop reason) { statistics_[reason]++; }
+    void drop(Drop reason) { (*statistics_)[reason]++; }
     // Sends a frame of a guest, or drops it. Returns how many frames that were.
     u32 send(Frame& frame, u64 now);
     // Tells the device what was done since this was called last.
     void ring();
 
 private:
+    lib::service::LinkState link() const;
     std::span<u8> room(u32 size);
     bool put(Frame& frame, u64 now);
     bool put(Frame const& frame, Segmenter const& segment, u64 now);
@@ -51,7 +53,7 @@ private:
     u32 network_ = 0;
     u32 taken_ = 0; // since ring()
     bool has_failed_ = false;
-    Statistics statistics_{};
+    Statistics* statistics_ = nullptr;
 };
 
 } // namespace network
