@@ -30,7 +30,7 @@ constexpr std::array<lib::u16, 2> legacy_command_ports{0x1f0, 0x170}, legacy_con
 // [virtio/1.2] 4.1.2: devices of the standard, and those that speak the older interface as well.
 constexpr lib::u16 virtio_vendor = 0x1af4, virtio_blk = 0x1042, virtio_blk_transitional = 0x1001;
 
-// 82540EM, and 82574L. [intel/8254x] 5.2 [intel/82574] 9.3.1
+// 82540EM, and 82574L. [intel/8254x] 5.2 [intel/82574] 9
 constexpr lib::u16 intel_vendor = 0x8086, intel_82540em = 0x100e, intel_82574l = 0x10d3;
 
 constexpr std::array<std::string_view, Controllers::most> names{"disks-0", "disks-1", "disks-2", "disks-3",

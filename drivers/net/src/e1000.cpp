@@ -52,7 +52,7 @@ void E1000::look(u64 now, bool is_interrupted) {
         if (causes.raw == all_ones) return fail("is gone");
         must_look |= causes.get<Causes::LSC>();
         causes.set<Causes::INT_ASSERTED>(false);
-        // With MSI-X, reading takes nothing back. [intel/82574] 10.2.4.1
+        // With MSI-X, reading takes nothing back. [intel/82574] 10, ICR
         if (chip_ == Chip::I82574 && causes.raw != 0) write(ICR, causes.raw);
     }
     if (must_look || is_late(now)) look_at_status(now);
@@ -267,7 +267,7 @@ void E1000::release() {
     released_++;
 }
 
-// Tails are the first descriptors that do not belong to the device. [intel/82574] 7.1.8, 7.2.9
+// Tails are the first descriptors that do not belong to the device. [intel/82574] 7.1.8, 7.2
 void E1000::ring() {
     if (state_ != State::Ready) return;
     if (is_held_) release();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Registers and descriptors of 82540EM and 82574L. [intel/8254x] 3.2, 3.3, 13 [intel/82574] 7.1, 7.2, 10.2
+// Registers and descriptors of 82540EM and 82574L. [intel/8254x] 3.2, 3.3, 13 [intel/82574] 7.1, 7.2, 10
 #include <lib/bits.hpp>
 #include <net/e1000.hpp>
 
@@ -37,7 +37,7 @@ struct Status : lib::Reg<Status, u32> {
 struct Eecd : lib::Reg<Eecd, u32> {
     using AUTO_RD = lib::Bits<u32, 9>; // 82574L: the registers that the NVM fills are filled
 };
-// The place of the word's number and the end's bit differ. [intel/8254x] 13.4.4 [intel/82574] 10.2.2.4
+// The place of the word's number and the end's bit differ. [intel/8254x] 13.4, EERD [intel/82574] 10, EERD
 struct Eerd : lib::Reg<Eerd, u32> {
     using START = lib::Bits<u32, 0>;
     using DONE_82574 = lib::Bits<u32, 1>;
@@ -83,7 +83,7 @@ struct Tipg : lib::Reg<Tipg, u32> { // gaps between frames
 };
 struct Txdctl : lib::Reg<Txdctl, u32> {
     using WTHRESH = lib::Bits<u32, 21, 16>; // descriptors that are written back together; 0: at once
-    using MUST_BE_ONE = lib::Bits<u32, 22>; // of 82574L. [intel/82574] 10.2.6.9
+    using MUST_BE_ONE = lib::Bits<u32, 22>; // of 82574L. [intel/82574] 10, TXDCTL
     using GRAN = lib::Bits<u32, 24>;        // thresholds count descriptors
 };
 struct Rah : lib::Reg<Rah, u32> {
@@ -91,7 +91,7 @@ struct Rah : lib::Reg<Rah, u32> {
     using AV = lib::Bits<u32, 31>; // it is valid
 };
 
-// Queues and other causes that send the first message of MSI-X: a valid bit above each number. [intel/82574] 10.2.4.9
+// Queues and other causes that send the first message of MSI-X: a valid bit above each number. [intel/82574] 10, IVAR
 inline constexpr u32 every_cause_sends_message_0 = 8 | 8 << 8 | 8 << 16;
 // In units of 1.024 us, for descriptors that ask for a delay, as none of this driver does; 0 is forbidden.
 // [intel/8254x] 13.4.41

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The start of an e1000 or e1000e, and its way back after a reset. [intel/8254x] 14 [intel/82574] 4.6
+// The start of an e1000 or e1000e, and its way back after a reset. [intel/8254x] 14 [intel/82574] 4
 //
 // Bochs ignores the reset, as QEMU once did, so every register that the driver depends on is written.
 #include <algorithm>
@@ -15,7 +15,7 @@ using namespace e1000;
 namespace {
 
 // How long what is under way may take to end, and how long no register may be touched after a reset: 82540EM asks for
-// 1 us, 82574L for 1 ms. [intel/8254x] 14.3 [intel/82574] 4.6.2
+// 1 us, 82574L for 1 ms. [intel/8254x] 13.4, CTRL.RST [intel/82574] 4
 constexpr u64 quiet_ms = 10, quiet_limit_ms = 100, reset_pause_ms = 5, reset_limit_ms = 1'000, nvm_limit_ms = 1'000,
               word_limit_ms = 100;
 
@@ -60,7 +60,7 @@ void E1000::begin(u64 now) {
 }
 
 // A reset while requests are under way can hang the bus of 82574L; after the limit there is no better way.
-// [intel/82574] 3.1.3.10
+// [intel/82574] 10, CTRL and STATUS: GIO Master Disable and Enable
 void E1000::reset_chip(u64 now) {
     bool const must_wait = chip_ == Chip::I82574 && now < step_limit_;
     if (must_wait && Status{{read(STATUS)}}.get<Status::GIO_MASTER_ENABLE>()) return;

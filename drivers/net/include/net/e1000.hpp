@@ -17,7 +17,7 @@ public:
     static constexpr u32 rooms_at = receive_buffers_at + receive_count * buffer_size;
     static constexpr u32 memory_needed = rooms_at + room_count * buffer_size;
     static constexpr u32 most_pieces = 32;
-    static constexpr u32 smallest_frame = 17; // that the chips pad. [intel/82574] 10.2.6.1 TCTL.PSP
+    static constexpr u32 smallest_frame = 17; // that the chips pad. [intel/82574] 10, TCTL.PSP
     static constexpr u32 padded_size = 60, largest_frame = 1518;
     static constexpr u32 hang_milliseconds = 2'000, look_milliseconds = 1'000;
     static constexpr u32 most_resets = 3; // because it hung, without a frame that was sent in between
