@@ -487,6 +487,22 @@ class BenchTest(unittest.TestCase):
             bench.write(path, "new\n")
             self.assertEqual(path.read_text(), f"prose\n{bench.MARK}\n\nnew\n")
 
+    def test_a_part_replaces_its_sections_only(self):
+        bench = script("bench")
+        size = bench.IMAGE_SIZE
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "x.md")
+            path.write_text(f"prose\n{bench.MARK}\n\n## A\n\n1\n\n### a\n\n## B\n\n2\n\n{size}5 bytes\n")
+            bench.write(path, f"## C\n\n3\n\n## A\n\n4\n\n{size}6 bytes\n", is_part=True)
+            self.assertEqual(path.read_text(), f"prose\n{bench.MARK}\n\n## A\n\n4\n\n## B\n\n2\n\n## C\n\n3\n\n{size}6 bytes\n")
+
+    def test_disks_are_compared_with_their_targets(self):
+        costs = script("bench").disk_costs
+        reference = {"x": {"operation": "x", "target": "215", "kvm_vmx": "1288", "kvm_svm": "-", "kvmtool": "1.10", "qemu_q35": "-"}}
+        self.assertIn("| x | 200 | 215 | 215 | 1,288 | - | 1.10 | - | met |", costs.table({"bochs": {"x": 200}, "qemu": {"x": 215}}, reference))
+        self.assertIn("| x | 216 | 215 | 1,288 | - | 1.10 | - | **missed** |", costs.table({"qemu": {"x": 216}}, reference))
+        self.assertTrue(all(set(row) >= {"operation", *costs.COLUMNS} for row in costs.peers().values()))
+
 
 class PowerButtonTest(unittest.TestCase):
     """The kernel's modules go the way from its package through the cache into the initramfs."""

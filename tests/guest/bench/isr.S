@@ -31,8 +31,18 @@
     movl $0, (%rax)
 .endm
 
+// For interrupts that the guest makes itself by INT: as many instructions as in x2APIC mode, but for the WRMSR.
+.macro NO_EOI
+    pushq %rcx
+    movl $0x80b, %ecx
+    xorl %eax, %eax
+    xorl %edx, %edx
+    popq %rcx
+.endm
+
 GATE bench_isr_x2apic, X2APIC_EOI
 GATE bench_isr_xapic, XAPIC_EOI
+GATE bench_isr_without_eoi, NO_EOI
 
 .section .bss
 .balign 8

@@ -40,6 +40,8 @@ void guest_main() {
     report("empty_pair", max_samples, 0);
     empty_pair = samples[max_samples / 2];
     if (guest::option_number("cpus", 1) > 1) return two_cpus();
+    if (guest::option("disk") == "requests") return disk_requests();
+    if (guest::option("disk") == "restarts") return disk_restarts();
     instructions();
     devices();
     xapic();

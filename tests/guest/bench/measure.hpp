@@ -65,5 +65,8 @@ void x2apic();
 void timers();
 void memory();
 void two_cpus(); // alone, when there are two
+// Each alone, on a VM with a disk in memory of at least 64 MiB.
+void disk_requests();
+void disk_restarts();
 
 } // namespace bench
