@@ -108,7 +108,10 @@ Service::~Service() {
 }
 
 void Service::post(u64 events) {
-    events_.fetch_or(events, std::memory_order_seq_cst);
+    u64 const before = events_.fetch_or(events, std::memory_order_seq_cst);
+    // Another CPU posted the same, and wakes the service where that is needed. What takes them then is an atomic
+    // exchange of the same word, so the service sees what the guest wrote before either call.
+    if ((before & events) == events) return;
     // Either this sees the mask, or end_wait(), which stores the mask first, sees the events.
     if ((waiting_for_.load(std::memory_order_seq_cst) & events) != 0) wake(*this);
 }

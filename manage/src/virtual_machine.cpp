@@ -159,6 +159,10 @@ u64 VirtualMachine::port_in(u16 port, u8 size) {
 }
 
 void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
+    if (port >= lib::layout::pci_ports.base) { // no lock: platform/doorbells.hpp says why
+        u32 const device = platform_->doorbells().at_port(port, size);
+        if (device != platform::Doorbells::none) return served_doorbell(device, 0);
+    }
     with_platform_in_exit(
         [&](platform::Platform& p) { p.io(platform::Space::Pio, port, size, platform::Op::Write, value); });
 }
@@ -175,6 +179,8 @@ u64 VirtualMachine::mmio_read(u64 address, u8 size) {
 }
 
 void VirtualMachine::mmio_write(u64 address, u8 size, u64 value) {
+    if (u32 const device = platform_->doorbells().in_memory(address, size); device != platform::Doorbells::none)
+        return served_doorbell(device, 0);
     with_platform_in_exit([&](platform::Platform& p) {
         p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
         tell_changed_eoi_vectors(p);

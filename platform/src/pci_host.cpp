@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <lib/assert.hpp>
 #include <platform/pci_host.hpp>
 
@@ -125,6 +126,21 @@ void PciHost::collect_decoded() {
             if (auto const range = slot.function->decoded(bar); range && is_in_window(*range))
                 decoded_[decoded_count_++] = {*range, slot.device, bar};
     }
+    wires_.doorbells_changed();
+}
+
+std::optional<u64> PciHost::place_of(Device const& device, u16 bar) const {
+    auto const all = std::span(decoded_).first(decoded_count_);
+    auto const found =
+        std::ranges::find_if(all, [&](Decoded const& entry) { return entry.device == &device && entry.bar == bar; });
+    if (found == all.end()) return std::nullopt;
+    PciFunction::Range const& range = found->range;
+    bool const is_alone = std::ranges::all_of(all, [&](Decoded const& other) {
+        bool const is_apart =
+            other.range.base - range.base >= range.size && range.base - other.range.base >= other.range.size;
+        return &other == &*found || other.range.space != range.space || is_apart;
+    });
+    return is_alone ? std::optional(range.base) : std::nullopt;
 }
 
 void PciHost::drive_lines() {

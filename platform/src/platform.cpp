@@ -46,6 +46,23 @@ void Platform::set_intr_line(bool level) {
     host_.set_lint0(level);
 }
 
+// Writes down, for each served device on the bus, its doorbells that no other BAR covers.
+void Platform::doorbells_changed() {
+    PciHost const& bus = devices_.get<PciHost>();
+    for (u32 number = 0; number < served_.size(); number++) {
+        ServedVirtio const* const device = served_[number];
+        u32 const queues = device == nullptr ? 0 : device->queues_with_doorbells();
+        if (queues == 0) {
+            doorbells_.clear(number);
+            continue;
+        }
+        auto const ports = bus.place_of(*device, VirtioPci::doorbell_bar);
+        auto const registers = bus.place_of(*device, VirtioPci::registers_bar);
+        doorbells_.set(number, ports.value_or(Doorbells::nowhere),
+                       registers ? *registers + VirtioPci::doorbells_at : Doorbells::nowhere, queues);
+    }
+}
+
 void Platform::legacy_changed() {
     Hpet const& hpet = devices_.get<Hpet>();
     bool const is_replaced = hpet.replaces_legacy();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <lib/assert.hpp>
+#include <platform/doorbells.hpp>
 #include <platform/virtio_pci.hpp>
 
 namespace platform {
@@ -11,11 +12,12 @@ constexpr u16 RED_HAT = 0x1af4, first_modern_device = 0x1040; // [virtio/1.2] 4.
 constexpr u8 VENDOR_SPECIFIC = 0x09;
 enum Capability : u8 { COMMON_CFG = 1, NOTIFY_CFG = 2, ISR_CFG = 3, DEVICE_CFG = 4, PCI_CFG = 5 }; // [virtio/1.2] 4.1.4
 
-constexpr u32 registers_bar = 0, msix_bar = 2, doorbell_bar = 4;
+constexpr u32 msix_bar = 2;
 constexpr u64 registers_size = 0x4000, msix_size = 0x1000;
-constexpr u32 page = 0x1000, common_at = 0, interrupts_at = page, doorbells_at = 2 * page, configuration_at = 3 * page;
+constexpr u32 page = 0x1000, common_at = 0, interrupts_at = page, configuration_at = 3 * page;
 constexpr u32 table_at = 0, pending_at = 0x800;
-constexpr u32 common_size = 64, doorbell_stride = 4;
+constexpr u32 common_size = 64, doorbell_stride = Doorbells::stride;
+static_assert(VirtioPci::doorbells_at == u64{2} * page);
 static_assert(MsixTable::max_vectors * MsixTable::entry_size <= pending_at);
 
 // Common configuration. [virtio/1.2] 4.1.4.3
@@ -46,7 +48,7 @@ constexpr u64 with_half(u64 value, u32 select, u32 half) {
 } // namespace
 
 VirtioPci::VirtioPci(Plug const& plug, Shape const& shape)
-    : features_(shape.features | VERSION_1 | INDIRECT_DESC | EVENT_IDX),
+    : wires_(plug.wires), features_(shape.features | VERSION_1 | INDIRECT_DESC | EVENT_IDX),
       doorbells_size_(std::bit_ceil(shape.queue_count * doorbell_stride)), queue_size_(shape.queue_size),
       msix_(plug.host, shape.queue_count + 1U),
       function_({RED_HAT, static_cast<u16>(first_modern_device + shape.device_type), shape.class_code, 1, RED_HAT,
@@ -137,10 +139,19 @@ void VirtioPci::ring(u64 offset) {
     if (queue < queues_.size() && is_running() && queues_[queue].is_enabled != 0) doorbell(static_cast<u32>(queue));
 }
 
+u32 VirtioPci::queues_with_doorbells() const {
+    u32 result = 0;
+    if (is_running())
+        for (u32 queue = 0; queue < queues_.size(); queue++)
+            result |= u32{queues_[queue].is_enabled} << queue;
+    return result;
+}
+
 IoReply VirtioPci::common_io(IoRequest const& request) {
     u32 const offset = static_cast<u32>(request.offset);
     if (request.op == Op::Write) {
         write_common(offset, request.size, request.data);
+        wires_.doorbells_changed();
         return {};
     }
     u64 value = 0;
@@ -257,11 +268,13 @@ void VirtioPci::start_again() {
 void VirtioPci::reset() {
     function_.reset();
     start_again();
+    wires_.doorbells_changed();
 }
 
 void VirtioPci::misused() {
     if ((state_.status & NEEDS_RESET) != 0) return;
     state_.status |= NEEDS_RESET;
+    wires_.doorbells_changed();
     if ((state_.status & DRIVER_OK) != 0) interrupt(CONFIG_INTERRUPT, state_.config_vector);
 }
 
@@ -288,6 +301,7 @@ lib::Result<void> VirtioPci::restore_transport(State const& state, std::span<Que
             return lib::fail(lib::Errc::BadFormat);
     }
     function_.set_interrupt(state_.interrupts != 0);
+    wires_.doorbells_changed();
     return {};
 }
 

@@ -104,6 +104,7 @@ class Wires {
 public:
     virtual void set_irq_line(u32 gsi, bool level) = 0; // true: asserted (polarity is not modelled)
     virtual void set_intr_line(bool level) = 0;         // the 8259 pair's INTR output
+    virtual void doorbells_changed() {}                 // those of virtio devices moved, or work or not
 
 protected:
     ~Wires() = default;

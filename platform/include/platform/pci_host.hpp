@@ -41,6 +41,9 @@ public:
     // there is no such slot or it is taken; NoMemory: too many BARs.
     lib::Result<void> plug_in(u32 slot, PciFunction& function, Device& device);
 
+    // Where a BAR of a device answers, if no other BAR covers a part of it.
+    std::optional<u64> place_of(Device const& device, u16 bar) const;
+
     IoReply io(IoRequest const& request) override;
     void on(Event const&) override {}
     void reset() override;

@@ -11,6 +11,7 @@
 #include <array>
 #include <platform/bus.hpp>
 #include <platform/device_list.hpp>
+#include <platform/doorbells.hpp>
 #include <span>
 
 namespace platform {
@@ -47,6 +48,8 @@ public:
     void served_stopped(u32 device) {
         if (device < served_.size()) served_[device]->serving_stopped();
     }
+    // For vCPUs, without the lock that everything else here needs.
+    Doorbells const& doorbells() const { return doorbells_; }
     void power_button() { devices_.get<AcpiPm>().power_button(); }
 
     // The INTA cycle of whoever takes INTR or an ExtINT message.
@@ -71,6 +74,7 @@ public:
 
 private:
     void set_intr_line(bool level) override;
+    void doorbells_changed() override;
     void masks_changed();
     void legacy_changed();
     void route(u32 gsi, bool level);
@@ -83,6 +87,7 @@ private:
     Bus bus_;
     std::array<Device*, Devices::count> by_number_{};
     std::array<ServedVirtio*, lib::max_served_devices> served_{};
+    Doorbells doorbells_;
     Devices devices_;
 };
 

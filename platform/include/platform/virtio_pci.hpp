@@ -55,6 +55,11 @@ public:
     PciFunction& function() { return function_; }
     IoReply io(IoRequest const& request) final;
     void reset() final;
+    // Queue 0's doorbell is at the begin of the BAR of ports, and at this offset in BAR 0.
+    static constexpr u16 doorbell_bar = 4, registers_bar = 0;
+    static constexpr u64 doorbells_at = 0x2000;
+    // Bit n: a doorbell of queue n has an effect.
+    u32 queues_with_doorbells() const;
 
 protected:
     VirtioPci(Plug const& plug, Shape const& shape);
@@ -104,11 +109,13 @@ private:
     void start_again();
     void bus_master_changed() {
         if (!function_.is_bus_master()) bus_master_lost();
+        wires_.doorbells_changed();
     }
     IoReply configuration_io(IoRequest const& request) const;
     void interrupt(u8 cause, u16 vector);
     u16 checked_vector(u64 vector) const { return vector < msix_.count() ? static_cast<u16>(vector) : no_vector; }
 
+    Wires& wires_;
     std::span<Queue> queues_;
     std::span<u8 const> configuration_;
     u64 features_;

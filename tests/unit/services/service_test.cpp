@@ -95,6 +95,41 @@ TEST_F(ServiceTest, WaitsAndComesBackAtItsDeadline) {
     EXPECT_EQ(answer, 0U);
 }
 
+TEST_F(ServiceTest, AnEventThatIsPostedAgainBeforeItIsTakenIsTakenOnceAndNotLost) {
+    std::vector<u64> taken;
+    auto const waits_for = [&](u64 mask) {
+        return [&taken, mask](auto& frame) {
+            taken.push_back(frame.rax);
+            call(frame, 1, mask, abi::no_deadline);
+        };
+    };
+    program = {[](auto& frame) { call(frame, 1, 4, abi::no_deadline); }};
+    start();
+    services.post(0, 4);
+    services.post(0, 4);
+    program = {waits_for(4)};
+    run_all();
+    EXPECT_EQ(taken, std::vector<u64>{4});
+    // The next one wakes it again. While it runs, an event comes twice that it does not wait for.
+    program = {[&](auto& frame) {
+                   services.post(0, 2);
+                   services.post(0, 2);
+                   waits_for(4)(frame);
+               },
+               waits_for(6), waits_for(6)};
+    services.post(0, 4);
+    run_all();
+    EXPECT_EQ(taken, (std::vector<u64>{4, 4}));
+    EXPECT_EQ(last_result, RunResult::Sleep) << "it does not wait for 2";
+    services.post(0, 2);
+    run_all();
+    EXPECT_EQ(taken.size(), 2U);
+    services.post(0, 4 | 2); // one of them is there already
+    run_all();
+    EXPECT_EQ(taken, (std::vector<u64>{4, 4, 4, 2}));
+    EXPECT_EQ(last_result, RunResult::Sleep);
+}
+
 TEST_F(ServiceTest, LogTakesItsOwnMemoryOnlyAndPrintsNoControls) {
     std::vector<u64> answers;
     auto const log_of = [&](u64 at, u64 size) {
