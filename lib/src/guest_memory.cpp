@@ -22,25 +22,6 @@ template <typename Find, typename Step> lib::Result<void> for_each_run(GuestPhys
 
 } // namespace
 
-RamPiece const* GuestMemory::find(GuestPhys at) const {
-    for (RamPiece const& piece : pieces_)
-        if (at - piece.base < piece.size) return &piece; // below the base, the difference wraps around
-    return nullptr;
-}
-
-// None for an empty range, which is RAM wherever it is, and whose bytes may be nowhere.
-u8* GuestMemory::in_one_piece(GuestPhys at, u64 size) const {
-    if (size == 0) return nullptr;
-    RamPiece const* const piece = find(at);
-    if (piece == nullptr) return nullptr;
-    u64 const offset = at - piece->base;
-    return piece->size - offset < size ? nullptr : piece->host + offset;
-}
-
-u8* GuestMemory::aligned(GuestPhys at, u64 size) const {
-    return at.value % size != 0 ? nullptr : in_one_piece(at, size);
-}
-
 bool GuestMemory::contains(GuestPhys at, u64 size) const {
     if (in_one_piece(at, size) != nullptr) return true;
     return for_each_run(at, size, [this](GuestPhys p) { return find(p); }, [](u8*, u64, u64) {}).has_value();

@@ -5,6 +5,7 @@
 #include <array>
 #include <concepts>
 #include <cstring>
+#include <lib/memory.hpp>
 #include <lib/result.hpp>
 #include <lib/types.hpp>
 #include <span>
@@ -34,15 +35,11 @@ public:
 
     template <typename T> lib::Result<T> read(GuestPhys at) const {
         static_assert(std::is_trivially_copyable_v<T>);
-        T value;
-        if (u8 const* const host = in_one_piece(at, sizeof(T)); host != nullptr) {
-            std::memcpy(&value, host, sizeof(T)); // nearly always, and the size is known here
-            return value;
-        }
+        if (u8 const* const host = in_one_piece(at, sizeof(T)); host != nullptr)
+            return lib::load<T>(host); // nearly always, and the size is known here
         std::array<u8, sizeof(T)> bytes;
         if (auto const done = read(at, std::span<u8>(bytes)); !done) return lib::fail(done.error());
-        std::memcpy(&value, bytes.data(), sizeof(T));
-        return value;
+        return lib::load<T>(bytes.data());
     }
     // Bytes are for the function above: of a std::span<u8>, this one would write its address.
     template <typename T>
@@ -50,7 +47,7 @@ public:
     lib::Result<void> write(GuestPhys at, T const& value) const {
         static_assert(std::is_trivially_copyable_v<T>);
         std::array<u8, sizeof(T)> bytes;
-        std::memcpy(bytes.data(), &value, sizeof(T));
+        lib::store(bytes.data(), value);
         return write(at, std::span<u8 const>(bytes));
     }
     // One access that nothing tears, at a multiple of T's size; a load comes before what follows it, a store after what
@@ -73,11 +70,22 @@ public:
     std::span<RamPiece const> pieces() const { return pieces_; }
 
 private:
-    RamPiece const* find(GuestPhys at) const;
-    // Null where not all of it is RAM of one piece.
-    u8* in_one_piece(GuestPhys at, u64 size) const;
+    // These are here because a request of a disk takes about twenty of them.
+    RamPiece const* find(GuestPhys at) const {
+        for (RamPiece const& piece : pieces_)
+            if (at - piece.base < piece.size) return &piece; // below the base, the difference wraps around
+        return nullptr;
+    }
+    // Null where not all of it is RAM of one piece, and for an empty range, which is RAM wherever it is, and whose
+    // bytes may be nowhere.
+    u8* in_one_piece(GuestPhys at, u64 size) const {
+        RamPiece const* const piece = find(at);
+        if (piece == nullptr || size == 0) return nullptr;
+        u64 const offset = at - piece->base;
+        return piece->size - offset < size ? nullptr : piece->host + offset;
+    }
     // The same, and null where `at` is no multiple of `size`.
-    u8* aligned(GuestPhys at, u64 size) const;
+    u8* aligned(GuestPhys at, u64 size) const { return at.value % size != 0 ? nullptr : in_one_piece(at, size); }
     std::span<RamPiece const> pieces_;
 };
 

@@ -34,7 +34,7 @@ void CatalogueWriter::ended(u32 token, block::Status status) {
 
 bool CatalogueWriter::turn(u64 now) {
     bool is_complete = true;
-    for (u32 number = 0; number < units_.size(); number++) {
+    for (u32 number = 0; number < controllers_.end(); number++) {
         Unit& unit = units_[number];
         if (!unit.is_added) continue;
         block::Controller const& controller = *controllers_.find(number);

@@ -13,6 +13,7 @@ void Controllers::add(u32 number, block::Controller& controller, block::Function
     if (number >= units_.size() || units_[number].controller != nullptr) return;
     Unit& unit = units_[number];
     unit.controller = &controller;
+    end_ = std::max(end_, number + 1);
     unit.bounce = bounce;
     for (u32 i = 0; i < max_commands; i++)
         unit.free[i] = static_cast<u8>(max_commands - 1 - i);
@@ -21,7 +22,7 @@ void Controllers::add(u32 number, block::Controller& controller, block::Function
 
 void Controllers::poll(u64 events, u64 now) {
     bool const is_first = (events & lib::service::event_board) != 0;
-    for (u32 i = 0; i < units_.size(); i++) {
+    for (u32 i = 0; i < end_; i++) {
         Unit& unit = units_[i];
         if (unit.controller == nullptr) continue;
         bool const has_event = (events & lib::service::event_controller(i)) != 0;
@@ -55,7 +56,7 @@ void Controllers::end(Unit& unit, block::Ended const& ended) {
 
 u64 Controllers::deadline() const {
     u64 first = block::Controller::never;
-    for (Unit const& unit : units_) {
+    for (Unit const& unit : used()) {
         if (unit.controller == nullptr) continue;
         first = std::min(first, unit.has_more ? 0 : unit.controller->deadline());
     }
@@ -76,7 +77,7 @@ bool Controllers::submit(u32 number, Client& client, u32 token, block::Command c
 }
 
 void Controllers::ring() {
-    for (Unit& unit : units_) {
+    for (Unit& unit : used()) {
         if (!unit.must_ring) continue;
         unit.must_ring = false;
         unit.controller->ring();

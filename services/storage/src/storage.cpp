@@ -28,7 +28,8 @@ bool Storage::turn(u64 events, u64 now) {
             update(i);
         context_.waiting = all_devices; // nobody rings again for what the last instance left
     }
-    if (context_.controllers != nullptr) look_at_controllers(events);
+    bool const has_controllers = context_.controllers != nullptr && context_.controllers->end() != 0;
+    if (has_controllers) look_at_controllers(events);
     if (now >= context_.held_until) look_at_held();
     u64 budget = turn_budget;
     for (u64 round = context_.waiting; round != 0 && budget != 0;) { // each of them once
@@ -40,13 +41,13 @@ bool Storage::turn(u64 events, u64 now) {
         context_.waiting &= ~bit;
         if (devices_[i].serve(context_, budget)) context_.waiting |= bit;
     }
-    bool const has_more_commands = context_.controllers != nullptr && submit();
+    bool const has_more_commands = has_controllers && submit();
     return has_more_commands || context_.waiting != 0;
 }
 
 void Storage::look_at_controllers(u64 events) {
     context_.controllers->poll(events, context_.now);
-    for (u32 i = 0; i < states_.size(); i++) {
+    for (u32 i = 0; i < context_.controllers->end(); i++) {
         block::Controller const* const controller = context_.controllers->find(i);
         if (controller == nullptr || controller->state() == states_[i]) continue;
         states_[i] = controller->state();
@@ -84,7 +85,7 @@ void Storage::ended(u32 token, block::Status status) {
 bool Storage::submit() {
     using Outcome = SubmitOrder::Outcome;
     u64 budget = turn_budget;
-    for (u32 i = 0; i < context_.orders.size(); i++) {
+    for (u32 i = 0; i < context_.controllers->end(); i++) {
         SubmitOrder& order = context_.orders[i];
         for (Outcome outcome = Outcome::Nothing; outcome != Outcome::Refused && !order.is_empty() && budget != 0;) {
             u32 const queue = order.first(), device = queue / lib::service::max_device_queues;

@@ -42,6 +42,8 @@ public:
     // When poll() must be called at the latest.
     u64 deadline() const;
 
+    // All numbers of controllers are below it.
+    u32 end() const { return end_; }
     // Null: there is none of this number.
     block::Controller* find(u32 number) const { return number < units_.size() ? units_[number].controller : nullptr; }
     block::Function::Shared bounce(u32 number) const { return units_[number].bounce; }
@@ -64,10 +66,14 @@ private:
         std::array<u8, max_commands> free{};
         std::array<Slot, max_commands> slots{};
     };
+    // Those up to the last one that has a controller: each turn of the service looks at all of them.
+    std::span<Unit> used() { return std::span(units_).first(end_); }
+    std::span<Unit const> used() const { return std::span(units_).first(end_); }
     static void poll(Unit& unit, u64 now);
     static void end(Unit& unit, block::Ended const& ended);
 
     std::array<Unit, lib::service::max_controllers> units_{};
+    u32 end_ = 0; // of those in use
 };
 
 } // namespace storage
