@@ -352,6 +352,8 @@ bool Scheduler::nap(u32 cpu, u64 now) {
     {
         CoreLock const locked(*state.core);
         if (!may_nap(state)) return false;
+        // Somebody waits right here, as below: the usual case where two take turns.
+        if (state.dedicated == nullptr && state.core->waiting_count.load(std::memory_order_relaxed) != 0) return false;
         charge(state, now);
         state.is_napping = true;
         if (state.dedicated != nullptr) return true;

@@ -54,9 +54,11 @@ public:
         }
         return max_cpus;
     }
+    // From the lowest member up. The body does not change this set.
     template <typename Body> constexpr void for_each(Body body) const {
-        for (u32 cpu = next(0); cpu < max_cpus; cpu = next(cpu + 1))
-            body(cpu);
+        for (u32 i = 0; i < words_.size(); i++)
+            for (u64 rest = words_[i]; rest != 0; rest &= rest - 1)
+                body(i * 64 + static_cast<u32>(std::countr_zero(rest)));
     }
     friend constexpr CpuSet operator&(CpuSet a, CpuSet const& b) {
         for (std::size_t i = 0; i < a.words_.size(); i++)
