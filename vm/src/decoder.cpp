@@ -398,12 +398,16 @@ bool stop(Kind kind, Instruction& out) {
     return true;
 }
 
-// The common case straight through: at most a REX prefix, one or two opcode bytes, ModRM; `bytes` is long enough for
-// any of these. Everything else goes the long way round.
+// The common case straight through: an operand of 16 bits, as of virtio's doorbells, or not; at most a REX prefix, one
+// or two opcode bytes, ModRM; `bytes` is long enough for any of these. Everything else goes the long way round.
 template <CpuMode Mode> [[gnu::always_inline]] inline bool decode_plain(std::span<u8 const> bytes, Instruction& out) {
     CodeCursor<false> cursor{bytes.data(), nullptr};
-    unsigned rex = 0;
+    unsigned rex = 0, size = 4;
     unsigned byte = *cursor.at++;
+    if (Mode == CpuMode::Bits64 && byte == 0x66) {
+        size = 2;
+        byte = *cursor.at++;
+    }
     if (Mode == CpuMode::Bits64 && (byte & 0xf0U) == 0x40) {
         rex = byte;
         byte = *cursor.at++;
@@ -422,7 +426,7 @@ template <CpuMode Mode> [[gnu::always_inline]] inline bool decode_plain(std::spa
         return stop(Kind::Unsupported, out);
 
     bool const wide = Mode == CpuMode::Bits64;
-    fill_operation(*opcode, 4U + ((rex & 8U) >> 1), (modrm >> 3) & 7U, rex, Repeat::None, false, out);
+    fill_operation(*opcode, (rex & 8U) != 0 ? 8U : size, (modrm >> 3) & 7U, rex, Repeat::None, false, out);
     decode_memory(cursor, modrm, rex, Mode, wide ? 8 : 4, SegmentRegister::None, out.memory);
     out.immediate = 0;
     if (opcode->immediate() != Immediate::None) take_immediate(*opcode, cursor, out);
@@ -433,7 +437,7 @@ template <CpuMode Mode> [[gnu::always_inline]] inline bool decode_plain(std::spa
 } // namespace
 
 bool decode(std::span<u8 const> bytes, CpuMode mode, Instruction& out) {
-    constexpr std::size_t longest_plain = 13; // REX, 0F, opcode, ModRM, SIB, displacement, immediate
+    constexpr std::size_t longest_plain = 14; // 66, REX, 0F, opcode, ModRM, SIB, displacement, immediate
     if (bytes.size() >= longest_plain) [[likely]] {
         if (mode == CpuMode::Bits64) [[likely]]
             return decode_plain<CpuMode::Bits64>(bytes, out);
