@@ -163,6 +163,11 @@ void VirtualMachine::port_out(u16 port, u8 size, u64 value) {
         u32 const device = platform_->doorbells().at_port(port, size);
         if (device != platform::Doorbells::none) return served_doorbell(device, 0);
     }
+    write_port(port, size, value);
+}
+
+// Apart from what rings doorbells, which needs none of the registers that this saves.
+[[gnu::noinline]] void VirtualMachine::write_port(u16 port, u8 size, u64 value) {
     with_platform_in_exit(
         [&](platform::Platform& p) { p.io(platform::Space::Pio, port, size, platform::Op::Write, value); });
 }
@@ -181,6 +186,10 @@ u64 VirtualMachine::mmio_read(u64 address, u8 size) {
 void VirtualMachine::mmio_write(u64 address, u8 size, u64 value) {
     if (u32 const device = platform_->doorbells().in_memory(address, size); device != platform::Doorbells::none)
         return served_doorbell(device, 0);
+    write_memory(address, size, value);
+}
+
+[[gnu::noinline]] void VirtualMachine::write_memory(u64 address, u8 size, u64 value) {
     with_platform_in_exit([&](platform::Platform& p) {
         p.io(platform::Space::Mmio, address, size, platform::Op::Write, value);
         tell_changed_eoi_vectors(p);

@@ -2,6 +2,7 @@
 """What a guest's disk costs: the benchmark guest's own virtio-blk driver against a disk in memory, beside the peers' figures."""
 import csv
 import re
+import time
 
 from . import emulator
 from .project import ROOT, Failure, Progress
@@ -41,6 +42,7 @@ def requests(kind):
 
 def restarts(kind):
     """Kills the service under a guest that reads, at each time after the guest has gone on; returns row -> number."""
+    from test_monitor import SWITCH
     from test_vms import open_monitor
     with Progress(f"Restarts of the storage service in {kind}"), boot(kind, "disk=restarts") as console:
         console.expect(r"guest: reads", LIMIT)
@@ -48,6 +50,9 @@ def restarts(kind):
         for number in range(2, RESTARTS + 2):
             console.send("service kill storage\r")
             console.expect(rf"service storage: instance {number} starts", LIMIT)
+            console.expect("service storage: disk 0: ", LIMIT)
+            time.sleep(1)  # its request ends a few thousand instructions later
+        console.send(SWITCH)
         console.expect(r"guest: done \d", LIMIT)
         return {name.decode(): int(median) for name, median, _, _ in LINE.findall(bytes(console.seen))}
 

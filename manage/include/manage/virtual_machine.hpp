@@ -135,6 +135,8 @@ private:
         kernel::LockGuard const locked(platform_lock_);
         return body(*platform_);
     }
+    void write_port(u16 port, u8 size, u64 value);
+    void write_memory(u64 address, u8 size, u64 value);
     bool fail(std::string_view what);
     // The same with FILE:LINE in front.
     bool fail_at(u32 line, std::string_view what);
