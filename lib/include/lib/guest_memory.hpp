@@ -24,6 +24,8 @@ struct RamPiece {
     u8* host;
 };
 
+class GuestRange;
+
 class GuestMemory {
 public:
     // `pieces` must be sorted by base, must not overlap, and must outlive this object.
@@ -70,6 +72,7 @@ public:
     std::span<RamPiece const> pieces() const { return pieces_; }
 
 private:
+    friend GuestRange;
     // These are here because a request of a disk takes about twenty of them.
     RamPiece const* find(GuestPhys at) const {
         for (RamPiece const& piece : pieces_)
@@ -87,6 +90,43 @@ private:
     // The same, and null where `at` is no multiple of `size`.
     u8* aligned(GuestPhys at, u64 size) const { return at.value % size != 0 ? nullptr : in_one_piece(at, size); }
     std::span<RamPiece const> pieces_;
+};
+
+// A range of guest RAM that is looked up once and accessed often, such as a ring. Valid as long as the memory's pieces
+// stay what they are. It has no bytes if one of the bytes asked for is not RAM, and an access outside of it fails.
+class GuestRange {
+public:
+    GuestRange() = default;
+    GuestRange(GuestMemory const& memory, GuestPhys at, u64 size)
+        : host_(memory.in_one_piece(at, size)), size_(host_ != nullptr || memory.contains(at, size) ? size : 0),
+          memory_(&memory), at_(at) {}
+
+    bool is_empty() const { return size_ == 0; }
+    // As those of GuestMemory. Offsets of load() and store() are multiples of T's size, and so is the range's begin.
+    template <typename T> lib::Result<T> read(u64 offset) const {
+        if (!has(offset, sizeof(T))) return lib::fail(lib::Errc::BadGuest);
+        return host_ != nullptr ? lib::load<T>(host_ + offset) : memory_->read<T>(at_ + offset);
+    }
+    template <typename T> lib::Result<T> load(u64 offset) const {
+        static_assert(std::is_unsigned_v<T>);
+        if (!has(offset, sizeof(T))) return lib::fail(lib::Errc::BadGuest);
+        if (host_ == nullptr) return memory_->load<T>(at_ + offset);
+        return __atomic_load_n(reinterpret_cast<T const*>(host_ + offset), __ATOMIC_ACQUIRE);
+    }
+    template <typename T> lib::Result<void> store(u64 offset, T value) const {
+        static_assert(std::is_unsigned_v<T>);
+        if (!has(offset, sizeof(T))) return lib::fail(lib::Errc::BadGuest);
+        if (host_ == nullptr) return memory_->store<T>(at_ + offset, value);
+        __atomic_store_n(reinterpret_cast<T*>(host_ + offset), value, __ATOMIC_RELEASE);
+        return {};
+    }
+
+private:
+    bool has(u64 offset, u64 size) const { return size <= size_ && offset <= size_ - size; }
+    u8* host_ = nullptr; // null where the range is not in one piece: each access is looked up
+    u64 size_ = 0;
+    GuestMemory const* memory_ = nullptr;
+    GuestPhys at_{};
 };
 
 } // namespace lib

@@ -44,10 +44,12 @@ public:
 
     // Returns false if the size is no power of two up to max_size, or a part is misaligned or not RAM.
     static bool is_usable(GuestMemory const& memory, QueueSetup const& setup);
-    // Returns false, and leaves the queue off, if the setup is not usable.
+    // Returns false, and leaves the queue off, if the setup is not usable. The memory stays what it is until stop():
+    // the rings are looked up here, once.
     bool start(QueueSetup const& setup);
     void stop() {
         setup_ = {};
+        descriptors_ = available_ = used_ = {};
         position_ = {};
     }
     bool is_on() const { return setup_.size != 0; }
@@ -94,11 +96,10 @@ private:
     bool read_chain(u16 head, Chain& chain) const;
     bool add(Chain& chain, Descriptor const& descriptor) const;
     u64 ring_place(u16 index) const { return index & (setup_.size - 1U); } // a power of two
-    GuestPhys available(u64 offset) const { return {setup_.available + offset}; }
-    GuestPhys used(u64 offset) const { return {setup_.used + offset}; }
 
     GuestMemory const& memory_;
     QueueSetup setup_{}; // size 0: the queue is off
+    GuestRange descriptors_, available_, used_;
     Position position_{};
 };
 

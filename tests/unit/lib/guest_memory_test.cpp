@@ -43,4 +43,44 @@ TEST_F(GuestMemoryTest, WritesTheBytesOfASpanThatMayBeWrittenThrough) {
     EXPECT_EQ(low, (std::array<u8, 16>{1, 2, 3, 4}));
 }
 
+TEST_F(GuestMemoryTest, ARangeInOnePieceReachesItsBytesAndNoOthers) {
+    lib::GuestRange const range(memory, {0x1004}, 8);
+    ASSERT_TRUE(range.store<u32>(0, 0x1234'5678));
+    EXPECT_EQ(low[4], 0x78);
+    EXPECT_EQ(range.load<u16>(2).value(), 0x1234);
+    low[9] = 0xab;
+    EXPECT_EQ(range.read<u32>(3).value(), 0x00ab'0012U) << "at any offset";
+    for (u64 const offset : {u64{5}, u64{8}, u64{9}, ~u64{0} - 3, ~u64{0}}) {
+        EXPECT_FALSE(range.read<u32>(offset)) << std::hex << offset;
+        EXPECT_FALSE(range.load<u32>(offset & ~u64{3} | 8)) << std::hex << offset;
+        EXPECT_FALSE(range.store<u32>(offset & ~u64{3} | 8, 1)) << std::hex << offset;
+    }
+}
+
+TEST_F(GuestMemoryTest, ARangeOfTwoPiecesReachesBoth) {
+    lib::GuestRange const range(memory, {0x1008}, 16);
+    ASSERT_FALSE(range.is_empty());
+    ASSERT_TRUE(range.store<u32>(4, 0x1111'1111));
+    ASSERT_TRUE(range.store<u32>(8, 0x2222'2222));
+    EXPECT_EQ(low[15], 0x11);
+    EXPECT_EQ(high[0], 0x22);
+    EXPECT_EQ(range.load<u16>(8).value(), 0x2222);
+    EXPECT_EQ(range.read<u32>(6).value(), 0x2222'1111U) << "across the seam";
+    EXPECT_FALSE(range.load<u32>(16));
+    EXPECT_FALSE(range.store<u32>(16, 1)) << "RAM, but outside of the range";
+    EXPECT_FALSE(range.read<u32>(13));
+}
+
+TEST_F(GuestMemoryTest, ARangeThatIsNotAllRamHasNoBytes) {
+    for (u64 const at : {u64{0xff8}, u64{0x1018}, u64{0x2000}, ~u64{0} - 7}) {
+        lib::GuestRange const range(memory, {at}, 16);
+        EXPECT_TRUE(range.is_empty()) << std::hex << at;
+        EXPECT_FALSE(range.read<u8>(0)) << std::hex << at;
+        EXPECT_FALSE(range.load<u8>(8)) << std::hex << at;
+        EXPECT_FALSE(range.store<u8>(8, 1)) << std::hex << at;
+    }
+    EXPECT_FALSE(lib::GuestRange().load<u8>(0));
+    EXPECT_TRUE(lib::GuestRange(memory, {0x1000}, 0).is_empty());
+}
+
 } // namespace
