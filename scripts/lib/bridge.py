@@ -136,6 +136,9 @@ class Bridge:
             write_all(sys.stderr.fileno(), HELP)
         return QUIT if "x" in commands else None
 
+    def type(self, data):
+        self._pending += data
+
     def _send(self):
         try:
             sent = self._serial.send(self._pending)

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 
-from . import private_network
+from . import demo_network, private_network
 from .project import Failure, die_with_parent, scratch_folder
 
 # Linux' programs crash with XSAVES and AVX-512 together (docs/CAVEATS.md): this CPU has neither.
@@ -52,6 +52,7 @@ class Options:
     tick_shift: int = 0  # and this is its length: 1 ns << tick_shift
     disk: pathlib.Path | None = None  # an image, which the machine may write to
     disk_controller: str = ""  # one of DISK_CONTROLLERS; empty: usual_disk_controller()
+    network: demo_network.Forward | None = None  # QEMU: the machine has a NIC, and a network of the emulator's own outside
     extra: tuple = ()  # QEMU: arguments; Bochs: lines of its configuration
 
 
@@ -302,6 +303,8 @@ def qemu_command(image, options, serial_descriptor, folder):
         file = str(pathlib.Path(options.disk).resolve()).replace(",", ",,")
         command += ["-drive", f"if=none,id=disk0,file={file},format=raw,cache=writeback",
                     *DISK_CONTROLLERS[options.disk_controller or usual_disk_controller(options.kind)]]
+    if options.network:
+        command += options.network.qemu_arguments()
     return command + list(options.extra)
 
 

@@ -122,7 +122,7 @@ def initramfs(kernel=None, busybox=BUSYBOX):
         archive.symlink(f"bin/{applet}", "busybox")
     archive.symlink("sbin/init", "../bin/init")
     archive.file("init", (source / "init").read_bytes(), 0o755)
-    for program in ("power-button", "load-drivers", "root-disk", "resize"):
+    for program in ("power-button", "load-drivers", "root-disk", "network", "resize"):
         archive.file(f"bin/{program}", (source / program).read_bytes(), 0o755)
     for name, content in modules_of(kernel) if kernel else ():
         archive.file(f"lib/modules/{version_of(kernel)}/{name}", content)

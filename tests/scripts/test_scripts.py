@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -422,10 +423,17 @@ class CommandLineTest(unittest.TestCase):
                      ("--guest-cpus", "33"): "1 to 32", ("--cpus", "0"): "1 to", ("--emulator", "bochs", "--cpus", "16"): "at most 8",
                      ("--timeout", "-1"): "above 0", ("--image-only", folder): "is a folder", ("--image-only", f"{folder}/no/x.iso"): "no folder",
                      ("--image-only", "/dev/null"): "no ordinary file", ("--image-only", "/proc/x.iso"): "cannot write",
-                     ("--native", "--append", "x"): "leave out --append"}
+                     ("--native", "--append", "x"): "leave out --append", ("--net", "0"): "1 to 65535, found 0", ("--net", "x"): "invalid int",
+                     ("--net", "--emulator", "bochs"): "take QEMU", ("--net", "--native"): "leave out --native",
+                     ("--net", "--disk", absent, "--disk-system", "full"): "leave out --disk-system full"}
             for arguments, message in wrong.items():
                 self.assertRegex(self.refused("run", *arguments), message)
             self.assertEqual(sorted(os.listdir(folder)), ["absent.toml", "broken.toml", "program.toml"])
+
+    def test_run_refuses_a_port_that_somebody_has(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            self.assertRegex(self.refused("run", "--net", str(port), "--", "true"), f"--net: port {port} is in use on this computer")
 
     def test_a_full_disk_leaves_no_image_and_no_traceback(self):
         with tempfile.TemporaryDirectory() as folder:
