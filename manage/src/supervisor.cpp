@@ -189,7 +189,8 @@ void Supervisor::start_again(u32 vm, Nanos ran) {
 bool Supervisor::give_console_to(u32 vm) {
     Slot& slot = slots_[vm];
     if (description_.vms[vm].console != config::ConsoleKind::Com1) return false;
-    if (slot.is_starting) return true;
+    bool const waits_until_ready = slot.again_at != never && !slot.machine->is_ready();
+    if (slot.is_starting || waits_until_ready) return true;
     if (!slot.exists() || !slot.machine->is_running()) return slot.had_console && slot.is_alive();
     slot.had_console = false;
     console_.attach(slot.machine->console());

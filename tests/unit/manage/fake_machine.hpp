@@ -111,6 +111,7 @@ public:
     void call_at(Nanos at) override { alarm = at; }
     config::HostCpus host_cpus{4};
     bool shares_cores = false, is_ready = true;
+    std::string unready; // the name of a VM that is not ready
     config::HostCpus const& cpus() const override { return host_cpus; }
     void share_cores(bool allowed) override { shares_cores = allowed; }
     manage::CpuStatus cpu_status(u32) override { return {}; }
@@ -132,7 +133,7 @@ public:
 };
 
 inline FakeVm::~FakeVm() = default; // tests end in any state
-inline bool FakeVm::is_ready() { return host_.is_ready; }
+inline bool FakeVm::is_ready() { return host_.is_ready && description_.name != host_.unready; }
 inline bool FakeVm::begin() {
     EXPECT_FALSE(exists_);
     if (!can_begin || description_.memory > host_.free) return false;

@@ -50,6 +50,24 @@ TEST_F(SupervisorTest, AVmThatWaitsForDisksCanBeKilled) {
     EXPECT_EQ(phase(1), VmPhase::Running);
 }
 
+TEST_F(SupervisorTest, AVmThatWaitsForDisksKeepsItsPlaceAtTheConsole) {
+    machine.unready = "a";
+    start(vm("a") + vm("b"));
+    EXPECT_EQ(phase(1), VmPhase::Running);
+    EXPECT_FALSE(console.has_owner()) << "the first VM will come in a moment";
+    machine.unready.clear();
+    pass(1);
+    EXPECT_TRUE(supervisor.vm_status(0).has_console);
+}
+
+TEST_F(SupervisorTest, AVmThatIsKilledWhileItWaitsForDisksLeavesTheConsoleToTheNext) {
+    machine.unready = "a";
+    start(vm("a") + vm("b"));
+    EXPECT_TRUE(supervisor.kill(0));
+    pass(1);
+    EXPECT_TRUE(supervisor.vm_status(1).has_console);
+}
+
 TEST_F(SupervisorTest, AVmThatDoesNotFitKeepsNobodyElseFromStarting) {
     start(vm("a", "").replace(vm("a").find("64M"), 3, "2G ") + vm("b"));
     EXPECT_EQ(phase(0), VmPhase::Off);
