@@ -57,7 +57,7 @@ lib::Result<void> Network::make_pages() {
 
 service::PortTable& Network::counts() const { return *kernel::phys_to_virt<service::PortTable>(counts_frame_); }
 
-// The service may change it meanwhile.
+// A copy: the service may write to the page at any time.
 PortFigures Network::figures_at(u32 port) const {
     PortFigures figures{.is_attached = true};
     std::memcpy(&figures.said, &counts().ports[port], sizeof(figures.said));

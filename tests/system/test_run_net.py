@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """scripts/run --net: two guests on a network, and the emulator's outside."""
 import contextlib
-import http.server
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 
+import outside
 from framework import ROOT, system_test
 
 SECONDS = 300
@@ -31,33 +30,20 @@ def fetch(port):
 
 
 @contextlib.contextmanager
-def outside(web_port):
+def server(web_port):
     """A server outside: its answer to a guest is what this computer gets from the guests' web server. Yields its port."""
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(outside.Handler):
         def do_GET(self):
-            page = fetch(web_port)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
+            self.answer(fetch(web_port))
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with outside.serving(Handler) as port:
+        yield port
 
 
 @system_test(backend="qemu", why="Bochs lets nothing in from outside", limit=900)
 def guests_reach_each_other_and_the_outside_and_it_reaches_one():
     web = free_port()
-    with outside(web) as port:
+    with server(web) as port:
         command = f"""set -e
 ip -4 -o addr show dev eth0 | grep -o '10.0.2.[0-9]*/24'
 cat /etc/resolv.conf

@@ -4,9 +4,8 @@ DHCP server, and a server of this test at the host, which guests see as 10.0.2.2
 DHCP and TFTP."""
 import contextlib
 import hashlib
-import http.server
-import threading
 
+import outside
 from framework import PROMPT, boot, check_power_off, description, guest, linux_command_line, linux_files, project, system_test, usual_options
 from test_disks import SECONDS, output_of
 from test_monitor import SWITCH, ask, row
@@ -30,7 +29,7 @@ def server():
     """Serves DATA; yields the port, and the checksums of what was posted."""
     posted = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(outside.Handler):
         def do_GET(self):
             self.answer(DATA)
 
@@ -38,23 +37,8 @@ def server():
             posted.append(hashlib.sha256(self.rfile.read(int(self.headers["Content-Length"]))).hexdigest())
             self.answer(b"")
 
-        def answer(self, body):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield serving.server_address[1], posted
-        finally:
-            serving.shutdown()
-            thread.join()
+    with outside.serving(Handler) as port:
+        yield port, posted
 
 
 def put(port):

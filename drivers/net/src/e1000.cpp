@@ -44,7 +44,7 @@ Limits E1000::limits() const {
         .smallest = smallest_frame, .largest = largest_frame, .most_pieces = most_pieces, .highest_address = ~u64{0}};
 }
 
-// The causes are taken back before the rings are looked at, so that what comes meanwhile interrupts again.
+// This clears the causes before the caller looks at the rings: a frame that comes after that interrupts again.
 void E1000::look(u64 now, bool is_interrupted) {
     bool must_look = now >= next_look_;
     if (is_interrupted && has_interrupt_) {

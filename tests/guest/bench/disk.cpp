@@ -42,7 +42,7 @@ void* buffer(u32 slot, u32 size) { return reinterpret_cast<void*>(buffers + u64{
     guest::interrupt_window();
 }
 
-// The same instructions but for the three that exit, and an interrupt without them.
+// The instructions of a real request without the three that exit; the interrupt comes without them.
 [[gnu::always_inline]] inline void pretend_to_sleep(VirtioDisk& driver, bool must_ring) {
     if (must_ring) exits++;
     asm volatile("int %0" : : "i"(pretended_vector) : "memory");

@@ -31,7 +31,7 @@
     movl $0, (%rax)
 .endm
 
-// For interrupts that the guest makes itself by INT: as many instructions as in x2APIC mode, but for the WRMSR.
+// For interrupts that the guest makes itself by INT, which need no EOI: the instructions of X2APIC_EOI without its WRMSR.
 .macro NO_EOI
     pushq %rcx
     movl $0x80b, %ecx
