@@ -42,11 +42,27 @@ def os_release():
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
 
 
+def in_namespace():
+    """Returns how a command begins whose mounts go away with it.
+    In a chroot, / need not be a mount point, and then it cannot be made private. A mount tells whether it is private already: what
+    leaked out of a root would be deleted together with the root."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0:
+        return ["unshare", "--mount"]
+    as_it_is = ["unshare", "--mount", "--propagation", "unchanged"]
+    with tempfile.TemporaryDirectory(prefix="mullion-mount-") as folder:
+        tried = subprocess.run([*as_it_is, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True)
+        if os.path.ismount(folder):
+            subprocess.run(["umount", folder], check=True)
+            raise Unavailable("this computer shares mounts between namespaces")
+    if tried.returncode != 0:
+        raise Unavailable("this computer allows no mount namespaces")
+    return as_it_is
+
+
 def raise_if_unavailable(release, is_entered=True):
     if os.geteuid() != 0:
         raise Unavailable(f"only root can make a folder with {RELEASES[release]} and change into it")
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
-        raise Unavailable("this computer allows no mount namespaces")
+    in_namespace()
     system = os_release()
     if system.get("ID") != "debian":
         raise Unavailable(f"this computer's apt has no mirror of Debian ({system.get('PRETTY_NAME', 'not a Debian')})")
@@ -90,9 +106,12 @@ def bootstrap(release, wanted, target, what, options=()):
     """Has mmdebstrap unpack and configure these packages and what they need in a folder, or in what the options say."""
     if not shutil.which("mmdebstrap"):
         packages.install_by_apt(["mmdebstrap"], visible=True)
-    # In a mount namespace of its own: if it is stopped, what it has mounted in the folder must be gone before that is removed.
+    # In a mount namespace of its own, where there can be one: if it is stopped, what it has mounted in the folder must be gone before that is removed.
     # Without root's rights, mmdebstrap makes namespaces itself.
-    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else []
+    namespace = []
+    if os.geteuid() == 0:
+        with contextlib.suppress(Unavailable):
+            namespace = in_namespace()
     command = [*namespace, "mmdebstrap", "--variant=apt", "--include=" + ",".join(wanted), *(f"--aptopt={option}" for option in apt_options()), *options,
                release, target, f"deb [signed-by={KEYRING}] {mirror()} {release} main"]
     run_quietly(f"Making {what}", command)
@@ -120,4 +139,4 @@ def command_in(release, command):
     root = path(release)
     if not root.exists():
         raise Unavailable(f"there is no folder with {RELEASES[release]}")
-    return ["unshare", "--mount", "sh", "-c", ENTER, "sh", str(root), str(ROOT), *command]
+    return [*in_namespace(), "sh", "-c", ENTER, "sh", str(root), str(ROOT), *command]
