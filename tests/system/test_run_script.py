@@ -41,9 +41,12 @@ class Terminal:
     def expect(self, pattern, seconds=120):
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
-            wait = deadline - time.monotonic()
-            assert wait > 0 and select.select([self.master], [], [], wait)[0], f"{pattern!r} did not appear"
-            self.seen += os.read(self.master, 65536)
+            ended = self.process.poll() is not None
+            if select.select([self.master], [], [], 0 if ended else 0.2)[0]:
+                self.seen += os.read(self.master, 65536)
+                continue
+            assert not ended, f"the script ended with status {self.process.returncode} before {pattern!r} appeared"
+            assert time.monotonic() < deadline, f"{pattern!r} did not appear"
         self.seen = self.seen[found.end():]
         return found
 
