@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What can be found wrong before anything is downloaded, built or booted."""
-import os
 import re
 import struct
 import subprocess
 import tomllib
 
-from . import build, grub_elf
+from . import build, emulator, grub_elf
 from .project import BUILD, Failure
 
 MIB = 1 << 20
@@ -138,7 +137,7 @@ def toml_message(path, text):
 
 def cpu_model(kind, name):
     """The emulator must know it; one that is not there yet cannot be asked."""
-    command = {"bochs": [os.environ.get("BOCHS", "bochs"), "--help", "cpu"]}.get(kind, ["qemu-system-x86_64", "-cpu", "help"])
+    command = {"bochs": [emulator.bochs_binary(), "--help", "cpu"]}.get(kind, ["qemu-system-x86_64", "-cpu", "help"])
     wanted = name.split(",")[0]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60).stdout
