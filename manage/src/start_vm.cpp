@@ -137,17 +137,22 @@ u32 VirtualMachine::node_of_cpus() const {
     return kernel::machine_topology().domain_of(cpus).value_or(kernel::FrameAllocator::any_node);
 }
 
-bool VirtualMachine::can_have_tsc(u64 hz) {
+// What the description wishes, in Hz; 0: the machine's own rate, which a description can name in whole MHz only.
+std::optional<u64> VirtualMachine::tsc_rate() {
     u64 const host_hz = kernel::tsc_scale().hz();
-    if (hz == 0 || hz == host_hz) return true;
+    u64 const host_mhz = (host_hz + 500'000) / 1'000'000;
+    u64 const mhz = description_.tsc_mhz;
+    if (mhz == 0 || (mhz == host_mhz && !backend_.has_tsc_scaling())) return 0;
+    u64 const hz = mhz * 1'000'000;
     bool const is_near = vm::TscRatio::of(hz, host_hz).has_value();
-    if (is_near && backend_.has_tsc_scaling()) return true;
+    if (is_near && backend_.has_tsc_scaling()) return hz;
     std::array<char, 240> text{};
-    return fail_at(config::Key::TscMhz,
-                   lib::format_to(text, "tsc_mhz: expected {}{} MHz, found {}: {}",
-                                  is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
-                                          : "a rate nearer to this machine's ",
-                                  host_hz / 1'000'000, hz / 1'000'000, "correct the line or remove it"));
+    fail_at(config::Key::TscMhz,
+            lib::format_to(text, "tsc_mhz: expected {}{} MHz, found {}: {}",
+                           is_near ? "this machine's own rate, because its CPUs cannot scale the TSC, "
+                                   : "a rate nearer to this machine's ",
+                           host_mhz, mhz, "correct the line or remove it"));
+    return std::nullopt;
 }
 
 bool VirtualMachine::build() {
@@ -161,12 +166,12 @@ bool VirtualMachine::build() {
                            "memory: expected at most {} MiB, which is what is free, found {} MiB; lower it or add RAM",
                            free / lib::MiB, description_.memory / lib::MiB));
     }
-    u64 const tsc_hz = u64{description_.tsc_mhz} * 1'000'000;
-    if (!can_have_tsc(tsc_hz)) return false;
+    auto const tsc_hz = tsc_rate();
+    if (!tsc_hz) return false;
     auto created = vm::Vm::create({.name = name(),
                                    .memory = description_.memory,
                                    .vcpu_count = description_.vcpus,
-                                   .tsc_hz = tsc_hz,
+                                   .tsc_hz = *tsc_hz,
                                    .node = node_of_cpus(),
                                    .wall_clock = wall_clock_seconds()},
                                   backend_, *this);

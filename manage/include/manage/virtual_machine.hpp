@@ -142,8 +142,9 @@ private:
     bool fail_at(u32 line, std::string_view what);
     bool fail_at(config::Key key, std::string_view what) { return fail_at(description_.line_of(key), what); }
     bool find_modules();
-    // Says so and fails when this machine cannot give the guest such a TSC. 0: the machine's own rate.
-    bool can_have_tsc(u64 hz);
+    // Of the guest's TSC, in Hz, 0 for the machine's own. Says so and fails when this machine cannot give it what the
+    // description names.
+    std::optional<u64> tsc_rate();
     bool build();
     bool load();
     bool make_media();
