@@ -50,14 +50,14 @@ def input_of_100_kilobytes_arrives():
 
 @system_test(backend="bochs", limit=700, why="QEMU does not say how many instructions it ran")
 def sleep_takes_its_time():
-    """Two runs that differ in nothing but the sleep: the difference of their ticks is its length."""
+    """Two runs that differ in nothing but the sleep: the difference of their ticks is its length, and some ticks of Linux' timer."""
     ticks = {}
     for seconds in (1, 4):
         with boot_linux(command=f"sleep {seconds}") as console:
             console.expect(r"<mullion-status test 0>")
             ticks[seconds] = check_power_off(console).ticks
     took = (ticks[4] - ticks[1]) / emulator.BOCHS_TICKS_PER_SECOND
-    assert abs(took - 3) < 0.03, f"sleeping 3 s longer took {took:.4f} s"
+    assert abs(took - 3) < 0.1, f"sleeping 3 s longer took {took:.4f} s"
 
 
 @system_test()
