@@ -65,7 +65,7 @@ def pci_is_enumerated():
     """Both bridges are found by both ways to configuration space, and Linux has nothing to complain of."""
     command = r"""for d in /sys/bus/pci/devices/*; do echo "${d##*/} $(cat $d/vendor) $(cat $d/device) $(cat $d/class) $(wc -c <$d/config)"; done
 dmesg | grep -c -e 'PCI: Fatal' -e 'ACPI.*Error' -e 'ACPI BIOS' -e 'ECAM.*not reserved' -e 'MMCONFIG.*not reserved'
-dmesg | grep -e 'PCI: Using configuration type' -e 'PCI: MMCONFIG' -e 'PCI: Using ACPI'
+dmesg | grep -e 'PCI: Using configuration type' -e 'PCI: MMCONFIG' -e 'PCI: ECAM' -e 'PCI: Using ACPI'
 dmesg | grep 'pci_bus 0000:00: root bus resource'"""
     with boot_linux(command=command) as console:
         found = console.expect(r"<mullion-command test>\n((?:.|\n)*)<mullion-status test (\d+)>", 300)
