@@ -189,4 +189,6 @@ lib::Result<void> remove_runnable(Runnable& runnable) {
     return {};
 }
 
+void unload_runnable(Runnable& runnable) { RunLoop::unload(runnable); }
+
 } // namespace kernel

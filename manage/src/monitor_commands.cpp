@@ -49,6 +49,10 @@ std::span<Monitor::Command const> Monitor::commands() {
         {"vm pause", "NAME", "let it stand still; its clocks are right when it goes on", 1, 1, &Monitor::vm_pause},
         {"vm resume", "NAME", "let it go on", 1, 1, &Monitor::vm_resume},
         {"vm kill", "NAME", "end it at once", 1, 1, &Monitor::vm_kill},
+        {"vm save", "NAME", "copy a paused VM, memory and all, into a snapshot", 1, 1, &Monitor::vm_save},
+        {"vm restore", "NAME", "make a VM that is off from its snapshot; it is paused then", 1, 1,
+         &Monitor::vm_restore},
+        {"vm discard", "NAME", "give the memory of its snapshot back", 1, 1, &Monitor::vm_discard},
         {"vm set", "NAME WORDS", "other CPUs: cpus=1-2 exclusive=true|false weight=N cap=N", 2, 6, &Monitor::vm_set},
         {"vm console", "NAME", "leave the monitor for the console of this VM", 1, 1, &Monitor::vm_console},
         {"top", "", "VMs and CPUs every second, until a key is pressed", 0, 0, &Monitor::top},
@@ -132,6 +136,10 @@ void Monitor::vm_pause(Words const& arguments) { change(arguments, &VmControl::p
 void Monitor::vm_resume(Words const& arguments) { change(arguments, &VmControl::resume, "goes on"); }
 void Monitor::vm_kill(Words const& arguments) { change(arguments, &VmControl::kill, ""); }
 
+void Monitor::vm_save(Words const& arguments) { change(arguments, &VmControl::save, "is being saved"); }
+void Monitor::vm_restore(Words const& arguments) { change(arguments, &VmControl::restore, "is being restored"); }
+void Monitor::vm_discard(Words const& arguments) { change(arguments, &VmControl::discard, "has no snapshot any more"); }
+
 void Monitor::vm_console(Words const& arguments) {
     u32 vm = 0;
     if (!find_vm(arguments[0], vm)) return;
@@ -151,19 +159,20 @@ void Monitor::print_vms() {
         // It was started since, so its counters began again.
         if (last.exits > exits || last.cpu_time > vm.cpu_time || vm.run_time < now - last.at)
             last = {now - std::min(vm.run_time, now), 0, {}};
+        std::string_view const snapshot = vm.snapshot != 0 ? "  snapshot" : "";
         u64 const nanos = (now - last.at).value;
         u64 const millis = nanos / 1'000'000;
         lib::format(terminal_, "{:<16} {:<13} {:>5} ", vm.name, name_of(vm.phase), vm.vcpus);
         print_placement(vm.placement);
         lib::format(terminal_, " {:>10} ", mebibytes(vm.memory));
         if (vm.run_time == Nanos{}) {
-            lib::format(terminal_, "{:>6} {:>8} {:>10}\n", "-", "-", "-");
+            lib::format(terminal_, "{:>6} {:>8} {:>10}{}\n", "-", "-", "-", snapshot);
         } else {
             print_right(terminal_, 6, {(vm.cpu_time - last.cpu_time).value, nanos});
             u64 const seconds = vm.run_time.value / lib::nanos_per_second;
-            lib::format(terminal_, " {:>8} {:>4}:{:02}:{:02}{}\n",
+            lib::format(terminal_, " {:>8} {:>4}:{:02}:{:02}{}{}\n",
                         millis == 0 ? 0 : (exits - last.exits) * 1000 / millis, seconds / 3600, seconds / 60 % 60,
-                        seconds % 60, vm.has_console ? "  console" : "");
+                        seconds % 60, snapshot, vm.has_console ? "  console" : "");
         }
         last = {now, exits, vm.cpu_time};
     }
@@ -222,6 +231,7 @@ void Monitor::vm_show(Words const& arguments) {
         print_mac(nic.mac);
         terminal_.write("\n");
     }
+    if (vm.snapshot != 0) lib::format(terminal_, "snapshot: {} KiB\n", vm.snapshot / lib::KiB);
     if (vm.wake_ups.count != 0)
         lib::format(terminal_, "waited for a CPU after {} wake-ups: {} us on average, {} us at most\n",
                     vm.wake_ups.count, vm.wake_ups.total / vm.wake_ups.count / 1'000, vm.wake_ups.longest / 1'000);
@@ -312,9 +322,10 @@ void Monitor::print_exit_times(vm::ExitTimes const& times) {
 
 void Monitor::memory(Words const&) {
     auto const use = kernel::memory_use();
-    u64 guests = 0;
+    u64 guests = 0, snapshots = 0;
     for (u32 i = 0; i < vms_.vm_count(); i++) {
         auto const status = vms_.vm_status(i);
+        snapshots += status.snapshot;
         // Whoever exists has its memory.
         if (status.phase != VmPhase::Off && status.phase != VmPhase::Waiting && status.phase != VmPhase::Refused)
             guests += status.memory;
@@ -325,7 +336,8 @@ void Monitor::memory(Words const&) {
     lib::format(terminal_, "{:<28} {:>10} KiB, {} bytes of it in use\n", "  small objects (heap)", use.heap / lib::KiB,
                 use.heap_objects);
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  the allocator's own", use.metadata / lib::KiB);
-    u64 const known = guests + use.heap + use.metadata;
+    if (snapshots != 0) lib::format(terminal_, "{:<28} {:>10} MiB\n", "  snapshots", mebibytes(snapshots));
+    u64 const known = guests + snapshots + use.heap + use.metadata;
     lib::format(terminal_, "{:<28} {:>10} KiB\n", "  tables, stacks, the rest",
                 (used > known ? used - known : 0) / lib::KiB);
     lib::format(terminal_, "{:<28} {:>10} MiB\n", "  free", mebibytes(use.free - use.promised));

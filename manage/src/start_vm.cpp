@@ -98,6 +98,7 @@ bool VirtualMachine::begin() {
 
 // Memory is zeroed, and kernel and initrd are copied, in slices with interrupts let in between; the rest is short.
 ManagedVm::Progress VirtualMachine::go_on() {
+    if (is_restoring_) return go_on_restoring();
     u64 const begin = lib::x86::rdtsc();
     bool const is_clean = vm_->ram().scrub(scrub_slice);
     u64 const scrubbed = lib::x86::rdtsc();
@@ -173,7 +174,7 @@ bool VirtualMachine::build() {
                                    .vcpu_count = description_.vcpus,
                                    .tsc_hz = *tsc_hz,
                                    .node = node_of_cpus(),
-                                   .wall_clock = wall_clock_seconds()},
+                                   .wall_clock = is_restoring_ ? snapshot_->wall_clock : wall_clock_seconds()},
                                   backend_, *this);
     if (!created) {
         std::array<char, 160> text{};

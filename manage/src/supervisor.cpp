@@ -19,7 +19,7 @@ VmPhase Supervisor::Slot::phase() const {
     if (!exists()) return VmPhase::Off;
     if (is_starting) return VmPhase::Starting;
     if (!machine->is_running()) return VmPhase::Ending;
-    if (machine->is_paused()) return VmPhase::Paused;
+    if (machine->is_paused()) return is_saving ? VmPhase::Saving : VmPhase::Paused;
     return is_switching_off ? VmPhase::SwitchingOff : VmPhase::Running;
 }
 
@@ -67,7 +67,11 @@ bool Supervisor::begin_start(Slot& slot) {
         host_.call_soon();
         return true;
     }
-    slot.has_failed = !slot.machine || !slot.machine->begin();
+    return begin_to_live(slot, slot.machine && slot.machine->begin());
+}
+
+bool Supervisor::begin_to_live(Slot& slot, bool has_begun) {
+    slot.has_failed = !has_begun;
     if (slot.has_failed) return false;
     slot.is_starting = true;
     told_to_leave_ = false;
@@ -103,6 +107,10 @@ void Supervisor::manage() {
                 slot.patience_until = never;
                 slot.machine->end(vm::EndReason::Killed, "did not switch itself off in time");
             }
+            if (slot.phase() == VmPhase::Saving) {
+                slot.is_saving = !slot.machine->go_on_saving();
+                if (slot.is_saving) host_.call_soon();
+            }
             if (slot.machine->has_ended()) retire(i);
         }
     }
@@ -118,6 +126,11 @@ void Supervisor::set_alarm() {
         next = std::min(next, slots_[i].patience_until);
     }
     host_.call_at(next);
+}
+
+// What there is of the snapshot is of no use.
+void Supervisor::stop_saving(Slot& slot) {
+    if (std::exchange(slot.is_saving, false)) slot.machine->discard();
 }
 
 // --- The end of a VM
@@ -155,6 +168,7 @@ void Supervisor::retire(u32 vm) {
     bool const at_once = slot.starts_again;
     slot.has_failed = slot.machine->end_reason() != vm::EndReason::PowerOff;
     slot.had_console = is_restarted && console_.is_attached(slot.machine->console());
+    stop_saving(slot);
     slot.is_switching_off = slot.starts_again = slot.stays_down = slot.is_measured = false;
     slot.patience_until = never;
     console_.detach(slot.machine->console());

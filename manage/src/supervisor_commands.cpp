@@ -17,6 +17,7 @@ constexpr Refusal not_now(VmPhase phase) {
     case VmPhase::Starting: return Refusal("is being started: wait a moment, or kill it");
     case VmPhase::Running: return Refusal("runs");
     case VmPhase::Paused: return Refusal("is paused: resume or kill it");
+    case VmPhase::Saving: return Refusal("is being saved: wait a moment, or kill it");
     case VmPhase::SwitchingOff: return Refusal("is switching itself off: wait, or kill it");
     case VmPhase::Ending: return Refusal("is ending: wait a moment");
     case VmPhase::Waiting: return Refusal("is off and waits for its next start: start it now, or kill it");
@@ -26,7 +27,8 @@ constexpr Refusal not_now(VmPhase phase) {
 }
 
 constexpr bool has_vcpus(VmPhase phase) {
-    return phase == VmPhase::Running || phase == VmPhase::Paused || phase == VmPhase::SwitchingOff;
+    return phase == VmPhase::Running || phase == VmPhase::Paused || phase == VmPhase::Saving ||
+           phase == VmPhase::SwitchingOff;
 }
 
 } // namespace
@@ -45,6 +47,7 @@ VmStatus Supervisor::vm_status(u32 vm) {
     status.starts = slot.starts;
     status.last_end = {slot.last_end.data(), slot.last_end_size};
     status.crash_dump = slot.dump.text();
+    status.snapshot = slot.machine ? slot.machine->snapshot_size() : 0;
     status.has_console = slot.machine && console_.is_attached(slot.machine->console());
     if (!has_vcpus(status.phase) && status.phase != VmPhase::Ending) return status;
     auto const figures = slot.machine->figures();
@@ -60,6 +63,7 @@ ControlResult Supervisor::start(u32 vm) {
     VmPhase const phase = slot.phase();
     if (phase == VmPhase::Starting) return Refusal("is being started already");
     if (phase == VmPhase::Paused) return Refusal("is paused: resume it");
+    if (phase == VmPhase::Saving) return not_now(phase);
     if (has_vcpus(phase)) return Refusal("runs already");
     if (phase != VmPhase::Off && phase != VmPhase::Waiting) return not_now(phase);
     if (is_ending_) return Refusal("is not started while the machine is switched off");
@@ -83,6 +87,7 @@ ControlResult Supervisor::stop(u32 vm) {
 ControlResult Supervisor::reset(u32 vm) {
     Slot& slot = slots_[vm];
     if (VmPhase const phase = slot.phase(); !has_vcpus(phase)) return not_now(phase);
+    stop_saving(slot);
     slot.starts_again = true;
     slot.machine->end(vm::EndReason::Reset, "by the monitor");
     return {};
@@ -110,6 +115,7 @@ ControlResult Supervisor::kill(u32 vm) {
     Slot& slot = slots_[vm];
     VmPhase const phase = slot.phase();
     if (has_vcpus(phase) || phase == VmPhase::Ending) {
+        stop_saving(slot);
         slot.stays_down = true;
         slot.machine->end(vm::EndReason::Killed, "by the monitor");
         return {};
@@ -126,6 +132,41 @@ ControlResult Supervisor::kill(u32 vm) {
     slot.has_failed = true;
     kernel::log_info("vm {}: its start was called off", description_.vms[vm].name);
     host_.call_soon(); // it may have been the last one
+    return {};
+}
+
+ControlResult Supervisor::save(u32 vm) {
+    Slot& slot = slots_[vm];
+    VmPhase const phase = slot.phase();
+    if (phase == VmPhase::Saving) return Refusal("is being saved already");
+    if (phase == VmPhase::Running) return Refusal("runs: pause it first");
+    if (phase != VmPhase::Paused) return not_now(phase);
+    if (slot.machine->snapshot_size() != 0) return Refusal("has a snapshot: discard it first");
+    if (auto const begun = slot.machine->begin_save(); !begun) return begun;
+    slot.is_saving = true;
+    host_.call_soon();
+    return {};
+}
+
+ControlResult Supervisor::restore(u32 vm) {
+    Slot& slot = slots_[vm];
+    VmPhase const phase = slot.phase();
+    if (has_vcpus(phase)) return Refusal("exists: kill it first");
+    if (phase != VmPhase::Off && phase != VmPhase::Waiting) return not_now(phase);
+    if (is_ending_) return Refusal("is not restored while the machine is switched off");
+    if (!slot.machine || slot.machine->snapshot_size() == 0) return Refusal("has no snapshot: pause it, then save it");
+    slot.again_at = never;
+    if (!begin_to_live(slot, slot.machine->begin_restore())) return Refusal("cannot be restored; the log says why");
+    return {};
+}
+
+ControlResult Supervisor::discard(u32 vm) {
+    Slot& slot = slots_[vm];
+    VmPhase const phase = slot.phase();
+    // Whether it begins from the snapshot at this moment is not worth knowing here.
+    if (phase == VmPhase::Saving || phase == VmPhase::Starting) return not_now(phase);
+    if (!slot.machine || slot.machine->snapshot_size() == 0) return Refusal("has no snapshot");
+    slot.machine->discard();
     return {};
 }
 
@@ -179,7 +220,8 @@ void Supervisor::end_machine(MachineEnd end, bool at_once) {
     for (u32 i = 0; i < count_; i++) {
         VmPhase const phase = slots_[i].phase();
         if (phase == VmPhase::Starting || phase == VmPhase::Waiting) (void)kill(i);
-        if (phase == VmPhase::Paused) (void)resume(i);
+        if (phase == VmPhase::Saving) stop_saving(slots_[i]);
+        if (phase == VmPhase::Paused || phase == VmPhase::Saving) (void)resume(i);
         (void)stop(i);
     }
     host_.call_soon();

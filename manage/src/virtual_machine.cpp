@@ -73,7 +73,7 @@ void VirtualMachine::destroy() {
     if (!vm_) return; // a start that came to nothing
     kernel::console().detach(*this);
     stop_timers();
-    is_paused_ = false;
+    is_paused_ = is_restoring_ = false;
     for (; scheduled_ > 0; scheduled_--) {
         auto const removed = kernel::remove_runnable(vm_->vcpu(scheduled_ - 1));
         ASSERT(removed.has_value()); // it has stopped, or never ran

@@ -69,6 +69,26 @@ u32 ApicTimer::current_count() {
     return static_cast<u32>(multiplier_ == 1 ? left >> shift_ : left / unit_);
 }
 
+lib::Result<void> ApicTimer::restore(State const& state, Mode mode, u32 divide_register) {
+    reset();
+    set_divide(divide_register);
+    u64 const now = host_.guest_tsc(), period = state.initial_count * unit_;
+    bool const counts = mode <= Mode::Periodic, is_running = state.is_running != 0;
+    bool is_valid = state.is_running <= 1 && (counts || state.initial_count == 0);
+    if (is_running && counts)
+        is_valid = is_valid && period != 0 && static_cast<i64>(state.deadline - now) <= static_cast<i64>(period);
+    if (is_running && !counts) is_valid = is_valid && mode == Mode::Deadline && state.deadline != 0;
+    if (!is_valid) return lib::fail(lib::Errc::BadFormat);
+    mode_ = mode;
+    initial_count_ = state.initial_count;
+    period_ = period;
+    if (!is_running) return {};
+    deadline_ = state.deadline;
+    is_running_ = true;
+    arm(now);
+    return {};
+}
+
 void ApicTimer::arm(u64 now) {
     u64 when = deadline_;
     if (mode_ == Mode::Periodic && static_cast<i64>(deadline_ - now) < static_cast<i64>(minimum_period_))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The leaves whose answer depends on the subleaf or on the state of the asking vCPU.
 #include <algorithm>
+#include <lib/checksum.hpp>
 #include <vm/cpuid_allow_list.hpp>
 #include <vm/cpuid_policy.hpp>
 
@@ -63,6 +64,17 @@ CpuidRegs CpuidPolicy::lookup_xsave(Slot slot, u32 subleaf, CpuidDynamic const& 
     bool const compacted = (xsave_features_ & 0xa) != 0; // XSAVEC or XSAVES
     if (subleaf == 1 && compacted) result.ebx = compacted_size(dynamic.xcr0 | dynamic.xss);
     return result;
+}
+
+u64 CpuidPolicy::digest() const {
+    lib::Checksum checksum;
+    for (CpuidRegs const& row : rows_)
+        for (u32 const word : {row.eax, row.ebx, row.ecx, row.edx})
+            checksum.add_number(word);
+    for (u64 const word : {rules_.cr4, rules_.efer, rules_.xcr0, rules_.xss, u64{rules_.physical_bits},
+                           u64{static_cast<u8>(vendor_)}, u64{crystal_.hz}, u64{crystal_.multiplier}})
+        checksum.add_number(word);
+    return checksum.value();
 }
 
 namespace {

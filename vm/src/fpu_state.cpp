@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <kernel/cpu.hpp>
@@ -21,7 +22,7 @@ using lib::u8;
 constexpr u32 legacy_size = 512, mxcsr_offset = 24, mxcsr_at_reset = 0x1f80;
 constexpr u16 fcw_at_reset = 0x37f;
 constexpr u32 vectors_offset = 160, vectors_size = 256;
-constexpr u32 xstate_bv_offset = 512;
+constexpr u32 xstate_bv_offset = 512, xcomp_bv_offset = 520, header_end = 576;
 
 } // namespace
 
@@ -32,6 +33,7 @@ FpuState::~FpuState() {
 lib::Result<void> FpuState::create(lib::u64 components, u32 size) {
     if (components == 0) size = legacy_size;
     components_ = components;
+    size_ = size;
     order_ = static_cast<u32>(std::bit_width((size - 1) / lib::page_size));
     area_ = kernel::phys_to_virt<u8>(TRY(kernel::allocate_frames(order_)));
     std::memset(area_, 0, lib::page_size << order_);
@@ -62,6 +64,21 @@ lib::u64 FpuState::save(lib::u64 xcr0) {
     if (xcr0 != components_) x86::xsetbv(0, components_);
     x86::xsave(area_, components_);
     return components_;
+}
+
+// XRSTOR and FXRSTOR fault on reserved bits of MXCSR, XRSTOR also on components that XCR0 has not and on anything else
+// in the header of the standard format. [intel/vol1] 13.8.1, 13.8.2
+lib::Result<void> FpuState::restore(std::span<u8 const> area, u32 mxcsr_mask) {
+    if (area.size() != size_) return lib::fail(lib::Errc::BadFormat);
+    if ((lib::load<u32>(&area[mxcsr_offset]) & ~mxcsr_mask) != 0) return lib::fail(lib::Errc::BadFormat);
+    if (components_ != 0) {
+        bool const is_loadable = (lib::load<lib::u64>(&area[xstate_bv_offset]) & ~components_) == 0 &&
+                                 std::ranges::all_of(area.subspan(xcomp_bv_offset, header_end - xcomp_bv_offset),
+                                                     [](u8 byte) { return byte == 0; });
+        if (!is_loadable) return lib::fail(lib::Errc::BadFormat);
+    }
+    std::ranges::copy(area, area_);
+    return {};
 }
 
 // The XMM registers in memory, which count from now on. XSAVE may have said that they hold their initial zeros.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cstring>
+#include <lib/assert.hpp>
 #include <vm/guest_ram.hpp>
 
 namespace vm {
@@ -67,6 +68,19 @@ bool GuestRam::scrub(u64 bytes) {
             bytes -= count;
         }
         before += block.size;
+    }
+    return scrubbed_ == size_;
+}
+
+bool GuestRam::copy(GuestRam const& from, u64 bytes) {
+    ASSERT(from.size_ == size_);
+    while (scrubbed_ < size_ && bytes > 0) {
+        // Blocks are of whole granules in both.
+        GuestPhys const at{scrubbed_ < hole_begin ? scrubbed_ : scrubbed_ - hole_begin + hole_end};
+        u64 const count = std::min(bytes, granule - scrubbed_ % granule);
+        std::memcpy(pointer(at, count), from.pointer(at, count), count);
+        scrubbed_ += count;
+        bytes -= count;
     }
     return scrubbed_ == size_;
 }

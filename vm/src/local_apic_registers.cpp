@@ -53,7 +53,72 @@ constexpr u32 x2apic_valid_bits(u32 offset) {
     }
 }
 
+// The bits of a register that are more than a constant or a copy.
+constexpr u32 kept_bits(u32 offset, bool is_x2apic) {
+    if (offset >= ISR && offset < ESR) return (offset & 0x7f) == 0 ? 0xffff'0000 : ~u32{0}; // no vector below 16
+    if (offset <= LVT_ERROR && (lvts & reg(offset)) != 0) return lvt_bits(offset).writable;
+    switch (offset) {
+    case TPR:
+    case ESR: return 0xff;
+    case LDR: return is_x2apic ? 0 : 0xff00'0000;
+    case SVR: return svr_writable;
+    case ICR_LOW: return icr_writable;
+    case ICR_HIGH: return is_x2apic ? ~u32{0} : 0xff00'0000;
+    case DFR:
+    case INITIAL_COUNT: return ~u32{0};
+    case DIVIDE: return 0xb;
+    default: return 0;
+    }
+}
+
 } // namespace
+
+LocalApic::State LocalApic::save() const {
+    State state{};
+    state.base = base_;
+    for (u32 i = 0; i < state.registers.size(); i++)
+        state.registers[i] = page_[i * 16] & kept_bits(i * 16, mode() == Mode::X2Apic);
+    state.timer = timer_.save();
+    state.errors = error_pending_;
+    return state;
+}
+
+LocalApic::Mode LocalApic::mode_of(u64 base) const {
+    if ((base & apic_base::EN) == 0) return Mode::Disabled;
+    return (base & apic_base::EXTD) != 0 ? Mode::X2Apic : Mode::XApic;
+}
+
+bool LocalApic::is_valid(State const& state, Mode mode) const {
+    u64 const reserved = reserved_physical_bits(config_.physical_bits) | 0x2ff;
+    if ((state.base & reserved) != 0) return false;
+    if ((state.base & apic_base::EXTD) != 0 && (mode != Mode::X2Apic || !config_.has_x2apic)) return false;
+    auto const at = [&](u32 offset) { return state.registers[offset / 16]; };
+    for (u32 i = 0; i < state.registers.size(); i++)
+        if ((state.registers[i] & ~kept_bits(i * 16, mode == Mode::X2Apic)) != 0) return false;
+    if ((at(DFR) | 0x0fff'ffff) != at(DFR)) return false;
+    if (!config_.has_tsc_deadline && (at(LVT_TIMER) >> 18 & 1) != 0) return false;
+    for (u32 lvt : {LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR})
+        if ((at(SVR) & 0x100) == 0 && (at(lvt) & lvt_masked) == 0) return false;
+    return at(INITIAL_COUNT) == state.timer.initial_count;
+}
+
+lib::Result<void> LocalApic::restore(State const& state) {
+    Mode const mode = mode_of(state.base);
+    if (!is_valid(state, mode)) return lib::fail(lib::Errc::BadFormat);
+    reset_registers();
+    auto const at = [&](u32 offset) { return state.registers[offset / 16]; };
+    TRY(timer_.restore(state.timer, static_cast<ApicTimer::Mode>(at(LVT_TIMER) >> 17 & 3), at(DIVIDE)));
+    base_ = state.base;
+    for (u32 i = 0; i < state.registers.size(); i++)
+        if (kept_bits(i * 16, mode == Mode::X2Apic) != 0) page_[i * 16] = state.registers[i];
+    software_enabled_ = (at(SVR) & 0x100) != 0;
+    error_pending_ = state.errors;
+    enter_mode(mode);
+    set_virtualized(is_virtualized_); // what is derived from the page
+    bus_.destination_changed(*this);
+    bus_.interrupt_pending(*this);
+    return {};
+}
 
 u64 LocalApic::mmio_read(u32 offset, u8 size) {
     u32 const base = offset & 0xff0;

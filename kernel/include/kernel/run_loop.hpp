@@ -38,6 +38,7 @@ protected:
 private:
     friend class RunLoop;
     friend lib::Result<void> remove_runnable(Runnable& runnable);
+    friend void unload_runnable(Runnable& runnable);
     friend void wake(Runnable& runnable);
     std::atomic<u32> loaded_on_{~u32{0}};  // the CPU whose registers hold its state
     std::atomic<u32> napping_on_{~u32{0}}; // the CPU that halts in its favour: Scheduler::nap()
@@ -54,5 +55,8 @@ void wake(Runnable& runnable);
 // Takes it from the scheduler and out of every CPU. Busy while it runs: make it stop first. From the run loop only,
 // with no lock held.
 lib::Result<void> remove_runnable(Runnable& runnable);
+// Takes its state out of the CPU whose registers hold it. It does not run and will not until the caller lets it. From
+// the run loop only, with no lock held.
+void unload_runnable(Runnable& runnable);
 
 } // namespace kernel

@@ -4,6 +4,7 @@
 // tests have another. All of it in the run loop of CPU 0.
 #include <array>
 #include <config/description.hpp>
+#include <expected>
 #include <kernel/console.hpp>
 #include <kernel/scheduler.hpp>
 #include <lib/result.hpp>
@@ -46,6 +47,16 @@ public:
     // Nothing of it runs afterwards; its clocks are right when it goes on. False: the guest ended itself meanwhile.
     virtual bool pause() = 0;
     virtual void resume() = 0;
+    // A snapshot of a paused VM, which has none: takes memory and notes the state. Then go_on_saving() is called again
+    // and again, each call some milliseconds at most, until it is true; the VM stays paused. The error is the rest of a
+    // sentence about it. The snapshot outlives the VM.
+    virtual std::expected<void, std::string_view> begin_save() = 0;
+    virtual bool go_on_saving() = 0;
+    // Bytes that the snapshot takes, whole or not; 0: there is none.
+    virtual u64 snapshot_size() const = 0;
+    virtual void discard() = 0;
+    // As begin(), with what the snapshot holds instead of a kernel; it is paused once it has started.
+    virtual bool begin_restore() = 0;
     virtual VmFigures figures() = 0;
     virtual vm::EndReason end_reason() const = 0;
     // Says in the log how it ended, and the same in `summary`; for a crash, the registers go to `dump`.

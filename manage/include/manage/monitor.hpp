@@ -113,6 +113,9 @@ private:
     void vm_pause(Words const& arguments);
     void vm_resume(Words const& arguments);
     void vm_kill(Words const& arguments);
+    void vm_save(Words const& arguments);
+    void vm_restore(Words const& arguments);
+    void vm_discard(Words const& arguments);
     void vm_set(Words const& arguments);
     void vm_show(Words const& arguments);
     void vm_console(Words const& arguments);

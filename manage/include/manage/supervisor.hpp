@@ -63,6 +63,9 @@ public:
     ControlResult pause(u32 vm) override;
     ControlResult resume(u32 vm) override;
     ControlResult kill(u32 vm) override;
+    ControlResult save(u32 vm) override;
+    ControlResult restore(u32 vm) override;
+    ControlResult discard(u32 vm) override;
     ControlResult attach_console(u32 vm) override;
     ControlResult place(u32 vm, config::CpuPlacement const& wanted) override;
     ControlResult measure_exits(u32 vm, bool on) override;
@@ -78,6 +81,7 @@ private:
         bool is_refused = false;
         bool is_starting = false;
         bool is_switching_off = false;
+        bool is_saving = false;
         Nanos patience_until = never; // Switching off
         Nanos again_at = never;       // Waiting
         u32 quick_ends = 0;           // in a row
@@ -98,6 +102,8 @@ private:
 
     void read_description(std::string_view file, std::string_view text);
     bool begin_start(Slot& slot);
+    bool begin_to_live(Slot& slot, bool has_begun);
+    static void stop_saving(Slot& slot);
     void go_on(u32 vm);
     void end_start(Slot& slot);
     void retire(u32 vm);

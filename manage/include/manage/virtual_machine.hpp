@@ -14,6 +14,7 @@
 #include <manage/managed_vm.hpp>
 #include <manage/modules.hpp>
 #include <manage/network.hpp>
+#include <manage/snapshot.hpp>
 #include <manage/storage.hpp>
 #include <optional>
 #include <platform/platform.hpp>
@@ -57,6 +58,11 @@ public:
     void end(vm::EndReason reason, std::string_view why) override;
     bool pause() override;
     void resume() override;
+    std::expected<void, std::string_view> begin_save() override;
+    bool go_on_saving() override;
+    u64 snapshot_size() const override;
+    void discard() override { snapshot_ = {}; }
+    bool begin_restore() override;
     VmFigures figures() override;
     vm::EndReason end_reason() const override { return vm_->end_reason(); }
     void report_end(lib::TextSink& summary, lib::TextSink& dump) override;
@@ -152,6 +158,9 @@ private:
     bool attach_disks();
     bool attach_nics();
     void cancel_devices();
+    lib::Result<void> note_state();
+    Progress go_on_restoring();
+    lib::Result<void> restore_state();
     bool find_part(u32 disk);
     platform::MachineFacts facts() const;
     // Where device timers should be at this moment. With the platform's lock held.
@@ -192,6 +201,8 @@ private:
     std::array<DiskMedium, lib::max_disks> media_;         // of those in memory
     std::array<MachinePart, lib::max_disks> parts_{};      // of the others
     std::array<Served, lib::max_served_devices> served_{}; // disks, then NICs
+    kernel::Own<Snapshot> snapshot_;
+    bool is_restoring_ = false; // from it: the VM is on its way
     loader::BootCopies copies_;
     bool is_loaded_ = false; // but for what is left in `copies_`
     u64 taken_ = 0;          // of the machine's memory, for its start

@@ -21,14 +21,15 @@ enum class VmPhase : lib::u8 {
     Starting, // its memory is being zeroed
     Running,
     Paused,
+    Saving,       // paused, and its snapshot is being taken
     SwitchingOff, // its power button was pressed
     Ending,       // it has ended, or was told to; its memory is on its way back
     Waiting,      // it ended too soon: is started again after a while
     Refused,      // its description has a mistake
 };
-inline constexpr unsigned vm_phase_count = 8;
+inline constexpr unsigned vm_phase_count = 9;
 constexpr std::string_view name_of(VmPhase phase) {
-    constexpr std::string_view names[] = {"off",           "starting", "running", "paused",
+    constexpr std::string_view names[] = {"off",           "starting", "running", "paused", "saving",
                                           "switching off", "ending",   "waiting", "refused"};
     return names[static_cast<unsigned>(phase)];
 }
@@ -50,6 +51,7 @@ struct VmStatus {
     u32 starts = 0;              // how often it has been started
     std::string_view last_end;   // how it ended last; empty: it never did
     std::string_view crash_dump; // registers at the last crash
+    u64 snapshot = 0;            // bytes that its snapshot takes; 0: it has none
 };
 
 struct CpuStatus {
@@ -79,6 +81,10 @@ public:
     virtual ControlResult pause(u32 vm) = 0;
     virtual ControlResult resume(u32 vm) = 0;
     virtual ControlResult kill(u32 vm) = 0;
+    // A snapshot of a paused VM. It takes a while: the phase is Saving meanwhile.
+    virtual ControlResult save(u32 vm) = 0;
+    virtual ControlResult restore(u32 vm) = 0; // starts it from the snapshot, which stays; it is paused then
+    virtual ControlResult discard(u32 vm) = 0; // the snapshot
     virtual ControlResult attach_console(u32 vm) = 0;
     // Other processors and shares: at once if it runs, else from its next start on.
     virtual ControlResult place(u32 vm, config::CpuPlacement const& wanted) = 0;

@@ -65,6 +65,9 @@ public:
 
 protected:
     void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
+    void save_backend(vm::VcpuState& state) override;
+    void restore_backend(vm::VcpuState const& state) override;
+    vm::FpuState& fpu_state() override { return fpu_; }
 
 private:
     // What the guest keeps in registers that the VMCB does not hold.

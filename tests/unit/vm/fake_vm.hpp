@@ -81,12 +81,16 @@ private:
         leave(leaves_by);
     }
     void inject_exception(vm::Exception const&) override {}
+    void save_backend(vm::VcpuState&) override {}
+    void restore_backend(vm::VcpuState const&) override {}
+    vm::FpuState& fpu_state() override { return fpu_; }
 
     u64 rip_ = 0, rflags_ = 2, cr0_ = 0, cr3_ = 0, cr4_ = 0, efer_ = 0;
     u64 dr6_ = 0xffff'0ff0, dr7_ = 0x400;
     vm::TablePointer gdt_{};
     std::array<vm::Segment, 8> segments_{};
     vm::ApicPage& page_;
+    vm::FpuState fpu_;
 };
 
 class Space final : public vm::AddressSpace {

@@ -3,6 +3,7 @@
 // The timer of a local APIC: one-shot, periodic, TSC-deadline. It ticks at the crystal frequency (TSC / multiplier),
 // divided; all state is in ticks of the guest's TSC, so nothing drifts and no conversion rounds. Not modelled: stopping
 // in C-states (ARAT is promised).
+#include <lib/result.hpp>
 #include <vm/apic_page.hpp>
 
 namespace vm {
@@ -47,6 +48,16 @@ public:
     u64 deadline() const { return mode_ == Mode::Deadline && is_running_ ? deadline_ : 0; }
     bool is_running() const { return is_running_; }
     Mode mode() const { return mode_; }
+
+    // What its registers do not say. The deadline is a time of the guest's TSC.
+    struct State {
+        u64 deadline;
+        u32 initial_count;
+        u8 is_running, reserved[3];
+    };
+    State save() const { return {deadline_, initial_count_, is_running_, {}}; }
+    // BadFormat: no timer in this mode comes to such a state. A deadline that has passed fires at once.
+    lib::Result<void> restore(State const& state, Mode mode, u32 divide_register);
 
     // True when an interrupt is due. An early call re-arms and changes nothing.
     bool expire();

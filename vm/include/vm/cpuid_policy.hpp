@@ -98,6 +98,9 @@ public:
     u32 max_basic_leaf() const { return max_basic_; }
     u32 max_extended_leaf() const { return max_extended_; }
 
+    // A number that is another for another answer to CPUID, as far as one vCPU can tell them apart.
+    u64 digest() const;
+
     // Bytes that XSAVE (standard format) or XSAVES (compacted) needs for these state components.
     // [intel/vol1] 13.4.2, 13.4.3
     u32 xsave_size(u64 components) const;

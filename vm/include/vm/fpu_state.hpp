@@ -4,6 +4,7 @@
 // CPU while the vCPU is loaded there.
 #include <lib/result.hpp>
 #include <lib/types.hpp>
+#include <span>
 
 namespace vm {
 
@@ -29,10 +30,15 @@ public:
     Vector vector_in_cpu(lib::u64 xcr0, unsigned number);
     void set_vector_in_cpu(lib::u64 xcr0, unsigned number, Vector const& value);
 
+    // While nothing of it is in the CPU: what XSAVE or FXSAVE wrote last.
+    std::span<lib::u8 const> area() const { return {area_, size_}; }
+    // Takes such bytes. BadFormat: the CPU would refuse to load them; bits of MXCSR outside of `mxcsr_mask` are such.
+    lib::Result<void> restore(std::span<lib::u8 const> area, lib::u32 mxcsr_mask);
+
 private:
     lib::u8* vectors();
     lib::u8* area_ = nullptr;
-    lib::u32 order_ = 0;
+    lib::u32 order_ = 0, size_ = 0;
     lib::u64 components_ = 0;
 };
 

@@ -40,6 +40,8 @@ public:
     lib::Result<void> allocate(u64 size, u32 node);
     // Zeroes at most so much more; true when nothing is left to do.
     bool scrub(u64 bytes);
+    // Instead of scrub(): at most so much more becomes a copy of `from`, which has the same size and does not change.
+    bool copy(GuestRam const& from, u64 bytes);
     void release();
 
     u64 size() const { return size_; }

@@ -6,6 +6,7 @@
 // ExtINT, sending ExtINT.
 //
 // Only the CPU that runs the vCPU calls it, except post(), matches() and physical_id(), which any CPU may.
+#include <lib/result.hpp>
 #include <vm/apic_timer.hpp>
 #include <vm/msr_policy.hpp>
 #include <vm/pending_interrupts.hpp>
@@ -89,6 +90,18 @@ public:
         return !pending_.is_empty() || (descriptor_ != nullptr && !descriptor_->is_empty());
     }
 
+    // --- saved and restored by the owner, who has merged what was posted. Only bits that have a meaning are kept, so
+    // that all others are refused: BadFormat, after which the APIC must be reset.
+    struct State {
+        u64 base;                      // IA32_APIC_BASE
+        std::array<u32, 64> registers; // of the page, one for each 16 bytes
+        ApicTimer::State timer;
+        u8 errors; // that ESR shows after it is written next
+        u8 reserved[7];
+    };
+    State save() const;
+    lib::Result<void> restore(State const& state);
+
     // --- any CPU
     bool post(u8 vector, TriggerMode trigger) { return pending_.post(vector, trigger); } // true: notify the owner
     u32 physical_id() const { return id_; }
@@ -171,6 +184,8 @@ private:
     void write_svr(u32 value);
     void write_lvt(u32 offset, u32 value);
     void write_esr();
+    Mode mode_of(u64 base) const;
+    bool is_valid(State const& state, Mode mode) const;
     void write_icr(u32 low, u32 destination);
 
     // Read by every sender.

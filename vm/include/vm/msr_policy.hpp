@@ -4,6 +4,7 @@
 // are kept here per vCPU; those with one go through MsrHooks, already validated. Not offered: performance counters,
 // machine-check banks, speculation control, VMX/SVM, SGX, PT, RDT, power management.
 #include <array>
+#include <span>
 #include <vm/control_registers.hpp>
 #include <vm/cpuid_policy.hpp>
 
@@ -88,6 +89,13 @@ struct MsrFacts {
     u32 microcode_revision = 0; // the host's: guests look for errata fixes by it
 };
 MsrFacts msr_facts_of(CpuidPolicy const& cpuid);
+
+// One MSR as VcpuState keeps it.
+struct SavedMsr {
+    static constexpr std::size_t most = 64;
+    u32 index, reserved;
+    u64 value;
+};
 
 // What a vCPU stores of MSRs that have no effect, or whose effect is elsewhere.
 enum class MsrSlot : u8 {
@@ -179,11 +187,18 @@ public:
     MsrState const& state() const { return state_; }
     MsrState& state() { return state_; }
 
+    // Every MSR that a guest can write and that has a value of its own; not those that are kept elsewhere: EFER and the
+    // bases of FS and GS (registers), IA32_APIC_BASE, IA32_TSC_DEADLINE and x2APIC (APIC), IA32_TSC. Returns how many.
+    u32 save(std::array<SavedMsr, SavedMsr::most>& out);
+    // Like a write that the guest once made, without its effects on clocks: these were saved too.
+    MsrResult restore(SavedMsr const& saved);
+
     // Null when this VM has no such MSR. The x2APIC range is not in the table.
     MsrRule const* find(u32 index) const;
 
 private:
     u64& slot_of(MsrRule const& rule, u32 index) { return state_.slots.data()[rule.where + (index - rule.index)]; }
+    static bool is_saved(MsrRule const& rule);
     bool has(MsrRule const& rule) const { return (rule.needs & ~has_) == 0; }
     MsrResult write_rare(u32 index, u64 value);
     MsrResult write_stored(u64& slot, u64 writable, u64 value);

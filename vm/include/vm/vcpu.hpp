@@ -19,6 +19,7 @@
 #include <vm/local_apic.hpp>
 #include <vm/msr_policy.hpp>
 #include <vm/tsc_ratio.hpp>
+#include <vm/vcpu_state.hpp>
 
 namespace vm {
 
@@ -190,6 +191,15 @@ public:
     u64 tsc_offset() const { return tsc_offset_; }
     virtual void set_tsc_offset(u64 offset) = 0;
 
+    // Writes down all that it is. It does not run, no other CPU holds its state (kernel::unload_runnable), and the
+    // caller's interrupts are off. Fails with Unsupported if its XSAVE area is larger than the layout knows.
+    // `host_tsc` is the moment at which the guest's TSC is noted: the same for all vCPUs of a VM.
+    lib::Result<void> save(VcpuState& state, u64 host_tsc);
+    // Makes this vCPU, which has never run, what was saved; the RAM is the guest's already. `host_tsc`: the machine's
+    // TSC at the moment of save(); the guest's goes on from there. Unsupported: it was saved with another CPUID.
+    // BadFormat: it is no state of this vCPU. After a failure the vCPU must not run.
+    lib::Result<void> restore(VcpuState const& state, u64 host_tsc);
+
     // Sets requests and sees to it that they are looked up soon; from any CPU.
     void post(u32 requests);
     void post_interrupt(u8 vector, TriggerMode trigger);
@@ -261,6 +271,11 @@ protected:
     // The VM ends, because this vCPU cannot go on.
     After crash(std::string_view text);
     virtual void inject_exception(Exception const& exception) = 0;
+    // What only the backend knows: IDTR, CR2, DR0 to DR3, the privilege level, the event on its way, shadows, blocking
+    // of NMIs, pending debug traps. The state to restore has been checked, and all else of it is there already.
+    virtual void save_backend(VcpuState& state) = 0;
+    virtual void restore_backend(VcpuState const& state) = 0;
+    virtual FpuState& fpu_state() = 0;
     // The event on its way has to let an #AC go first: it waits here, unless it comes again by itself.
     void put_off_event(u8 type, u8 vector);
     // A #DB that had to let an #AC go first. True when it is on its way.
@@ -311,6 +326,9 @@ private:
     friend Outcome route(Vcpu& vcpu, Exit const& exit);
     void apic_timer_expired();
     void update_features();
+    void save_events(SavedEvents& events);
+    void restore_events(SavedEvents const& events);
+    void restore_registers(VcpuState const& state);
 };
 
 // What becomes of an exit: the one router, shared by both vendors.

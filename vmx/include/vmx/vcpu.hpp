@@ -80,6 +80,9 @@ public:
 
 protected:
     void post_to_hardware(u8 vector, vm::TriggerMode trigger) override;
+    void save_backend(vm::VcpuState& state) override;
+    void restore_backend(vm::VcpuState const& state) override;
+    vm::FpuState& fpu_state() override { return fpu_; }
 
 private:
     static u64 gpr_offset() {
