@@ -86,6 +86,9 @@ ManagedVm::Progress VirtualMachine::go_on_restoring() {
     started_at_ = kernel::now();
     vm_->hold(true); // as it was when it was saved: paused
     vm_->start();
+    // What the guest has written and the line has not taken, and what was typed: the devices wait to be told.
+    on_console_space();
+    on_console_input();
     kernel::log_info("vm {}: restored, {} MiB, {} vCPU{}; it stands still until vm resume", name(),
                      description_.memory / lib::MiB, description_.vcpus, description_.vcpus == 1 ? "" : "s");
     return Progress::Started;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A vCPU's state goes out and into another VM's vCPU, whichever vendor's CPU it runs on: nothing of it is lost, and what
-// no vCPU can be is refused.
+// A vCPU's state goes out and into another VM's vCPU, whichever vendor's CPU it runs on: nothing of it is lost, and
+// what no vCPU can be is refused.
 #include "backends/guest.hpp"
 
 #include <cstring>
@@ -29,8 +29,8 @@ protected:
     void be_born_again() {
         this->guest().unload();
         this->vm = {};
-        auto made = vm::Vm::create({.name = "again", .memory = 4 * lib::MiB, .vcpu_count = 1}, *this->backend,
-                                   this->platform);
+        auto made =
+            vm::Vm::create({.name = "again", .memory = 4 * lib::MiB, .vcpu_count = 1}, *this->backend, this->platform);
         ASSERT_TRUE(made);
         this->vm = std::move(*made);
         EXPECT_TRUE(this->vm->ram().scrub(~u64{0}));

@@ -59,6 +59,14 @@ public:
         EXPECT_TRUE(is_running() && is_paused_);
         is_paused_ = false;
     }
+    std::expected<void, std::string_view> begin_save() override;
+    bool go_on_saving() override {
+        EXPECT_TRUE(is_running() && is_paused_ && snapshot_ != 0);
+        return ++saved_slices_ == slices_to_start;
+    }
+    u64 snapshot_size() const override { return snapshot_; }
+    void discard() override;
+    bool begin_restore() override;
     manage::VmFigures figures() override;
     EndReason end_reason() const override { return reason_; }
     void report_end(lib::TextSink& summary, lib::TextSink& dump) override {
@@ -93,6 +101,9 @@ public:
 private:
     FakeMachine& host_;
     config::VmDescription const& description_;
+    u64 snapshot_ = 0;
+    u32 saved_slices_ = 0;
+    bool is_restoring_ = false;
     bool exists_ = false, is_started_ = false, is_paused_ = false, has_ended_ = false;
     u32 slices_ = 0;
     Nanos started_at_{};
@@ -150,9 +161,26 @@ inline ManagedVm::Progress FakeVm::go_on() {
         return Progress::Failed;
     }
     is_started_ = true;
+    is_paused_ = std::exchange(is_restoring_, false);
     births++;
     started_at_ = host_.time;
     return Progress::Started;
+}
+inline std::expected<void, std::string_view> FakeVm::begin_save() {
+    EXPECT_TRUE(is_running() && is_paused_ && snapshot_ == 0);
+    if (description_.memory > host_.free) return std::unexpected("needs memory");
+    host_.free -= description_.memory;
+    snapshot_ = description_.memory;
+    saved_slices_ = 0;
+    return {};
+}
+inline void FakeVm::discard() {
+    host_.free += snapshot_;
+    snapshot_ = 0;
+}
+inline bool FakeVm::begin_restore() {
+    EXPECT_NE(snapshot_, 0U);
+    return is_restoring_ = begin();
 }
 inline manage::VmFigures FakeVm::figures() {
     EXPECT_TRUE(is_started_);
@@ -161,6 +189,7 @@ inline manage::VmFigures FakeVm::figures() {
 inline void FakeVm::destroy() {
     EXPECT_TRUE(!is_started_ || has_ended_) << "its vCPUs still run";
     if (exists_) host_.free += description_.memory;
+    is_restoring_ = false;
     exists_ = is_started_ = is_paused_ = has_ended_ = is_measured = false;
     reason_ = EndReason::None;
     placed = {};

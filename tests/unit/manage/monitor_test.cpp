@@ -79,6 +79,9 @@ public:
     manage::ControlResult pause(u32 vm) override { return note("pause", vm); }
     manage::ControlResult resume(u32 vm) override { return note("resume", vm); }
     manage::ControlResult kill(u32 vm) override { return note("kill", vm); }
+    manage::ControlResult save(u32 vm) override { return note("save", vm); }
+    manage::ControlResult restore(u32 vm) override { return note("restore", vm); }
+    manage::ControlResult discard(u32 vm) override { return note("discard", vm); }
     manage::ControlResult attach_console(u32 vm) override { return note("console", vm); }
     manage::ControlResult place(u32 vm, config::CpuPlacement const& wanted) override {
         placed = wanted;
@@ -170,13 +173,22 @@ TEST_F(MonitorTest, OnlyNotesItInTheInterrupt) {
 }
 
 TEST_F(MonitorTest, CallsWhatTheCommandNames) {
-    for (auto const* const what : {"start", "stop", "reset", "pause", "resume", "kill"})
+    for (auto const* const what : {"start", "stop", "reset", "pause", "resume", "kill", "save", "restore", "discard"})
         ask(std::string("vm ") + what + " db");
     ask("poweroff");
     ask("reboot now");
     ask("crash now");
     EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
-                                                   "kill db", "poweroff", "reboot now", "crash"}));
+                                                   "kill db", "save db", "restore db", "discard db", "poweroff", "reboot now", "crash"}));
+}
+
+TEST_F(MonitorTest, ShowsSnapshots) {
+    EXPECT_EQ(ask("mem").find("snapshots"), std::string::npos);
+    vms.vms[1].snapshot = 260 * lib::MiB;
+    EXPECT_NE(ask("vm show db").find("snapshot: 266240 KiB\n"), std::string::npos);
+    EXPECT_NE(ask("mem").find("  snapshots                         260 MiB\n"), std::string::npos);
+    std::string const list = ask("vm list");
+    EXPECT_NE(list.find("-  snapshot\n"), std::string::npos) << list;
 }
 
 TEST_F(MonitorTest, CrashesOnlyWhenItIsMeant) {
@@ -205,7 +217,7 @@ TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
     EXPECT_EQ(ask("list"), "unknown command list; try help (did you mean vm list?)\n");
     EXPECT_EQ(ask("START"), "unknown command START; try help (did you mean vm start?)\n");
     EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
-    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill set console; try help vm\n");
+    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill save restore discard set console; try help vm\n");
     EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("vm start web db"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("mem all"), "mem: expected: mem and nothing behind it\n");

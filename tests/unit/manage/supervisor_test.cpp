@@ -303,7 +303,7 @@ TEST_F(SupervisorTest, MeasuresWhileAVmRuns) {
 
 // --- Every command in every phase
 
-enum Command { Start, Stop, Reset, Pause, Resume, Kill, Console, Place, Measure };
+enum Command { Start, Stop, Reset, Pause, Resume, Kill, Console, Place, Measure, Save, Restore, Discard };
 
 class CommandTest : public SupervisorTest {
 protected:
@@ -315,6 +315,10 @@ protected:
                                                               : "";
         begin(vm("a", more) + vm("b"));
         if (wanted != VmPhase::Starting) settle();
+        if (wanted == VmPhase::Saving) {
+            EXPECT_TRUE(supervisor.pause(0));
+            EXPECT_TRUE(supervisor.save(0));
+        }
         if (wanted == VmPhase::Paused) EXPECT_TRUE(supervisor.pause(0));
         if (wanted == VmPhase::SwitchingOff) EXPECT_TRUE(supervisor.stop(0));
         if (wanted == VmPhase::Ending) EXPECT_TRUE(supervisor.kill(0));
@@ -332,6 +336,9 @@ protected:
         case Console: return supervisor.attach_console(0);
         case Place: return supervisor.place(0, {});
         case Measure: return supervisor.measure_exits(0, true);
+        case Save: return supervisor.save(0);
+        case Restore: return supervisor.restore(0);
+        case Discard: return supervisor.discard(0);
         }
         return {};
     }
@@ -344,7 +351,7 @@ struct Expected {
 class EveryPhase : public CommandTest, public ::testing::WithParamInterface<Expected> {};
 
 TEST_P(EveryPhase, OtherCommandsSayWhyAndChangeNothing) {
-    for (int i = Start; i <= Measure; i++) {
+    for (int i = Start; i <= Discard; i++) {
         SCOPED_TRACE(i);
         FakeMachine fresh_machine;
         auto const command = static_cast<Command>(i);
@@ -373,13 +380,15 @@ TEST_P(EveryPhase, OtherCommandsSayWhyAndChangeNothing) {
     }
 }
 
-// s: start, p: stop, r: reset, P: pause, R: resume, k: kill, c: console, l: place, m: measure
+// s: start, p: stop, r: reset, P: pause, R: resume, k: kill, c: console, l: place, m: measure, S: save; without a
+// snapshot nothing is restored or discarded
 INSTANTIATE_TEST_SUITE_P(
     Phases, EveryPhase,
-    ::testing::Values(Expected{VmPhase::Off, "s------l-"}, Expected{VmPhase::Starting, "-----kcl-"},
-                      Expected{VmPhase::Running, "-prP-kclm"}, Expected{VmPhase::Paused, "--r-Rkclm"},
-                      Expected{VmPhase::SwitchingOff, "--r--kclm"}, Expected{VmPhase::Ending, "-----kc--"},
-                      Expected{VmPhase::Waiting, "sp---k-l-"}, Expected{VmPhase::Refused, "---------"}));
+    ::testing::Values(Expected{VmPhase::Off, "s------l----"}, Expected{VmPhase::Starting, "-----kcl----"},
+                      Expected{VmPhase::Running, "-prP-kclm---"}, Expected{VmPhase::Paused, "--r-RkclmS--"},
+                      Expected{VmPhase::Saving, "--r--kclm---"}, Expected{VmPhase::SwitchingOff, "--r--kclm---"},
+                      Expected{VmPhase::Ending, "-----kc-----"}, Expected{VmPhase::Waiting, "sp---k-l----"},
+                      Expected{VmPhase::Refused, "------------"}));
 
 TEST_F(SupervisorTest, KilledWhileItRebootsItStaysDown) {
     start(vm("a", restarts) + vm("b"));
@@ -412,7 +421,7 @@ public:
     using CommandTest::start;
     using CommandTest::vm;
     void TestBody() override {}
-    static constexpr unsigned event_count = 14;
+    static constexpr unsigned event_count = 17;
 
     void happen(unsigned event) {
         FakeVm& guest = *machine.vms[0];
@@ -442,6 +451,9 @@ public:
             (void)supervisor.pause(0);
             break;
         case 11: guest.finish(); break;
+        case 13: (void)supervisor.save(0); break;
+        case 14: (void)supervisor.restore(0); break;
+        case 15: (void)supervisor.discard(0); break;
         case 12: pass(31); return; // the time-outs of stop and of restarts
         default: supervisor.manage(); return;
         }
@@ -452,6 +464,7 @@ public:
         EXPECT_EQ(supervisor.kill(0).has_value(), !is_off) << name_of(phase(0));
         finish();
         EXPECT_EQ(phase(0), VmPhase::Off);
+        (void)supervisor.discard(0);
         EXPECT_EQ(machine.free, FakeMachine::all_memory - machine_of_b);
         EXPECT_EQ(machine.end, "");
     }
@@ -481,7 +494,10 @@ TEST_F(CommandTest, RandomLivesGiveAllMemoryBack) {
     unsigned kills = 0;
     for (int step = 0; step < 200'000; step++) {
         u32 const vm = random() % 5;
-        switch (random() % 13) {
+        switch (random() % 16) {
+        case 12: (void)supervisor.save(vm); break;
+        case 13: (void)supervisor.restore(vm); break;
+        case 14: (void)supervisor.discard(vm); break;
         case 0:
         case 1: (void)supervisor.start(vm); break;
         case 2: (void)supervisor.stop(vm); break;
@@ -507,6 +523,7 @@ TEST_F(CommandTest, RandomLivesGiveAllMemoryBack) {
         for (u32 i = 0; i < 5; i++) {
             auto const status = supervisor.vm_status(i);
             if (machine.vms[i]->exists()) taken += status.memory;
+            taken += status.snapshot;
             consoles += status.has_console;
         }
         ASSERT_EQ(machine.free + taken, FakeMachine::all_memory) << step;
@@ -518,6 +535,8 @@ TEST_F(CommandTest, RandomLivesGiveAllMemoryBack) {
             (void)supervisor.kill(vm);
         finish();
     }
+    for (u32 vm = 0; vm < 5; vm++)
+        (void)supervisor.discard(vm);
     EXPECT_EQ(machine.free, FakeMachine::all_memory);
     ASSERT_EQ(machine.end, "");
 }
