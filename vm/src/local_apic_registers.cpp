@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Register accesses of the local APIC: xAPIC MMIO, x2APIC MSRs, APIC-write exits.
+#include <bit>
 #include <vm/local_apic.hpp>
 
 namespace vm {
@@ -71,6 +72,9 @@ constexpr u32 kept_bits(u32 offset, bool is_x2apic) {
     }
 }
 
+// Of a word of ISR, whether no two vectors are of one class: each interrupts only lower ones.
+constexpr bool is_nested(u32 word) { return std::popcount(word & 0xffffU) <= 1 && std::popcount(word >> 16) <= 1; }
+
 } // namespace
 
 LocalApic::State LocalApic::save() const {
@@ -95,6 +99,8 @@ bool LocalApic::is_valid(State const& state, Mode mode) const {
     auto const at = [&](u32 offset) { return state.registers[offset / 16]; };
     for (u32 i = 0; i < state.registers.size(); i++)
         if ((state.registers[i] & ~kept_bits(i * 16, mode == Mode::X2Apic)) != 0) return false;
+    for (u32 offset = ISR; offset < TMR; offset += 16)
+        if (!is_nested(at(offset))) return false;
     if ((at(DFR) | 0x0fff'ffff) != at(DFR)) return false;
     if (!config_.has_tsc_deadline && (at(LVT_TIMER) >> 18 & 1) != 0) return false;
     for (u32 lvt : {LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR})

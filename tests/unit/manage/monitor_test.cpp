@@ -178,8 +178,9 @@ TEST_F(MonitorTest, CallsWhatTheCommandNames) {
     ask("poweroff");
     ask("reboot now");
     ask("crash now");
-    EXPECT_EQ(vms.calls, (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db",
-                                                   "kill db", "save db", "restore db", "discard db", "poweroff", "reboot now", "crash"}));
+    EXPECT_EQ(vms.calls,
+              (std::vector<std::string>{"start db", "stop db", "reset db", "pause db", "resume db", "kill db",
+                                        "save db", "restore db", "discard db", "poweroff", "reboot now", "crash"}));
 }
 
 TEST_F(MonitorTest, ShowsSnapshots) {
@@ -217,7 +218,8 @@ TEST_F(MonitorTest, RefusesWhatItDoesNotUnderstand) {
     EXPECT_EQ(ask("list"), "unknown command list; try help (did you mean vm list?)\n");
     EXPECT_EQ(ask("START"), "unknown command START; try help (did you mean vm start?)\n");
     EXPECT_EQ(ask("vm lost"), "unknown command vm lost; try help (did you mean vm list?)\n");
-    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill save restore discard set console; try help vm\n");
+    EXPECT_EQ(ask("vm"), "vm: expected one of list show start stop reset pause resume kill save restore discard set "
+                         "console; try help vm\n");
     EXPECT_EQ(ask("vm start"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("vm start web db"), "vm start: expected: vm start NAME\n");
     EXPECT_EQ(ask("mem all"), "mem: expected: mem and nothing behind it\n");
