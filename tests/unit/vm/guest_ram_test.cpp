@@ -38,6 +38,26 @@ TEST_F(GuestRamTest, IsZeroedWhateverWasThere) {
     }
 }
 
+TEST_F(GuestRamTest, ACopyHasTheSameContentsAndNothingElse) {
+    GuestRam from, to;
+    ASSERT_TRUE(from.allocate(4 * MiB, 0));
+    ASSERT_TRUE(to.allocate(4 * MiB, 0));
+    for (u64 at = 0; at < 4 * MiB; at += 2 * MiB) {
+        u8* const bytes = from.pointer(GuestPhys{at}, 2 * MiB);
+        for (u64 i = 0; i < 2 * MiB; i++)
+            bytes[i] = static_cast<u8>(at / MiB + i * 7 + i / 4096);
+        std::fill_n(to.pointer(GuestPhys{at}, 2 * MiB), 2 * MiB, u8{0xee});
+    }
+    EXPECT_FALSE(to.copy(from, 3 * MiB)) << "in pieces, and not only whole granules";
+    EXPECT_TRUE(to.copy(from, 3 * MiB));
+    EXPECT_TRUE(to.copy(from, 3 * MiB)) << "there is no more";
+    EXPECT_TRUE(to.scrub(0)) << "a guest may run in it";
+    for (u64 at = 0; at < 4 * MiB; at += 2 * MiB) {
+        u8 const* const bytes = from.pointer(GuestPhys{at}, 2 * MiB);
+        EXPECT_TRUE(std::equal(bytes, bytes + 2 * MiB, to.pointer(GuestPhys{at}, 2 * MiB)));
+    }
+}
+
 TEST_F(GuestRamTest, PointersStayInside) {
     GuestRam ram;
     ASSERT_TRUE(ram.allocate(2 * MiB, 0));
