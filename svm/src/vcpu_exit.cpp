@@ -257,6 +257,7 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
         return instruction.control == number;
     case vm::DecodedInstruction::Kind::Clts: exit.control = {0, 0, Kind::Clts, 0}; return true;
     case vm::DecodedInstruction::Kind::Lmsw: exit.control = {0, 0, Kind::Lmsw, instruction.lmsw_source}; return true;
+    case vm::DecodedInstruction::Kind::Smsw: exit.control = {0, 0, Kind::Smsw, 0}; return code == exit_code::READ_CR0;
     case vm::DecodedInstruction::Kind::ReadControl:
         exit.control = {instruction.control, instruction.operand, Kind::Read, 0};
         return code < exit_code::WRITE_CR0 && instruction.control == number;
@@ -312,13 +313,9 @@ void Vcpu::put_off_event() {
         exit.memory = memory_access_of(control());
         break;
     }
-    case exit_code::READ_CR0:
-        if (describe_register_access(code, exit)) break;
-        // SMSW, of which 16 bits are the same: until the next write CD and NW read as clear.
-        intercept_cr0(false, true);
-        return After::Enter;
     case exit_code::WRITE_CR0:
     case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
+    case exit_code::READ_CR0:
     case exit_code::READ_CR4:
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:

@@ -229,19 +229,31 @@ struct ApicOperand {
     return (address ^ offset) % lib::page_size == 0 && (address & (instruction.memory_size - 1U)) == 0;
 }
 
+bool find_intercepted(Vcpu& vcpu, CodeState const& state, InterceptedInstruction& out) {
+    std::array<u8, 16> code{};
+    u32 const count = fetch_code(vcpu, state, code);
+    return decode_intercepted({code.data(), count}, state.mode, out);
+}
+
+// The 16 bits that LMSW reads and SMSW writes.
+std::expected<GuestOperand, Exception> status_word_of(Vcpu& vcpu, InterceptedInstruction const& instruction,
+                                                      Access access, CpuMode mode) {
+    u64 const offset = effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
+    return GuestOperand::find(vcpu, name_of(effective_segment(instruction.memory)), offset, sizeof(u16), access, mode);
+}
+
 } // namespace
 
 bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
     using Kind = DecodedInstruction::Kind;
     auto const state = vcpu.code_state();
-    std::array<u8, 16> code{};
-    u32 const count = fetch_code(vcpu, state, code);
     InterceptedInstruction instruction;
-    if (!decode_intercepted({code.data(), count}, state.mode, instruction)) return false;
+    if (!find_intercepted(vcpu, state, instruction)) return false;
     out = {Kind::Other, instruction.length, instruction.control, instruction.reg, 0};
     if (instruction.kind == Intercepted::ReadCr) out.kind = Kind::ReadControl;
     if (instruction.kind == Intercepted::WriteCr) out.kind = Kind::WriteControl;
     if (instruction.kind == Intercepted::Clts) out.kind = Kind::Clts;
+    if (instruction.kind == Intercepted::Smsw) out.kind = Kind::Smsw;
     if (instruction.kind != Intercepted::Lmsw) return true;
     out.kind = Kind::Lmsw;
     vcpu.fetch_gprs();
@@ -249,12 +261,34 @@ bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
         out.lmsw_source = static_cast<u16>(vcpu.gprs()[instruction.reg]);
         return true;
     }
-    u64 const offset = effective_address(instruction.memory, vcpu.gprs(), vcpu.rip() + instruction.length);
-    auto const operand = GuestOperand::find(vcpu, name_of(effective_segment(instruction.memory)), offset,
-                                            sizeof(out.lmsw_source), Access::Read, state.mode);
+    auto const operand = status_word_of(vcpu, instruction, Access::Read, state.mode);
     if (!operand || !operand->is_ram()) return false;
     out.lmsw_source = static_cast<u16>(operand->read(vcpu, sizeof(out.lmsw_source)));
     return true;
+}
+
+// A register gets as much of CR0 as its size holds, memory always 16 bits. [amd/vol3] SMSW
+Outcome store_machine_status(Vcpu& vcpu, Exit const& exit) {
+    if ((vcpu.cr4() & cr4::UMIP) != 0 && vcpu.privilege_level() != 0) return inject(vcpu, general_protection());
+    auto const state = vcpu.code_state();
+    InterceptedInstruction instruction;
+    // Another vCPU may have changed the code since the exit was described.
+    if (!find_intercepted(vcpu, state, instruction) || instruction.kind != Intercepted::Smsw ||
+        instruction.length != exit.length)
+        return Outcome::Retry;
+    vcpu.fetch_gprs();
+    if (instruction.has_memory) {
+        auto const operand = status_word_of(vcpu, instruction, Access::Write, state.mode);
+        if (!operand) return inject(vcpu, operand.error());
+        operand->write(vcpu, sizeof(u16), vcpu.cr0());
+        return Outcome::Advance;
+    }
+    u64& to = vcpu.gprs()[instruction.reg];
+    u64 const mask = size_mask(instruction.operand_size);
+    u64 const kept = instruction.operand_size == sizeof(u16) ? to & ~mask : 0;
+    to = kept | (vcpu.cr0() & mask);
+    vcpu.store_gprs();
+    return Outcome::Advance;
 }
 
 Outcome port_string(Vcpu& vcpu, Exit const& exit) {

@@ -140,7 +140,8 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     return Outcome::Advance;
 }
 
-[[gnu::noinline]] Outcome control_register(Vcpu& vcpu, RegisterAccess const& access) {
+[[gnu::noinline]] Outcome control_register(Vcpu& vcpu, Exit const& exit) {
+    RegisterAccess const& access = exit.control;
     using Kind = RegisterAccess::Kind;
     constexpr u64 lmsw_bits = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
     switch (access.kind) {
@@ -150,6 +151,7 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
         u64 const keep_pe = vcpu.cr0() & cr0::PE; // LMSW can set PE, not clear it
         return write_cr0(vcpu, (vcpu.cr0() & ~lmsw_bits) | wanted | keep_pe);
     }
+    case Kind::Smsw: return store_machine_status(vcpu, exit);
     case Kind::Read:
         vcpu.fetch_gprs();
         switch (access.number) {
@@ -236,7 +238,7 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::Hlt: return Outcome::Sleep;
     case ExitReason::Pause: return Outcome::Yield;
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
-    case ExitReason::ControlRegister: return control_register(vcpu, exit.control);
+    case ExitReason::ControlRegister: return control_register(vcpu, exit);
     case ExitReason::CacheControl: return cache_control(vcpu);
     case ExitReason::Forbidden: return refuse_opcode(vcpu);
     case ExitReason::Privileged: return refuse(vcpu);

@@ -75,7 +75,7 @@ struct MemoryAccess {
 struct RegisterAccess { // MOV to and from a control or debug register
     u8 number;
     u8 operand; // general register
-    enum class Kind : u8 { Write, Read, Clts, Lmsw } kind;
+    enum class Kind : u8 { Write, Read, Clts, Lmsw, Smsw } kind;
     u16 lmsw_source;
 };
 
@@ -93,7 +93,7 @@ struct TaskSwitch {
 
 // What stands at RIP, for CPUs whose exits do not say.
 struct DecodedInstruction {
-    enum class Kind : u8 { Other, ReadControl, WriteControl, Clts, Lmsw } kind;
+    enum class Kind : u8 { Other, ReadControl, WriteControl, Clts, Lmsw, Smsw } kind;
     u8 length;
     u8 control;      // register number of ReadControl, WriteControl
     u8 operand;      // their general register
