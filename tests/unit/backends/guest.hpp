@@ -39,6 +39,7 @@ enum class Cause : u8 {
     Interrupt,
     TripleFault,
     AlignmentCheck,
+    MachineCheck,
     Window,
     Unheard
 };
@@ -112,6 +113,11 @@ private:
                         cut_off(event);
                         poke(vmx::field::EXIT_INTERRUPTION_INFO, bits_of(fault(lib::x86::exception_ac, 0)));
                         poke(vmx::field::EXIT_INTERRUPTION_ERROR_CODE, 0);
+                    }};
+        case Cause::MachineCheck:
+            return {reason::exception_or_nmi, 0, 0, [this, event = what.cut_off] {
+                        cut_off(event);
+                        poke(vmx::field::EXIT_INTERRUPTION_INFO, bits_of(exception(lib::x86::exception_mc)));
                     }};
         }
         return {};
@@ -187,6 +193,7 @@ private:
         case Cause::Interrupt: return plain(exit_code::INTR, 0);
         case Cause::TripleFault: return plain(exit_code::SHUTDOWN, 0);
         case Cause::AlignmentCheck: return plain(exit_code::EXCEPTION_AC, 0);
+        case Cause::MachineCheck: return plain(exit_code::EXCEPTION_MC, 0);
         case Cause::Unheard: return plain(0x7777, 0);
         case Cause::Window: return plain(exit_code::VINTR, 0);
         }
