@@ -3,10 +3,15 @@
 #include "exit_player.hpp"
 #include "svm/machine.hpp"
 
+#include <algorithm>
+#include <svm/avic.hpp>
+
 namespace {
 
 using namespace fuzz;
 namespace exit_code = svm::exit_code;
+
+constexpr u32 incomplete_ipi = exit_code::AVIC_INCOMPLETE_IPI, unaccelerated = exit_code::AVIC_NOACCEL;
 
 // Exits that a guest can cause, or that come while it runs. Those of the machine's interrupts, NMIs and machine checks
 // are left out: what they say is not the guest's doing.
@@ -18,7 +23,7 @@ constexpr u32 codes[] = {
     exit_code::HLT,       exit_code::IOIO,          exit_code::MSR,          exit_code::SHUTDOWN,
     exit_code::VMRUN,     exit_code::VMMCALL,       exit_code::STGI,         exit_code::ICEBP,
     exit_code::WBINVD,    exit_code::MONITOR,       exit_code::XSETBV,       exit_code::NPF,
-    exit_code::INIT,      exit_code::VMLOAD};
+    exit_code::INIT,      exit_code::VMLOAD,        incomplete_ipi,          unaccelerated};
 constexpr u8 events[] = {0, 2, 3, 4}; // types [amd/vol2] 15.20
 
 // With what a CPU has by its first input byte: QEMU's, a Zen 2's and a Zen 4's.
@@ -33,10 +38,14 @@ protected:
     void play_exit(Input& input) override {
         u32 const code = codes[input.take<u8>() % std::size(codes)];
         u8 const changes = input.take<u8>();
+        bool const is_avics = code == incomplete_ipi || code == unaccelerated;
+        if (is_avics && !uses_avic()) mask_pic();
         amd_machine::Exit exit{code, number(input), number(input)};
         if (code == exit_code::IOIO) exit.info_1 = io_info(exit.info_1);
         if (code == exit_code::MSR) exit.info_1 &= 1;
         if (code == exit_code::NPF) exit.info_2 &= 0xff'ffff'ffff;
+        if (code == incomplete_ipi) exit.info_2 = exit.info_2 % 5 << 32; // the cause; index 0
+        if (code == unaccelerated) exit.info_1 &= u64{1} << 32 | 0xff0;
         u64 const rip = number(input);
         u32 const flags = input.take<u32>();
         u64 const interrupted = interrupted_event(code, input);
@@ -47,11 +56,54 @@ protected:
             if ((changes & 4) != 0) block.control.interrupt_state.template set<svm::InterruptState::Shadow>(true);
             if ((changes & 0x30) == 0x30) block.control.exit_int_info.raw = interrupted;
             if ((features & 8) != 0) block.control.next_rip = block.save.rip + length;
+            if ((changes & 0x40) != 0 && uses_avic()) deliver();
+            if (!is_avics) return;
+            bool const exits = uses_avic() && (code == incomplete_ipi ? send(block.control) : access(block.control));
+            if (!exits) block.control.exit_code = exit_code::INTR; // no CPU would do that
         };
         run_once(exit);
     }
 
 private:
+    bool uses_avic() { return vmcb().control.interrupt_control.template get<svm::InterruptControl::AvicEnable>(); }
+    // As guests do that use the APIC alone: AVIC is off before.
+    void mask_pic() {
+        vcpu().apic().mmio_write(vm::apic_reg::LVT_LINT0, 4, 0x1'0000);
+        run({});
+    }
+    // [amd/vol2] 15.29.3
+    void deliver() {
+        vm::ApicPage& page = vcpu().apic().page();
+        int const vector = page.highest(vm::apic_reg::IRR);
+        u32 const priority = static_cast<u32>(std::max(page.highest(vm::apic_reg::ISR), 0));
+        if (vector < 16 || (static_cast<u32>(vector) & 0xf0) <= (std::max(priority, page[vm::apic_reg::TPR]) & 0xf0))
+            return;
+        page.clear(vm::apic_reg::IRR, static_cast<u8>(vector));
+        page.set(vm::apic_reg::ISR, static_cast<u8>(vector));
+    }
+    // What the CPU has done before it exits, when the exit comes after the access. False: it does not exit.
+    bool access(svm::ControlArea& control) {
+        svm::Unaccelerated const info{{control.exit_info_1}};
+        u32 const offset = u32{info.get<svm::Unaccelerated::Offset>()} * 16;
+        if (!info.get<svm::Unaccelerated::Write>() || !svm::is_trapped_write(offset)) return true;
+        vm::ApicPage& page = vcpu().apic().page();
+        if (offset != vm::apic_reg::EOI) {
+            page[offset] = static_cast<u32>(control.exit_info_2);
+            return true;
+        }
+        int const in_service = page.highest(vm::apic_reg::ISR);
+        control.exit_info_2 = static_cast<u64>(std::max(in_service, 0));
+        return in_service >= 0;
+    }
+    bool send(svm::ControlArea const& control) {
+        vm::ApicPage& page = vcpu().apic().page();
+        page[vm::apic_reg::ICR_LOW] = static_cast<u32>(control.exit_info_1);
+        page[vm::apic_reg::ICR_HIGH] = static_cast<u32>(control.exit_info_1 >> 32);
+        auto const vector = static_cast<u8>(control.exit_info_1);
+        bool const is_sent = control.exit_info_2 >> 32 == svm::IncompleteIpi::target_not_running;
+        if (is_sent && vector >= 16) page.set(vm::apic_reg::IRR, vector); // to itself among others
+        return true;
+    }
     // One size, one width of addresses. [amd/vol2] figure 15-2
     static u64 io_info(u64 any) {
         constexpr u64 sizes[] = {0x10, 0x20, 0x40}, addresses[] = {0x80, 0x100, 0x200};
@@ -68,7 +120,7 @@ private:
             has_code = 0x6002'7d00U >> vector & 1;
         }
         bool const may_strike = code == exit_code::NPF || code == exit_code::EXCEPTION_DB ||
-                                code == exit_code::EXCEPTION_AC || code == exit_code::SHUTDOWN;
+                                code == exit_code::EXCEPTION_AC || code == exit_code::SHUTDOWN || code == unaccelerated;
         return may_strike ? amd_machine::event(vector, type) | has_code << 11 : 0;
     }
 };
