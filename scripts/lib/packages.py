@@ -22,14 +22,14 @@ GROUPS = {
 # The package itself would reconfigure this computer's console, and ask how.
 FONT_PACKAGE = "console-setup-linux"
 FONT = pathlib.Path("usr/share/consolefonts/Lat15-VGA16.psf.gz")
+OS_RELEASE = pathlib.Path("/etc/os-release")
 NAMES_OF_OTHERS = "clang 19, lld 19, llvm 19, libc++ 19 headers, cmake >= 3.25, ninja, GRUB 2 (grub-mkrescue for i386-pc and x86_64-efi), " \
                   "xorriso, mtools, a static busybox, Bochs >= 2.7 or QEMU >= 7.2, OVMF, Python >= 3.11, " \
                   "the console font Lat15-VGA16.psf.gz (or cmake -DCONSOLE_FONT=FILE: a PSF font, 8 pixels wide)"
 
 
 def is_debian_like():
-    release = pathlib.Path("/etc/os-release")
-    fields = dict(line.split("=", 1) for line in release.read_text().splitlines() if "=" in line) if release.exists() else {}
+    fields = dict(line.split("=", 1) for line in OS_RELEASE.read_text().splitlines() if "=" in line) if OS_RELEASE.exists() else {}
     family = {fields.get("ID", "").strip('"'), *fields.get("ID_LIKE", "").strip('"').split()}
     return bool(family & {"debian", "ubuntu"}) and shutil.which("dpkg-query") and shutil.which("apt-get")
 
