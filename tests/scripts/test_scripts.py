@@ -412,7 +412,7 @@ class CommandLineTest(unittest.TestCase):
             broken, absent = pathlib.Path(folder, "broken.toml"), pathlib.Path(folder, "absent.toml")
             broken.write_text("[vm.a\n")
             absent.write_text('[vm.a]\nmemory = "32M"\nkernel = "sub/none"\n')
-            program = pathlib.Path(folder, "program.toml")
+            program, image = pathlib.Path(folder, "program.toml"), f"{folder}/x.iso"
             program.write_text(f'[vm.a]\nmemory = "32M"\nkernel = "{sys.executable}"\n')
             wrong = {("uname", "-a"): r"run -- uname -a", ("--no-such",): "no such option: --no-such", ("--",): "no command",
                      ("--config", folder): "is a folder", ("--config", f"{folder}/none"): "no file", ("--config", broken): r"broken\.toml:1: ",
@@ -422,6 +422,8 @@ class CommandLineTest(unittest.TestCase):
                      ("--elf", sys.executable): "no mullion.elf", ("--guest-memory", "31"): "multiple of 2", ("--guest-memory", "8"): "16 to",
                      ("--guest-cpus", "33"): "1 to 32", ("--cpus", "0"): "1 to", ("--emulator", "bochs", "--cpus", "16"): "at most 8",
                      ("--timeout", "-1"): "above 0", ("--image-only", folder): "is a folder", ("--image-only", f"{folder}/no/x.iso"): "no folder",
+                     ("--image-only", image, "--config", broken): r"broken\.toml:1: ", ("--image-only", image, "--guest-memory", "8"): "16 to",
+                     ("--image-only", image, "--config", program): "program for Linux", ("--image-only", image, "--kernel", broken): "no kernel",
                      ("--image-only", "/dev/null"): "no ordinary file", ("--image-only", "/proc/x.iso"): "cannot write",
                      ("--native", "--append", "x"): "leave out --append", ("--net", "0"): "1 to 65535, found 0", ("--net", "x"): "invalid int",
                      ("--net", "--emulator", "bochs"): "take QEMU", ("--net", "--native"): "leave out --native",
