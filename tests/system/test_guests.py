@@ -52,7 +52,10 @@ def run_ending(test, expected):
 @system_test(also=("vt-x/debug", "amd-v/debug", "amd-v/debian-13", "vt-x/testing"))
 def behaviour():
     # A QEMU of 125 MHz: seconds that the test waits for are shorter.
-    run_guest("behave", "all", tick_shift=3)
+    with boot_guest("behave", f"test=all{NATIVE_OPTIONS}", deterministic=True, tick_shift=3) as console:
+        if not NATIVE: # a BIOS of its own writes to the screen
+            console.expect(r"guest: a line by interrupt 10h\r\n", 300)
+        finish_guest(console)
 
 
 @system_test(backend="amd-v/bochs", why="it runs there as behaviour")
