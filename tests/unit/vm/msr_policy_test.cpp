@@ -161,6 +161,8 @@ TEST_F(MsrTest, WhatEveryCpuHasTakesWritesAndStaysAsItWas) {
         all.push_back({amd, 0xc0010000 + i, 0});
     for (u32 i = 0; i < 7; ++i)
         all.push_back({amd, 0xc0010044 + i, 0});
+    for (u32 i = 0; i < 11; ++i) // P-states: none is defined (bit 63 of 64h and on)
+        all.push_back({amd, 0xc0010061 + i, 0});
     for (u32 i = 0; i < 4; ++i)
         for (auto const vendor : {intel, amd})
             all.push_back({vendor, 0x1db + i, 0});
@@ -179,7 +181,8 @@ TEST_F(MsrTest, WhatTheOtherVendorHasFaults) {
         EXPECT_EQ(try_read(index), fault) << std::hex << index;
         EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;
     }
-    for (u32 index : {0xc0010000U, 0xc0010007U, 0xc0010020U, 0xc0010044U, 0xc0010112U, 0xc0011022U, 0xc001102aU}) {
+    for (u32 index :
+         {0xc0010000U, 0xc0010007U, 0xc0010020U, 0xc0010044U, 0xc0010064U, 0xc0010112U, 0xc0011022U, 0xc001102aU}) {
         msrs = vm::MsrPolicy(facts(vm::CpuVendor::Intel), vcpu);
         EXPECT_EQ(try_read(index), fault) << std::hex << index;
         EXPECT_EQ(msrs.write(index, 0), fault) << std::hex << index;

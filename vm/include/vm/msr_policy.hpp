@@ -34,8 +34,9 @@ inline constexpr u32 IA32_P5_MC_ADDR = 0x0, IA32_TSC = 0x10, IA32_PLATFORM_ID = 
                      PERF_CTR0 = 0xc001'0004, SYSCFG = 0xc001'0010, HWCR = 0xc001'0015, TOP_MEM = 0xc001'001a,
                      CLK_CTL = 0xc001'001b, TOP_MEM2 = 0xc001'001d, NB_CFG = 0xc001'001f, PATCH_LOADER = 0xc001'0020,
                      MC0_CTL_MASK = 0xc001'0044, INT_PENDING = 0xc001'0055, MMIO_CFG_BASE = 0xc001'0058,
-                     SMM_ADDR = 0xc001'0112, VM_CR = 0xc001'0114, IC_CFG = 0xc001'1021, DC_CFG = 0xc001'1022,
-                     TW_CFG = 0xc001'1023, DE_CFG = 0xc001'1029, BU_CFG2 = 0xc001'102a, EX_CFG = 0xc001'102c;
+                     PSTATE_LIMIT = 0xc001'0061, SMM_ADDR = 0xc001'0112, VM_CR = 0xc001'0114, IC_CFG = 0xc001'1021,
+                     DC_CFG = 0xc001'1022, TW_CFG = 0xc001'1023, DE_CFG = 0xc001'1029, BU_CFG2 = 0xc001'102a,
+                     EX_CFG = 0xc001'102c;
 } // namespace msr
 
 // MSRs whose value lives in the hardware state of the vCPU (VMCS, VMCB or the real register): the backend keeps them.

@@ -81,9 +81,8 @@ inline constexpr MsrRule rules[] = {
     {VM_CR, R::Constant, W::Ignored, 0, need::Amd, bit(3) | bit(4), bit(3) | bit(4)}, // SVM disabled and locked
     // Not LS_CFG: Linux takes its presence for a working switch of speculative store bypass.
     {DE_CFG, R::DeCfg, W::DeCfg, 0, need::Amd, 0, 0},
-    // Every CPU of the vendor has these, and systems use them without asking CPUID. What they would control is not
-    // there:
-    // counters count nothing and stay 0, so that Linux finds that out and does without.
+    // Every CPU of the vendor has these, and systems use them without asking CPUID (docs/decisions/msrs.md). What they
+    // would control is not there: counters count nothing and stay 0, so that Linux finds that out and does without.
     {IA32_P5_MC_ADDR, R::Constant, W::Ignored, 0, 0, all_bits, 0, 2}, // and IA32_P5_MC_TYPE: no error was seen
     {EBL_CR_POWERON, R::Constant, W::Ignored, 0, 0, all_bits, 0},
     {IA32_BIOS_UPDT_TRIG, R::Fault, W::Ignored, 0, need::Intel, all_bits, 0}, // an update changes nothing
@@ -105,6 +104,9 @@ inline constexpr MsrRule rules[] = {
     {CLK_CTL, R::Constant, W::Ignored, 0, need::Amd, all_bits, bit(29)},
     {PATCH_LOADER, R::Fault, W::Ignored, 0, need::Amd, all_bits, 0}, // an update changes nothing
     {MC0_CTL_MASK, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0, 7},
+    // P-state limit, control, status and definitions, all of P-states that are not defined: HWCR says that the TSC runs
+    // at P0's speed, and OpenBSD, NetBSD and Haiku look there for it. [amd/bkdg-10h] MSRC001_0061 to MSRC001_0068
+    {PSTATE_LIMIT, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0, 11},
     {SMM_ADDR, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0, 2}, // and SMM_MASK: no memory is set aside for SMM
     {IC_CFG, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0},      // switches for errata of old families
     {DC_CFG, R::Constant, W::Ignored, 0, need::Amd, all_bits, 0},
