@@ -268,7 +268,8 @@ bool decode_at_rip(Vcpu& vcpu, DecodedInstruction& out) {
 }
 
 // A register gets as much of CR0 as its size holds, memory always 16 bits. [amd/vol3] SMSW
-Outcome store_machine_status(Vcpu& vcpu, Exit const& exit) {
+// Not inlined: each access to a control register would save the registers that this needs.
+[[gnu::noinline]] Outcome store_machine_status(Vcpu& vcpu, Exit const& exit) {
     if ((vcpu.cr4() & cr4::UMIP) != 0 && vcpu.privilege_level() != 0) return inject(vcpu, general_protection());
     auto const state = vcpu.code_state();
     InterceptedInstruction instruction;
