@@ -364,7 +364,8 @@ void Vcpu::put_off_event() {
     }
     case exit_code::INVD:
     case exit_code::WBINVD: {
-        exit.reason = ExitReason::CacheControl;
+        // Not every CPU checks the privilege before it exits. [amd/vol2] 15.9
+        exit.reason = privilege_level() == 0 ? ExitReason::CacheControl : ExitReason::Privileged;
         exit.length = length_of(code == exit_code::INVD ? 0x080f : 0x090f, 2);
         if (exit.length == 0) return undecodable();
         break;

@@ -184,13 +184,6 @@ Outcome write_cr4(Vcpu& vcpu, u64 value) {
     }
 }
 
-// INVD and WBINVD: memory is coherent, so there is nothing to write back, and INVD must not throw away what the machine
-// has not written back yet. Not every CPU checks the privilege before it exits. [amd/vol2] 15.9
-[[gnu::noinline]] Outcome cache_control(Vcpu& vcpu) {
-    if (vcpu.privilege_level() != 0) return refuse(vcpu);
-    return Outcome::Advance;
-}
-
 [[gnu::noinline]] Outcome apic_write(Vcpu& vcpu, Exit const& exit) {
     vcpu.apic().apic_write(exit.apic_offset);
     return opaque(Outcome::Retry);
@@ -239,7 +232,9 @@ Outcome route(Vcpu& vcpu, Exit const& exit) {
     case ExitReason::Pause: return Outcome::Yield;
     case ExitReason::Xsetbv: return set_extended_control(vcpu);
     case ExitReason::ControlRegister: return control_register(vcpu, exit);
-    case ExitReason::CacheControl: return cache_control(vcpu);
+    // INVD and WBINVD: memory is coherent, so there is nothing to write back, and INVD must not throw away what the
+    // machine has not written back yet. The CPU or the backend has checked the privilege.
+    case ExitReason::CacheControl: return Outcome::Advance;
     case ExitReason::Forbidden: return refuse_opcode(vcpu);
     case ExitReason::Privileged: return refuse(vcpu);
     case ExitReason::ApicWrite: return apic_write(vcpu, exit);

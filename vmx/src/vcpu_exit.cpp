@@ -106,6 +106,7 @@ constexpr auto simple_exits = [] {
     table[reason::wrmsr] = ExitReason::WriteMsr;
     table[reason::vmcall] = ExitReason::Hypercall;
     table[reason::hlt] = ExitReason::Hlt;
+    // In ring 0 only: #GP for want of privilege comes before the exit. [intel/vol3] 26.1.1
     table[reason::wbinvd] = table[reason::invd] = ExitReason::CacheControl;
     table[reason::xsetbv] = ExitReason::Xsetbv;
     table[reason::pause] = ExitReason::Pause;

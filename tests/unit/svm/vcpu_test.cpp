@@ -105,6 +105,20 @@ TEST_F(VcpuTest, AProgramThatHidesItsCodeGetsInvalidOpcode) {
     EXPECT_EQ(faults, 1U);
 }
 
+TEST_F(VcpuTest, CachesAreTheKernels) {
+    for (auto const& [code, opcode] : {std::pair{exit_code::INVD, u8{0x08}}, {exit_code::WBINVD, u8{0x09}}}) {
+        write_code(rip, {0x0f, opcode});
+        auto const by = [](u8 level) {
+            return [level](svm::Vmcb& b) {
+                b.save.rip = rip;
+                b.save.cpl = level;
+            };
+        };
+        EXPECT_EQ(after({code, 0, 0, by(0)}).save.rip, rip + 2);
+        EXPECT_EQ(injected(after({code, 0, 0, by(3)})), gp);
+    }
+}
+
 TEST_F(VcpuTest, PortsSayTheNextRip) {
     auto const next = after({exit_code::IOIO, 0x40U << 16 | 1U << 4 | 1, rip + 2});
     EXPECT_EQ(next.save.rip, rip + 2);

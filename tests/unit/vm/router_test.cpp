@@ -135,12 +135,6 @@ TEST_F(Router, LongModeIsNotEnteredFromLongCodeOrA16BitTask) {
     EXPECT_TRUE(enters(vm::segment::long_code, 0x83));
 }
 
-TEST_F(Router, CachesAreTheKernels) {
-    vcpu().level = 3;
-    EXPECT_EQ(route(ExitReason::CacheControl), Outcome::Inject);
-    EXPECT_EQ(vcpu().exception().vector, 13);
-}
-
 TEST_F(Router, StoppingTwiceKeepsTheFirstReason) {
     vm->stop(vm::EndReason::PowerOff, "the guest powered off");
     vm->stop(vm::EndReason::Crash, "later");
