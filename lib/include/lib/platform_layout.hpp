@@ -35,6 +35,9 @@ constexpr Window pci_high_window(u64 ram_above_4g, u32 physical_address_bits) {
     if (base + size > u64{1} << physical_address_bits) return {};
     return {base, size};
 }
+// From the low window's end to 4 GiB, where devices have fixed places and no base address register may point.
+inline constexpr Window fixed_devices{pci_low_window.base + pci_low_window.size, 0x2000'0000};
+static_assert(fixed_devices.base + fixed_devices.size == u64{1} << 32);
 // Interrupt pin INTA# to INTD# (0 to 3) of a slot reaches this line.
 inline constexpr u32 pci_first_gsi = 16, pci_gsi_count = 4;
 constexpr u32 pci_gsi(u32 slot, u32 pin) { return pci_first_gsi + (slot + pin) % pci_gsi_count; }
