@@ -84,6 +84,7 @@ void VirtualMachine::destroy() {
     for (DiskMedium& medium : media_)
         medium.release();
     platform_.reset();
+    pic_level_.store(false, std::memory_order_relaxed); // what the next one begins with
     timer_count_ = 0;
     are_timers_off_ = false;
     ::operator delete(pieces_, piece_count_ * sizeof(lib::RamPiece));
@@ -184,10 +185,10 @@ u64 VirtualMachine::mmio_read(u64 address, u8 size) {
 }
 
 void VirtualMachine::mmio_write(u64 address, u8 size, u64 value) {
-    if (u32 const device = platform_->doorbells().in_memory(address, size); device != platform::Doorbells::none)
     // A device with a fixed place is told from a doorbell by its address alone.
     constexpr lib::layout::Window fixed = lib::layout::fixed_devices;
     if (address - fixed.base < fixed.size) return write_memory(address, size, value);
+    if (u32 const device = platform_->doorbells().in_memory(address, size); device != platform::Doorbells::none)
         return served_doorbell(device, 0);
     write_memory(address, size, value);
 }
@@ -208,9 +209,11 @@ void VirtualMachine::mmio_update(u64 address, u8 size, vm::MmioChange change) {
     });
 }
 
-bool VirtualMachine::has_pic_interrupt() {
-    return with_platform_in_exit([](platform::Platform& p) { return p.has_pic_interrupt(); });
-}
+// Without the platform's lock: each vCPU 0 asks before it takes an interrupt. set_lint0() writes the line's level and
+// then posts a request, both with the lock; a vCPU that takes that request (read-modify-write on both sides) reads the
+// level that was written before it, or a later one. One that still reads a level which has fallen meanwhile asks the
+// pair for a vector, with the lock, and gets that of a spurious interrupt, as a CPU does. [intel/8259a]
+bool VirtualMachine::has_pic_interrupt() { return pic_level_.load(std::memory_order_acquire); }
 
 u8 VirtualMachine::acknowledge_pic() {
     return with_platform_in_exit([](platform::Platform& p) { return p.acknowledge_interrupt(); });
@@ -300,6 +303,7 @@ void VirtualMachine::post_eoi_vectors() {
 }
 
 void VirtualMachine::set_lint0(bool level) {
+    pic_level_.store(level, std::memory_order_release); // before the request: has_pic_interrupt() says why
     if (level) vm_->vcpu(0).post(vm::request::interrupt);
 }
 

@@ -191,6 +191,7 @@ private:
     std::optional<platform::Platform> platform_;
     // One thread at a time enters the platform; taken before every other lock.
     kernel::Spinlock<kernel::LockRank::Platform> platform_lock_;
+    std::atomic<bool> pic_level_{false}; // of the 8259 pair's INTR; written with the platform's lock
     std::array<DeviceTimer, max_timers> timers_{};
     u32 timer_count_ = 0;
     bool are_timers_off_ = false; // the VM is being taken down
