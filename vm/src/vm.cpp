@@ -151,7 +151,14 @@ void Vm::deliver(IpiRequest const& request, Vcpu* sender, TriggerMode trigger) {
         return;
     }
     Vcpu* lowest = nullptr;
-    for (u32 i = 0; i < config_.vcpu_count; i++) {
+    u32 i = 0, end = config_.vcpu_count;
+    bool const is_for_one = request.shorthand == Shorthand::None && !request.logical;
+    if (is_for_one && request.destination != apic_broadcast) { // a physical id is the number of its vCPU
+        if (request.destination >= end) return;
+        i = request.destination;
+        end = i + 1;
+    }
+    for (; i < end; i++) {
         Vcpu& target = *vcpus_[i];
         if (request.shorthand == Shorthand::AllExcludingSelf && &target == sender) continue;
         if (request.shorthand == Shorthand::None && !target.apic().matches(request.destination, request.logical))
