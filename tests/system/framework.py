@@ -310,6 +310,20 @@ def check_power_off(console, seconds=120, status=0):
     return end
 
 
+def check_clock(console):
+    """At a Linux guest's prompt: it had its TSC's rate from Mullion, without any calibration, and counts time by the TSC since."""
+    if NATIVE:
+        return
+    clock = console.command("cat /sys/devices/system/clocksource/*0/current_clocksource")
+    # kvm-clock is the TSC, with the rate that Mullion says.
+    assert clock in ("tsc", "kvm-clock"), clock
+    said = console.command("dmesg | grep -i -e tsc -e calibra -e kvm-clock -e unstable")
+    for expected in ("kvm-clock: Using msrs", "tsc: Detected ", "Calibrating delay loop (skipped)"):
+        assert expected in said, said
+    found = re.search(r"(?i)tsc.*calibrat|calibration (failed|matches)|unable to calibrate|unstable", said)
+    assert not found, f"{found.group()} in:\n{said}"
+
+
 def main():
     def unwind(number, _frame):
         raise SystemExit(128 + number)

@@ -5,7 +5,7 @@ import hashlib
 import random
 
 import framework
-from framework import NATIVE, PROMPT, boot_linux, check_power_off, emulator, system_test, verdict
+from framework import NATIVE, PROMPT, boot_linux, check_clock, check_power_off, emulator, system_test, verdict
 
 
 @system_test(quick=True, guest_only=True, also=("vt-x/debug", "amd-v/debug", "vt-x/debian-13", "amd-v/debian-13"))
@@ -13,6 +13,7 @@ def shell_and_power_off():
     with boot_linux(like_the_users=framework.platform == "vt-x/bochs") as console:
         console.expect(PROMPT)
         assert "x86_64" in console.command("uname -a")
+        check_clock(console)
         console.send("poweroff\n")
         check_power_off(console)
         if not NATIVE:
