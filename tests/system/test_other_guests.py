@@ -75,12 +75,16 @@ def memtest86_tests_its_memory():
 
 @system_test()
 def gnu_mach_wants_its_servers():
-    """Multiboot 1. Without a bootstrap module it must say so; with one it must find it and its command line."""
+    """Multiboot 1. It must find its modules with their command lines, in their order, and read the first, which is no program."""
     kernel = gzip.decompress(packaged("gnumach").read_bytes())
     text = description.default(64, 1, "gnumach console=com0", kernel="gnumach", initrd=None, name="mach")
-    with boot({"vms.toml": text.encode(), "gnumach": kernel}, usual_options()) as console:
+    text += 'modules = ["server --first $(task-create) $(task-resume)", "library --second"]\n'
+    modules = {"vms.toml": text.encode(), "gnumach": kernel, "server": b"no program" * 100, "library": b"nor this"}
+    with boot(modules, usual_options()) as console:
         console.expect(r"GNU Mach \d")
-        console.expect(r"No bootstrap code loaded with the kernel")
+        console.expect(r"module 0: server --first \$\(task-create\) \$\(task-resume\)\s")
+        console.expect(r"module 1: library --second\s+2 multiboot modules")
+        console.expect(r"Cannot load user executable module \(error code 6000\): server")
 
 
 @system_test(backend="qemu", why=SLOW)
