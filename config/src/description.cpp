@@ -47,6 +47,12 @@ void DescriptionParser::run() {
         else
             counting([&] { key_and_value(); });
     }
+    find_networks_of_nics();
+    for (u32 i = 0; i < out_.network_count; ++i) {
+        network_ = &out_.networks[i];
+        section_ = Section::Network;
+        counting([&] { check_network(); });
+    }
     for (u32 i = 0; i < out_.count; ++i) {
         vm_ = &out_.vms[i];
         section_ = Section::Vm;

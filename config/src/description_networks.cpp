@@ -7,7 +7,7 @@ namespace config {
 namespace {
 
 // Planned, so a person may have read of them.
-constexpr std::array<std::string_view, 2> later_network_keys = {"mode", "vlan"};
+constexpr std::array<std::string_view, 1> later_network_keys = {"vlan"};
 constexpr std::array<std::string_view, 2> later_nic_keys = {"addresses", "rate"};
 
 } // namespace
@@ -44,14 +44,17 @@ void DescriptionParser::not_yet(std::string_view word, u32 line, u32 column) {
 
 void DescriptionParser::set_of_network(std::string_view word, Value const& value, u32 line, u32 column) {
     if (std::ranges::contains(later_network_keys, word)) return not_yet(word, line, column);
-    if (word != network_key_names[0]) return unknown("key of a network", word, network_key_names, line, column);
-    if (network_->uplink_line != 0) {
-        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word,
-                         network_->uplink_line);
+    auto const* const found = std::ranges::find(network_key_names, word);
+    if (found == network_key_names.end()) return unknown("key of a network", word, network_key_names, line, column);
+    auto const key = static_cast<NetworkKey>(found - network_key_names.begin());
+    u32& first = network_->line_of(key);
+    if (first != 0) {
+        diagnostics_.add(line, column, "{}: expected once, found also in line {}: remove one", word, first);
         return;
     }
-    network_->uplink_line = line;
-    set_uplink(value);
+    first = line;
+    if (key == NetworkKey::Uplink) return set_uplink(value);
+    set_of_nat(key, value);
 }
 
 // Whether the machine has that NIC is found when the first VM on the network starts.
@@ -130,8 +133,10 @@ void DescriptionParser::check_nics(VmDescription& vm) {
                              short_of(nic.network_name));
             continue;
         }
-        nic.network = static_cast<u32>(found - known.begin());
         if (found->is_refused) vm.is_refused = true;
+        if (found->mode == NetworkMode::Nat && nic.mac == router_mac(nic.network))
+            diagnostics_.add(nic.mac_line, 1, "mac: expected another address than that of the network's router, {}",
+                             "found the same: write another");
         if (nic.mac != MacAddress{}) check_mac(vm, nic); // else a message says what is wrong with it
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Reads a description: tables and keys of VMs in description.cpp, devices of VMs in description_devices.cpp.
+// Reads a description: tables and keys of VMs in description.cpp, devices of VMs in description_devices.cpp, networks
+// in description_networks.cpp, and what their routers need in description_nat.cpp.
 #include "toml_reader.hpp"
 #include <config/description.hpp>
 #include <lib/fixed_vector.hpp>
@@ -12,7 +13,8 @@ enum class DiskKey : u8 { Source, Readonly, Serial, Iops, Bandwidth };
 inline constexpr std::array<std::string_view, 5> disk_key_names = {"source", "readonly", "serial", "iops", "bandwidth"};
 enum class NicKey : u8 { Network, Mac };
 inline constexpr std::array<std::string_view, 2> nic_key_names = {"network", "mac"};
-inline constexpr std::array<std::string_view, 1> network_key_names = {"uplink"};
+inline constexpr std::array<std::string_view, network_key_count> network_key_names = {
+    "uplink", "mode", "subnet", "address", "gateway", "dns", "forward"};
 
 inline std::string_view short_of(std::string_view text) { return text.substr(0, 40); }
 
@@ -54,6 +56,19 @@ private:
     void set_of_nic(std::string_view word, Value const& value, u32 line, u32 column);
     void set_of_network(std::string_view word, Value const& value, u32 line, u32 column);
     void set_uplink(Value const& value);
+    void set_of_nat(NetworkKey key, Value const& value);
+    void set_mode(Value const& value);
+    void set_subnet(std::string_view key, Value const& value, SubnetDescription& target);
+    void set_address(std::string_view key, Value const& value, u32& target);
+    void set_forwards(Value const& value);
+    void add_forward(Value const& item);
+    void find_networks_of_nics();
+    void check_network();
+    void check_nat();
+    void check_addresses();
+    void check_forwards();
+    void give_addresses();
+    u32 address_of(std::string_view vm) const;
     void not_yet(std::string_view word, u32 line, u32 column);
     void set_mac(Value const& value);
     void check_nics(VmDescription& vm);

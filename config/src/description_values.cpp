@@ -126,6 +126,68 @@ std::optional<UplinkDescription> parse_uplink(std::string_view text) {
                              static_cast<lib::u8>(*device), static_cast<lib::u8>(*function)};
 }
 
+namespace {
+
+std::optional<u32> take_ipv4(std::string_view& text) {
+    u32 address = 0;
+    for (u32 i = 0; i < 4; i++) {
+        if (i != 0) {
+            if (!text.starts_with('.')) return std::nullopt;
+            text.remove_prefix(1);
+        }
+        auto const byte = take_number(text, 255);
+        if (!byte) return std::nullopt;
+        address = address << 8 | static_cast<u32>(*byte);
+    }
+    return address;
+}
+
+std::optional<u16> take_port(std::string_view& text) {
+    auto const port = take_number(text, 65535);
+    if (!port || *port == 0) return std::nullopt;
+    return static_cast<u16>(*port);
+}
+
+} // namespace
+
+std::optional<u32> parse_ipv4(std::string_view text) {
+    auto const address = take_ipv4(text);
+    return text.empty() ? address : std::nullopt;
+}
+
+std::optional<SubnetDescription> parse_subnet(std::string_view text) {
+    auto const address = take_ipv4(text);
+    if (!address || !text.starts_with('/')) return std::nullopt;
+    text.remove_prefix(1);
+    auto const length = take_number(text, 32);
+    if (!length || !text.empty()) return std::nullopt;
+    return SubnetDescription{*address, static_cast<u32>(*length)};
+}
+
+std::optional<ForwardDescription> parse_forward(std::string_view text) {
+    ForwardDescription forward{};
+    if (text.starts_with("udp "))
+        forward.protocol = ForwardProtocol::Udp;
+    else if (!text.starts_with("tcp "))
+        return std::nullopt;
+    text.remove_prefix(4);
+    skip_spaces(text);
+    auto const outside = take_port(text);
+    skip_spaces(text);
+    if (!outside || !text.starts_with("->")) return std::nullopt;
+    text.remove_prefix(2);
+    skip_spaces(text);
+    auto const colon = text.find(':');
+    if (colon == std::string_view::npos || colon == 0) return std::nullopt;
+    forward.vm = text.substr(0, colon);
+    text.remove_prefix(colon + 1);
+    auto const inside = take_port(text);
+    if (!inside || !text.empty()) return std::nullopt;
+    forward.outside_port = *outside;
+    forward.inside_port = *inside;
+    return forward;
+}
+
 MacAddress default_mac(std::string_view vm, u32 nic) {
     u64 hash = 0xcbf2'9ce4'8422'2325; // [fnv]
     auto const add = [&](u64 byte) { hash = (hash ^ byte) * 0x100'0000'01b3; };

@@ -18,6 +18,12 @@ bool parse_cpu_list(std::string_view text, CpuSet& out);
 std::optional<MacAddress> parse_mac(std::string_view text);
 // "first", "pci:00:03.0" or "pci:0000:00:03.0"
 std::optional<UplinkDescription> parse_uplink(std::string_view text);
+// "192.0.2.1"
+std::optional<u32> parse_ipv4(std::string_view text);
+// "192.0.2.0/24"
+std::optional<SubnetDescription> parse_subnet(std::string_view text);
+// "tcp 8080 -> web:80"; the line is not set.
+std::optional<ForwardDescription> parse_forward(std::string_view text);
 // The address of a VM's NIC for which none is given: the same each time, and for each NIC another one.
 MacAddress default_mac(std::string_view vm, u32 nic);
 // How many letters must be inserted, removed or replaced; words longer than 24 letters are far from everything.

@@ -7,8 +7,9 @@
 namespace manage {
 namespace {
 
-// Of each network, as if each VM had as many NICs on it as it may have: its name, the columns, the uplink, the NICs.
-constexpr u32 columns_line = 1, uplink_line = 2, first_nic_line = 3;
+// Of each network, as if each VM had as many NICs on it as it may have: its name, its router, the columns, the uplink,
+// the NICs.
+constexpr u32 router_line = 1, columns_line = 2, uplink_line = 3, first_nic_line = 4;
 constexpr u32 lines_of_network = first_nic_line + lib::max_vms * config::max_nics;
 
 } // namespace
@@ -22,19 +23,28 @@ PortFigures Monitor::uplink_of(u32 network) const {
     return network_ == nullptr ? PortFigures{} : network_->figures_of_uplink(network);
 }
 
-// At most lib::max_networks lines, and one for each NIC of a VM.
+RouterFigures Monitor::router_of(u32 network) const {
+    return network_ == nullptr ? RouterFigures{} : network_->figures_of_router(network);
+}
+
+// At most 2 * lib::max_networks lines, and one for each NIC of a VM.
 void Monitor::net_list(Words const&) {
     auto const networks = vms_.networks();
     if (networks.empty()) return terminal_.write("no network is described\n");
     for (config::NetworkDescription const& network : networks) {
-        print_network(terminal_, network, uplink_of(static_cast<u32>(&network - networks.data())));
+        auto const number = static_cast<u32>(&network - networks.data());
+        print_network(terminal_, network, uplink_of(number));
+        if (network.mode == config::NetworkMode::Nat) print_router(terminal_, network, router_of(number));
         for (u32 i = 0; i < vms_.vm_count(); i++) {
             VmStatus const vm = vms_.vm_status(i);
             for (config::NicDescription const& nic : vm.nics) {
                 if (nic.network_name != network.name) continue;
                 terminal_.write("  ");
                 print_mac(nic.mac);
-                lib::format(terminal_, "  vm {}, nic {}, {}\n", vm.name, &nic - vm.nics.data(), name_of(vm.phase));
+                lib::format(terminal_, "  vm {}, nic {}, {}", vm.name, &nic - vm.nics.data(), name_of(vm.phase));
+                if (nic.address != 0) terminal_.write(", ");
+                if (nic.address != 0) print_address(terminal_, nic.address);
+                terminal_.write("\n");
             }
         }
     }
@@ -59,6 +69,11 @@ void Monitor::print_port_line(u32 index) {
     u32 const number = index / lines_of_network, line = index % lines_of_network;
     config::NetworkDescription const& network = vms_.networks()[number];
     if (line == 0) return print_network(terminal_, network, uplink_of(number));
+    if (line == router_line) {
+        if (network.mode != config::NetworkMode::Nat) return;
+        print_router(terminal_, network, router_of(number));
+        return print_routed(terminal_, router_of(number));
+    }
     if (line == columns_line) return print_port_heading(terminal_);
     if (line == uplink_line) {
         bool const has_uplink = network.uplink.kind != config::UplinkDescription::Kind::None;

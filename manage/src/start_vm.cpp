@@ -286,7 +286,8 @@ bool VirtualMachine::attach_nics() {
                                                .ram = vm_->ram().blocks(),
                                                .networks = all_.all_networks(),
                                                .network = nic.network,
-                                               .mac = nic.mac});
+                                               .mac = nic.mac,
+                                               .address = nic.address});
         if (attached) {
             served_[number] = {&network_, *attached};
             continue;

@@ -54,7 +54,8 @@ void runtime::service_main() {
     auto const& board = *reinterpret_cast<service::Board const*>(service::board_at);
     auto& records = *reinterpret_cast<service::Records*>(service::records_at);
     auto& counts = *reinterpret_cast<service::PortTable*>(service::statistics_at);
-    auto& network = network_room.make(mullion, board, records, counts, manifest().tsc_hz);
+    auto& routing = *reinterpret_cast<service::Routing*>(service::routing_at);
+    auto& network = network_room.make(mullion, board, records, counts, routing, manifest().tsc_hz);
     add_uplinks(board, network);
     constexpr u64 all_events = service::event_controller(service::max_controllers) - 1;
     u64 came = service::event_board;

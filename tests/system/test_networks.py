@@ -107,6 +107,6 @@ def a_mistake_in_a_network_refuses_its_vms_only():
              for name, tables in (("bad", nic("bad", network="wan")), ("lost", nic("lost", network="la")), ("good", nic("good", network="lan")))]
     text = "[network.lan]\n[network.wan]\nmode = 'nat'\n" + "".join(texts)
     with boot({"vms.toml": text.encode(), "ticker.elf": guest_kernel("ticker")}) as console:
-        expect_anywhere(console, r"vms.toml:3: mode: not supported yet")
+        expect_anywhere(console, r'vms.toml:3: mode: expected uplink = ... with "nat", found none')
         expect_anywhere(console, r'vms.toml:\d+: network: expected the name of a \[network.NAME\], found "la"')
         expect_anywhere(console, r"ticker: \d+ ms")

@@ -105,17 +105,61 @@ struct UplinkDescription {
     bool operator==(UplinkDescription const&) const = default;
 };
 
+// IPv4 addresses are numbers, their first byte the highest.
+inline constexpr u32 max_forwards = 16; // of one network
+enum class ForwardProtocol : u8 { Tcp, Udp };
+
+// One of `forward`: what comes to a port of the router outside goes on to a VM.
+struct ForwardDescription {
+    ForwardProtocol protocol = ForwardProtocol::Tcp;
+    u16 outside_port = 0, inside_port = 0;
+    u32 line = 0;
+    std::string_view vm;
+    u32 address = 0; // of the VM's first NIC on the network
+};
+
+// An address and the length of its network's prefix.
+struct SubnetDescription {
+    u32 address = 0, prefix_length = 0; // 0, 0: not given
+
+    u32 mask() const { return prefix_length == 0 ? 0 : ~u32{0} << (32 - prefix_length); }
+    bool contains(u32 other) const { return ((address ^ other) & mask()) == 0; }
+};
+
+// What is peculiar to a network whose `mode` is "nat".
+struct NatDescription {
+    SubnetDescription subnet{}; // its first address is the router's, NICs get those after it
+    // Of the router outside; those that are not given come by DHCP.
+    SubnetDescription outside{};
+    u32 gateway = 0, name_server = 0;
+    std::array<ForwardDescription, max_forwards> forwards{};
+    u32 forward_count = 0;
+
+    u32 router() const { return (subnet.address & subnet.mask()) + 1; }
+    std::span<ForwardDescription const> all_forwards() const { return {forwards.data(), forward_count}; }
+};
+enum class NetworkMode : u8 { Bridge, Nat };
+enum class NetworkKey : u8 { Uplink, Mode, Subnet, Address, Gateway, Dns, Forward };
+inline constexpr std::size_t network_key_count = 7;
+
 // One table [network.NAME], which joins NICs of VMs.
 struct NetworkDescription {
     std::string_view name;
     u32 line = 0;
     bool is_refused = false;        // a diagnostic is about it: no VM on it may start
-    u32 uplink_line = 0;            // of its key; 0: not given
     std::string_view uplink_text{}; // as it was written
     UplinkDescription uplink{};
+    NetworkMode mode = NetworkMode::Bridge;
+    NatDescription nat{};
+    std::array<u32, network_key_count> lines{}; // 0: not given
+
+    u32& line_of(NetworkKey key) { return lines[static_cast<std::size_t>(key)]; }
+    u32 line_of(NetworkKey key) const { return lines[static_cast<std::size_t>(key)]; }
 };
 
 using MacAddress = std::array<u8, 6>;
+// Of the router of a network, inside: administered locally.
+constexpr MacAddress router_mac(u32 network) { return {0x02, 'r', 'o', 'u', 't', static_cast<u8>(network)}; }
 
 // One table [[vm.NAME.nic]].
 struct NicDescription {
@@ -123,6 +167,7 @@ struct NicDescription {
     std::string_view network_name;
     u32 network = 0; // its number in the description
     MacAddress mac{};
+    u32 address = 0; // that a network with `mode = "nat"` gives it; 0: none
 };
 
 struct VmDescription : CpuPlacement {

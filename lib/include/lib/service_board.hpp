@@ -74,6 +74,7 @@ struct DeviceEntry {
     // Of a Net: which of the networks it is plugged into, and the address that its driver is told.
     u32 network;
     u8 mac[6], reserved_net[2];
+    u32 address, reserved_address; // IPv4, behind a router; 0: there is none
 };
 
 // --- The machine's controllers, which the service drives. They are on the board before the first instruction of an
@@ -106,9 +107,28 @@ struct ControllerEntry {
     u32 has_interrupt; // it sends messages, or has its own lines; else nobody hears of its interrupts
     u32 network;       // of a NIC: whose uplink it is
 };
+// --- Routers between a network and its uplink. IPv4 addresses are numbers, their first byte the highest. What is 0 of
+// the outside is asked from a DHCP server there.
+inline constexpr u32 max_forwards = 16;                     // of one network
+enum class Transport : u32 { Icmp = 1, Tcp = 6, Udp = 17 }; // by their protocol numbers
+struct ForwardEntry {
+    Transport protocol;
+    u32 address; // of the NIC that it leads to
+    u16 outside_port, inside_port;
+};
+struct RouterEntry {
+    u32 is_present;
+    u32 address, prefix_length; // inside
+    u32 outside_address, outside_prefix_length, gateway, name_server;
+    u32 forward_count;
+    ForwardEntry forwards[max_forwards];
+    u8 mac[6], reserved[2]; // inside
+};
 struct Board {
     DeviceEntry devices[max_devices];
     ControllerEntry controllers[max_controllers];
+    RouterEntry routers[max_networks];
+    u64 seed[2]; // random numbers, others for each instance, if the machine has a source of them
 };
 
 // --- What the service says of the machine's disks: in memory that it writes, which the next instance finds zeroed.
@@ -196,9 +216,60 @@ struct PortStatistics {
     u64 operator[](FrameDrop reason) const { return dropped[static_cast<u32>(reason)]; }
 };
 inline constexpr u32 max_ports = max_devices + max_controllers; // NICs by their numbers, then uplinks by theirs
+
+// What the router of a network says of itself.
+enum class RouterDrop : u32 {
+    Malformed,    // a header that makes no sense
+    Spoofed,      // the source is another address than the NIC's; from outside: one of this side
+    Fragment,     // a part of a packet: its ports are not known
+    Unknown,      // it belongs to no connection, and no rule forwards it
+    TooMany,      // the NIC has as many connections as it may have, and all are in use
+    NoRoute,      // nobody can be reached there, or the router has no address outside yet
+    Unresolved,   // the next station outside did not tell its MAC address
+    Expired,      // its time to live is over
+    NotSupported, // not TCP, UDP or ICMP
+};
+inline constexpr u32 router_drops = 9;
+struct RouterStatistics {
+    u32 address, prefix_length, gateway, name_server; // outside; 0: none yet
+    u32 leases;                                       // bit N: device N has got its address by DHCP
+    u32 connections;                                  // that are known
+    u64 sent, received;                               // packets that went out and came in
+    u64 dropped[router_drops];
+};
 struct PortTable {
     PortStatistics ports[max_ports];
+    RouterStatistics routers[max_networks];
 };
+
+// --- What routers must know to go on after a death: the service's own, in memory that outlives the instance, zeroed
+// before the first one. The next instance checks what it finds. Mullion does not read it.
+inline constexpr u64 routing_at = 0x2d00'0000;
+inline constexpr u64 routing_size = 512 * KiB;
+inline constexpr u32 device_connections = 1000;
+enum class ConnectionState : u8 { Free = 0, Opening = 1, Open = 2, Closing = 3 };
+struct ConnectionRecord {
+    u64 seen;            // when the last packet came, in ticks
+    u32 inside, outside; // the address of the NIC, and that of the other side
+    u16 inside_port, router_port,
+        outside_port; // those of ICMP are its identifier; router_port is what the outside sees
+    u8 protocol;
+    u8 network;
+    ConnectionState state; // it is the last to be written
+    u8 flags;
+    u8 reserved[6];
+};
+static_assert(sizeof(ConnectionRecord) == 32);
+struct RouterLease { // from the DHCP server outside
+    u32 address, prefix_length, gateway, name_server, server;
+    u32 is_bound;
+    u64 renew_at, rebind_at, ends_at; // in ticks
+};
+struct Routing {
+    ConnectionRecord connections[max_devices][device_connections];
+    RouterLease leases[max_networks];
+};
+static_assert(sizeof(Routing) <= routing_size);
 
 // How far a queue has come. The service's own, in memory that outlives the instance: the next one goes on from there.
 // Mullion does not read it.

@@ -135,6 +135,7 @@ private:
     void net_show(Words const& arguments);
     void print_port_line(u32 index);
     PortFigures uplink_of(u32 network) const;
+    RouterFigures router_of(u32 network) const;
     void print_mac(config::MacAddress const& mac);
     void print_pci(kernel::PciFunction const& function);
     void service_list(Words const&); // monitor_services.cpp

@@ -8,6 +8,12 @@
 
 namespace manage {
 
+// What the router of a network says.
+struct RouterFigures {
+    bool is_present = false; // else the rest means nothing
+    lib::service::RouterStatistics said{};
+};
+
 // What is counted at the port of a NIC or an uplink.
 struct PortFigures {
     bool is_attached = false; // else the rest means nothing
@@ -26,6 +32,7 @@ public:
         std::span<config::NetworkDescription const> networks; // all of them: the same for each NIC
         u32 network;
         config::MacAddress mac;
+        u32 address = 0; // IPv4, behind a router; 0: there is none
     };
 
     Network(kernel::Services& services, std::span<u8 const> program)
@@ -39,6 +46,7 @@ public:
     // Of a VM's NIC, and of the uplink of a network, by its number among all.
     PortFigures figures_of(std::string_view owner, u32 nic) const;
     PortFigures figures_of_uplink(u32 network) const;
+    RouterFigures figures_of_router(u32 network) const;
 
     // kernel::ServiceHost
     lib::Result<void> furnish(kernel::Service& instance) override;
@@ -47,13 +55,16 @@ public:
 
 private:
     lib::Result<void> make_pages();
+    lib::Result<void> describe_routers(std::span<config::NetworkDescription const> networks);
+    void draw_seed();
     PortFigures figures_at(u32 port) const;
     lib::service::PortTable& counts() const;
     void take_uplinks(std::span<config::NetworkDescription const> networks);
     void interrupt_came(u32 controller) { services().post(service(), lib::service::event_controller(controller)); }
 
     Controllers controllers_;
-    lib::HostPhys counts_frame_{};
+    lib::HostPhys counts_frame_{}, routing_frames_{};
+    bool has_routers_ = false;
     bool has_pages_ = false;
     bool has_uplinks_ = false; // those that there are have been taken
 };

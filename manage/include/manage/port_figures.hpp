@@ -14,4 +14,10 @@ void print_port_heading(lib::TextSink& sink);
 // One line, and a second one if frames were dropped. `owner`: the VM; empty: it is the uplink.
 void print_port(lib::TextSink& sink, std::string_view owner, u32 nic, PortFigures const& figures);
 
+// Of the router of a network (router_figures.cpp): one line about its addresses, and one about what it has carried, or
+// two if packets were dropped.
+void print_router(lib::TextSink& sink, config::NetworkDescription const& network, RouterFigures const& router);
+void print_routed(lib::TextSink& sink, RouterFigures const& router);
+void print_address(lib::TextSink& sink, u32 address); // of IPv4
+
 } // namespace manage

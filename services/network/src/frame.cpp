@@ -42,6 +42,18 @@ Frame::Verdict Frame::begin(u8 const* ram, u32 features) {
 
 bool Frame::begin(std::span<u8 const> bytes) {
     if (bytes.size() < ethernet_size || bytes.size() > largest + vlan_tag_size) return false;
+    begin_whole(bytes);
+    return size_ <= most();
+}
+
+void Frame::begin(std::span<u8 const> bytes, Frame const& original) {
+    begin_whole(bytes);
+    header_ = original.header_;
+    ip_at_ = original.ip_at_;
+    if (is_large()) std::ranges::copy(bytes.first(header_.header_length), headers_.begin());
+}
+
+void Frame::begin_whole(std::span<u8 const> bytes) {
     ram_ = bytes.data();
     checksum_.reset();
     size_ = static_cast<u32>(bytes.size());
@@ -51,7 +63,6 @@ bool Frame::begin(std::span<u8 const> bytes) {
     header_.buffer_count = 1;
     std::memcpy(prologue_.data() + sizeof(VirtioHeader), bytes.data(), ethernet_size);
     body_ = {0, ethernet_size};
-    return size_ <= most();
 }
 
 // The device must ignore the other flags. [virtio/1.2] 5.1.6.2.2

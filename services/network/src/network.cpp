@@ -13,14 +13,15 @@ constexpr u64 all_nics = (u64{1} << service::max_devices) - 1;
 static_assert(service::event_controller(0) == service::event_doorbell(service::max_devices));
 
 static_assert(Switch::max_ports == service::max_ports);
-static_assert(sizeof(Network) <= 80 * lib::KiB);
+static_assert(sizeof(Network) <= 640 * lib::KiB);
 
 } // namespace
 
 Network::Network(Host& host, service::Board const& board, service::Records& records, service::PortTable& counts,
-                 u64 ticks_per_second)
+                 service::Routing& routing, u64 ticks_per_second)
     : host_(host), board_(board), records_(records), counts_(counts),
-      switch_(Switch::max_age_seconds * ticks_per_second) {
+      switch_(Switch::max_age_seconds * ticks_per_second),
+      routers_(*this, host, board, counts, routing, ticks_per_second) {
     for (u32 i = 0; i < nics_.size(); i++)
         nics_[i].count_in(counts_.ports[i]);
 }
@@ -28,11 +29,11 @@ Network::Network(Host& host, service::Board const& board, service::Records& reco
 void Network::add_uplink(u32 controller, net::NetDevice& device, u32 network) {
     uplinks_[controller].connect(device, network, counts_.ports[first_uplink + controller]);
     uplink_count_ = std::max(uplink_count_, controller + 1);
-    switch_.plug(first_uplink + controller, network);
+    if (!routers_.is_described(network)) switch_.plug(first_uplink + controller, network);
 }
 
 u64 Network::deadline() const {
-    u64 at = service::no_deadline;
+    u64 at = routers_.deadline();
     for (Uplink const& uplink : std::span(uplinks_).first(uplink_count_))
         at = std::min(at, uplink.deadline());
     return at;
@@ -41,12 +42,14 @@ u64 Network::deadline() const {
 bool Network::turn(u64 events, u64 now) {
     now_ = now;
     waiting_ |= events / service::event_doorbell(0) & all_nics;
+    routers_.start(now);
     if ((events & service::event_board) != 0) {
         for (u32 i = 0; i < nics_.size(); i++)
             update(i);
         waiting_ |= all_nics; // nobody rings again for what the last instance left
     }
     poll_uplinks(events);
+    poll_routers();
     u64 budget = turn_budget;
     for (u64 round = waiting_; round != 0 && budget != 0;) { // each of them once
         u64 const after_last = round >> first_ << first_;
@@ -65,10 +68,13 @@ bool Network::turn(u64 events, u64 now) {
 void Network::update(u32 device) {
     Nic& nic = nics_[device];
     if (!nic.update(board_.devices[device], records_.queues[device], host_, device)) return;
-    if (nic.is_present())
+    if (nic.is_present()) {
         switch_.plug(device, nic.network());
-    else
+        routers_.plug(device, nic.network(), now_);
+    } else {
         switch_.unplug(device);
+        routers_.unplug(device);
+    }
 }
 
 void Network::poll_uplinks(u64 events) {
@@ -123,6 +129,8 @@ bool Network::serve_uplink(u32 port, u64& budget) {
         EthernetAddress const source = frame_.source();
         if ((source & 1) != 0 || is_address_of_nic(uplink.network(), source))
             uplink.drop(Drop::Spoofed);
+        else if (Router* const router = routers_.of(uplink.network()); router != nullptr)
+            route_in(*router, budget);
         else
             forward(port, budget);
     }
@@ -142,7 +150,56 @@ void Network::publish_touched() {
         nics_[static_cast<u32>(std::countr_zero(touched_))].publish(host_);
 }
 
+// Gives a frame of a NIC to the router of its network, if it is for that. Returns whether it is for others too.
+bool Network::route(u32 device, Router& router, u64& budget) {
+    bool const is_for_all = (frame_.destination() & 1) != 0;
+    if (!is_for_all && frame_.destination() != router.mac()) return true;
+    if (frame_.is_large() && is_for_all) return true;
+    routed_cost_ = frame_.size();
+    router.from_inside(device, routers_.copy(frame_), frame_, now_);
+    budget -= std::min(budget, routed_cost_);
+    return is_for_all;
+}
+
+void Network::route_in(Router& router, u64& budget) {
+    routed_cost_ = frame_.size();
+    router.from_outside(routers_.copy(frame_), now_);
+    budget -= std::min(budget, routed_cost_);
+}
+
+void Network::poll_routers() {
+    for (u32 i = 0; i < lib::max_networks; i++) {
+        Router* const router = routers_.of(i);
+        if (router == nullptr) continue;
+        Uplink const* const uplink = uplink_of(i);
+        router->poll(uplink != nullptr ? uplink->address().value_or(0) : 0, now_);
+    }
+}
+
+void Network::send_inside(u32 device, std::span<u8 const> frame) {
+    if (!routed_.begin(frame)) return;
+    u32 const count = nics_[device].receive(routed_, chain_, host_);
+    touched_ |= 1U << device;
+    routed_cost_ += count * frame_cost + frame.size();
+}
+
+void Network::send_outside(u32 network, std::span<u8 const> frame, Frame const* original) {
+    if (original == nullptr ? !routed_.begin(frame) : (routed_.begin(frame, *original), false)) return;
+    Uplink* const uplink = uplink_of(network);
+    if (uplink != nullptr) routed_cost_ += uplink->send(routed_, now_) * frame_cost + frame.size();
+}
+
+Uplink* Network::uplink_of(u32 network) {
+    for (Uplink& uplink : std::span(uplinks_).first(uplink_count_))
+        if (uplink.is_present() && uplink.network() == network) return &uplink;
+    return nullptr;
+}
+
 void Network::forward(u32 port, u64& budget) {
+    if (port < first_uplink) {
+        Router* const router = routers_.of(nics_[port].network());
+        if (router != nullptr && !route(port, *router, budget)) return;
+    }
     (void)switch_.learn(port, frame_.source(), now_); // without room, it is flooded
     u32 targets = switch_.targets(port, frame_.destination(), now_);
     if (Switch::is_reserved(frame_.destination())) targets = 0;

@@ -4,18 +4,13 @@
 #include <lib/memory.hpp>
 #include <network/checksum.hpp>
 #include <network/segmenter.hpp>
+#include <network/wire.hpp>
 
 namespace network {
 namespace {
 
 constexpr u8 FIN = 0x01, PSH = 0x08, CWR = 0x80; // of TCP
 constexpr u8 TCP = 6;
-
-// As the network writes them.
-u16 load_big16(u8 const* from) { return __builtin_bswap16(lib::load<u16>(from)); }
-u32 load_big32(u8 const* from) { return __builtin_bswap32(lib::load<u32>(from)); }
-void store_big16(u8* to, u32 value) { lib::store(to, __builtin_bswap16(static_cast<u16>(value))); }
-void store_big32(u8* to, u32 value) { lib::store(to, __builtin_bswap32(value)); }
 
 } // namespace
 

@@ -17,6 +17,12 @@ bool Uplink::poll(u64 now, bool is_interrupted, Host& host) {
     return true;
 }
 
+std::optional<EthernetAddress> Uplink::address() const {
+    if (!is_present() || device_->state() != net::NetDevice::State::Ready || !device_->has_link()) return std::nullopt;
+    net::Address const address = device_->address();
+    return load_address(address.data());
+}
+
 lib::service::LinkState Uplink::link() const {
     using lib::service::LinkState;
     switch (device_->state()) {

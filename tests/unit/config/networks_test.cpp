@@ -80,9 +80,9 @@ TEST(Networks, MistakesInNics) {
 }
 
 TEST(Networks, MistakesInNetworksRefuseTheVmsOnThem) {
-    std::string const text = "[network.lan]\nmode = \"nat\"\n[network.web]\n";
+    std::string const text = "[network.lan]\nvlan = 5\n[network.web]\n";
     Parsed const parsed(text + vm("a", "network = 'lan'") + vm("b", "network = 'web'"));
-    EXPECT_EQ(parsed.message(), "f:2: mode: not supported yet: expected no such line, found one: remove it");
+    EXPECT_EQ(parsed.message(), "f:2: vlan: not supported yet: expected no such line, found one: remove it");
     EXPECT_TRUE(parsed.vm(0).is_refused) << "else it would be on a network without a way out";
     EXPECT_FALSE(parsed.vm(1).is_refused);
     EXPECT_EQ(with("[network.lan]\nx = 1").message(),

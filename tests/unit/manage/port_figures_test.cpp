@@ -21,7 +21,7 @@ public:
 std::string network_line(config::UplinkDescription::Kind kind, PortFigures const& figures) {
     StringSink sink;
     config::NetworkDescription const network{
-        .name = "lan", .line = 1, .uplink_line = 2, .uplink_text = "first", .uplink = {.kind = kind}};
+        .name = "lan", .line = 1, .uplink_text = "first", .uplink = {.kind = kind}};
     manage::print_network(sink, network, figures);
     return sink.text;
 }

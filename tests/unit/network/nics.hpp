@@ -61,6 +61,7 @@ public:
     std::unique_ptr<service::Board> board = std::make_unique<service::Board>();
     std::unique_ptr<service::Records> records = std::make_unique<service::Records>();
     std::unique_ptr<service::PortTable> counts = std::make_unique<service::PortTable>();
+    std::unique_ptr<service::Routing> routing = std::make_unique<service::Routing>();
     std::optional<network::Network> instance;
     u32 interrupts[service::max_devices][service::max_device_queues] = {};
     u32 misuses[service::max_devices] = {};
@@ -85,7 +86,7 @@ public:
     // Starts the next instance; what the last one had in its own memory is gone.
     void start() {
         instance.reset();
-        instance.emplace(*this, *board, *records, *counts, second);
+        instance.emplace(*this, *board, *records, *counts, *routing, second);
         events = service::event_board;
         has_more = false;
     }

@@ -22,7 +22,7 @@ public:
     u64 deadline() const override { return next_deadline; }
     State state() const override { return now_state; }
     std::string_view failure() const override { return "hangs"; }
-    net::Address address() const override { return {}; }
+    net::Address address() const override { return mac; }
     bool has_link() const override { return is_up; }
     net::Limits limits() const override { return {17, largest_frame, 32, ~u64{0}}; }
     net::Statistics const& statistics() const override { return counts; }
@@ -55,6 +55,7 @@ public:
 
     State now_state = State::Ready;
     bool is_up = true;
+    net::Address mac{};
     u32 rooms_left = 1000, polls = 0, interrupts = 0, rings = 0, given = 0;
     u64 next_deadline = 0;
     Bytes room, held;

@@ -50,6 +50,9 @@ public:
     // The same for a frame that came from outside, without a virtio header: `bytes` stay where they are, and may change
     // as a guest's buffers may. Returns false if it is shorter or longer than a frame may be.
     [[nodiscard]] bool begin(std::span<u8 const> bytes);
+    // A copy of `original` in the service's own memory, in which the headers may have changed but not their sizes. What
+    // its sender has left to be done is still to be done.
+    void begin(std::span<u8 const> bytes, Frame const& original);
     Drop reason() const { return reason_; } // after Verdict::Dropped
 
     u32 size() const { return size_; } // without the virtio header
@@ -85,6 +88,7 @@ private:
         reason_ = reason;
         return Verdict::Dropped;
     }
+    void begin_whole(std::span<u8 const> bytes);
     void read_prologue(u32 count);
     void take_header(VirtioHeader const& sent);
     bool is_good_header(u32 features) const;

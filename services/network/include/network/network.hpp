@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// All NICs that the service serves, in turns, the uplinks, and the switch between them.
+// All NICs that the service serves, in turns, the uplinks, the switch between them, and the routers of networks whose
+// uplink is no port of the switch.
 #include <network/nic.hpp>
+#include <network/routers.hpp>
 #include <network/switch.hpp>
 #include <network/uplink.hpp>
 
 namespace network {
 
-class Network final {
+class Network final : private RouterPorts {
 public:
     // A NIC's turn ends when so many bytes were sent, each frame, and each copy of it that another NIC gets, counted as
     // frame_cost more. A turn ends, so that the service looks for events, when all NICs together have sent so much.
@@ -15,7 +17,7 @@ public:
 
     // All of them outlive this object. `ticks_per_second`: of the time that turn() is told.
     Network(Host& host, lib::service::Board const& board, lib::service::Records& records,
-            lib::service::PortTable& counts, u64 ticks_per_second);
+            lib::service::PortTable& counts, lib::service::Routing& routing, u64 ticks_per_second);
     Network(Network const&) = delete;
     Network& operator=(Network const&) = delete;
 
@@ -31,6 +33,7 @@ public:
     Nic const& nic(u32 device) const { return nics_[device]; }
     Uplink const& uplink(u32 controller) const { return uplinks_[controller]; }
     Switch const& addresses() const { return switch_; }
+    Connections const& connections() const { return routers_.connections(); }
 
 private:
     // Ports of the switch: NICs by their numbers, then uplinks.
@@ -44,6 +47,13 @@ private:
     [[nodiscard]] bool serve_uplink(u32 port, u64& budget);
     bool is_address_of_nic(u32 network, EthernetAddress address) const;
     void forward(u32 port, u64& budget);
+    [[nodiscard]] bool route(u32 device, Router& router, u64& budget);
+    void route_in(Router& router, u64& budget);
+    void poll_routers();
+    Uplink* uplink_of(u32 network);
+    // RouterPorts
+    void send_inside(u32 device, std::span<u8 const> frame) override;
+    void send_outside(u32 network, std::span<u8 const> frame, Frame const* original) override;
     void publish_touched();
 
     Host& host_;
@@ -60,6 +70,9 @@ private:
     std::array<Nic, lib::service::max_devices> nics_{};
     std::array<Uplink, lib::service::max_controllers> uplinks_{};
     u32 uplink_count_ = 0;
+    Routers routers_;
+    Frame routed_;        // what a router sends
+    u64 routed_cost_ = 0; // of what a router has sent for the frame on its way
 };
 
 } // namespace network

@@ -28,6 +28,8 @@ public:
     }
     bool is_present() const { return device_ != nullptr; }
     u32 network() const { return network_; }
+    // Of the device, once it is ready.
+    std::optional<EthernetAddress> address() const;
     Statistics const& statistics() const { return *statistics_; }
 
     // Brings the device forward if it has interrupted or wants to be called now. Returns whether it was called: then
