@@ -6,7 +6,7 @@
 
 namespace lib::service {
 
-inline constexpr u32 abi_version = 2;
+inline constexpr u32 abi_version = 3;
 
 // All of it is below 2 GiB, so that a service's code reaches everything of its own by 32-bit addresses. Page 0 is never
 // mapped. Between two areas there are unmapped pages.
