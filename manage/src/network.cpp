@@ -126,8 +126,10 @@ PortFigures Network::figures_at(u32 port) const {
 }
 
 PortFigures Network::figures_of(std::string_view owner, u32 nic) const {
+    u32 const number = lib::max_disks + nic; // the owner counts its disks first
     for (u32 i = 0; i < most; i++)
-        if (owner_of(i) != nullptr && number_of(i) == nic && owner_of(i)->owner_name() == owner) return figures_at(i);
+        if (owner_of(i) != nullptr && number_of(i) == number && owner_of(i)->owner_name() == owner)
+            return figures_at(i);
     return {};
 }
 

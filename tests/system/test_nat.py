@@ -109,9 +109,11 @@ def connections_go_on_while_the_service_dies():
         listed = ask(console, "net list")
         assert f"nat: router 10.77.0.1/24, outside 10.0.2.15/24, gateway 10.0.2.2, name server {RESOLVER}" in listed, listed
         assert "vm one, nic 0, running, 10.77.0.2" in listed, listed
-        assert "nat: 1 addresses given" in ask(console, "net show lan")
+        shown = ask(console, "net show lan")
+        assert "nat: 1 addresses given" in shown, shown
+        assert int(row(shown, "one")[3]) > 0 and int(row(shown, "one")[5]) > 0, shown
         console.send(SWITCH)
-        console.send("touch /tmp/end; killall nc; cat /tmp/out\n")
+        console.send("touch /tmp/end; killall nc; until grep rounds /tmp/out; do sleep 1; done; cat /tmp/out\n")
         console.expect(r"rounds (\d+)\r?\n", SECONDS)
         assert b"\nbad " not in console.seen
         console.expect(PROMPT, SECONDS)

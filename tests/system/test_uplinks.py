@@ -137,6 +137,8 @@ def tcp_to_the_outside_goes_on_while_the_service_dies():
         # Each round moves the data both ways, and what was counted before a death still counts.
         data_kib = len(DATA) // 1024 * (2 * deaths - 1)
         assert int(kib_in) > data_kib and int(kib_out) > data_kib and int(from_outside) > 0 and int(to_outside) > 0, shown
+        *_, kib_sent, _, kib_received, _ = row(shown, "one")
+        assert int(kib_sent) > data_kib and int(kib_received) > data_kib, shown
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out\n")
         rounds = int(console.expect(r"rounds (\d+)\r?\n", SECONDS).group(1))
