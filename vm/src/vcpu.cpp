@@ -175,6 +175,8 @@ void Vcpu::handle_requests(u32 requests) {
         apic_.init_signal();
         reset_registers();
         has_exception_ = nmi_pending_ = false;
+        // Hardware that delivers interrupts has a copy of its own of what was in service.
+        requests_.fetch_or(request::apic_mode, std::memory_order_relaxed);
         activity_ = id_ == 0 ? Activity::Running : Activity::WaitForSipi;
     }
     if ((requests & request::sipi) != 0 && activity_ == Activity::WaitForSipi) {

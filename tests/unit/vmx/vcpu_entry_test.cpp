@@ -320,6 +320,15 @@ TEST_F(Virtualized, EnteringTheModeKeepsWhatIsInService) {
     EXPECT_EQ(status() >> 8, 0x61);
 }
 
+TEST_F(Virtualized, InitEndsWhatIsInServiceForTheCpuToo) {
+    vcpu().apic().page().set(vm::apic_reg::ISR, 0xf8);
+    vcpu().post(request::apic_mode);
+    run({});
+    vcpu().post(request::init);
+    run({});
+    EXPECT_EQ(status(), 0U); // else the CPU keeps all lower vectors back for ever
+}
+
 TEST_F(Virtualized, TheEoiBitmapIsThePlatforms) {
     platform.eois = {1, 2, 3, 4};
     vcpu().post(request::eoi_bitmap);
