@@ -260,7 +260,9 @@ bool Vcpu::describe_register_access(u32 code, Exit& exit) {
     case vm::DecodedInstruction::Kind::Smsw: exit.control = {0, 0, Kind::Smsw, 0}; return code == exit_code::READ_CR0;
     case vm::DecodedInstruction::Kind::ReadControl:
         exit.control = {instruction.control, instruction.operand, Kind::Read, 0};
-        return code < exit_code::WRITE_CR0 && instruction.control == number;
+        // QEMU 10 takes each read of a control register for one of CR0, if that is intercepted.
+        return code == exit_code::READ_CR0 ? instruction.control != 2
+                                           : code < exit_code::WRITE_CR0 && instruction.control == number;
     case vm::DecodedInstruction::Kind::Other: break;
     }
     return false;
@@ -315,12 +317,17 @@ void Vcpu::put_off_event() {
     }
     case exit_code::WRITE_CR0:
     case exit_code::CR0_SEL_WRITE: repair_long_mode(); [[fallthrough]];
-    case exit_code::READ_CR0:
     case exit_code::READ_CR4:
     case exit_code::WRITE_CR4:
     case exit_code::WRITE_CR8:
         if (!describe_register_access(code, exit)) return undecodable();
         break;
+    case exit_code::READ_CR0:
+        if (describe_register_access(code, exit)) break;
+        // QEMU 10's read of CR2, or an instruction that changed meanwhile: until the next write CD and NW read as
+        // clear.
+        intercept_cr0(false, true);
+        return After::Enter;
     case exit_code::VINTR:
         exit_counts_[static_cast<unsigned>(ExitReason::InterruptWindow)]++;
         requests_.fetch_or(vm::request::interrupt, std::memory_order_relaxed);

@@ -49,6 +49,21 @@ TEST_F(MachineStatus, AMoveAfterItShowsWhatTheGuestHasWritten) {
     EXPECT_EQ(vcpu().gpr(Gpr::Rcx), written);
 }
 
+// QEMU 10.
+TEST_F(MachineStatus, AReadOfAnotherRegisterThatIsCalledOneOfCr0GetsThatRegister) {
+    u64 const cr3 = vcpu().cr3(), cr4 = vcpu().cr4();
+    store({0x0f, 0x20, 0xe2}); // MOV RDX, CR4
+    EXPECT_EQ(vcpu().gpr(Gpr::Rdx), cr4);
+    store({0x0f, 0x20, 0xda}); // MOV RDX, CR3
+    EXPECT_EQ(vcpu().gpr(Gpr::Rdx), cr3);
+    write_code(rip, {0x0f, 0x20, 0xd2}); // MOV RDX, CR2: the CPU does it, without the exit
+    vcpu().set_rip(rip);
+    auto const next = after({exit_code::READ_CR0, 0, 0, {}});
+    EXPECT_EQ(next.save.rip, rip);
+    EXPECT_EQ(next.control.intercepts.cr_reads & 1, 0);
+    EXPECT_EQ(vm->state(), vm::VmState::Running) << vm->end_text();
+}
+
 TEST_F(MachineStatusOnZen, TheLowHalfOfTheExitInformationNamesNoRegister) {
     EXPECT_EQ(store({0x0f, 0x01, 0xe2}).save.rip, rip + 3);
     EXPECT_EQ(vcpu().gpr(Gpr::Rdx), written);
