@@ -64,9 +64,10 @@ def live_again(vcpus, cpus):
             pass
         to_monitor(console)
         save(console)
-        numbers = [int(each) for each in re.findall(rb"count (\d+)\r", bytes(console.seen))]
         destroy(console)
         restore(console)
+        # What it said while the monitor had the line came out when it ended.
+        numbers = [int(each) for each in re.findall(rb"count (\d+)\r", bytes(console.seen))]
         to_guest(console)
         assert counted(console) in (numbers[-1] + 1, numbers[-1] + 2), numbers
         counted(console)
