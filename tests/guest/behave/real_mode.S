@@ -9,7 +9,7 @@
 .set MAP, 0x7100     // an entry of the memory map
 .set VECTOR, 0x60    // interrupt used in real mode
 .set TICKS, 0x46c    // 40:6Ch
-.set PATIENCE, 200000 // calls of a BIOS service while the next tick is waited for
+.set PATIENCE, 5000000 // calls of a BIOS service while two ticks are waited for; of 15 instructions, each 1 ns in some tests
 
 .section .text
 .code64
