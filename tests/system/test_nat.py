@@ -9,7 +9,7 @@ import outside
 from framework import PROMPT, boot, check_power_off, description, guest, guest_kernel, linux_command_line, linux_files, system_test, usual_options
 from test_disks import SECONDS, output_of
 from test_monitor import SWITCH, ask, row
-from test_networks import nic
+from test_networks import kill_between_rounds, nic
 from test_uplinks import ADDRESS, DATA, SUM, server
 from test_vms import expect_anywhere, open_monitor
 
@@ -96,16 +96,9 @@ def connections_go_on_while_the_service_dies():
         console.send(f"(while [ ! -e /tmp/end ]; do nc -l -p 80 </tmp/data >/dev/null; done) & echo 0 >/tmp/round; ({work}) </dev/null >/tmp/out 2>&1 & echo goes on\n")
         console.expect(r"\r\ngoes on\r?\n", SECONDS)
         open_monitor(console)
-        for number in range(2, deaths + 2):
-            console.send("service kill network\r")
-            console.expect(f"service network: instance {number} starts", 60)
-            console.expect("service network: .*the link is up", 60)  # its last line: the log would come between what is typed
-            console.send(SWITCH)
-            console.send("n=$(cat /tmp/round); until [ $(cat /tmp/round) -gt $((n+1)) ]; do sleep 1; done; echo ne''xt\n")
-            console.expect(r"\r\nnext\r?\n", SECONDS)
+        def is_reached():
             assert fetch(forwarded) == DATA
-            open_monitor(console)
-        assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+        kill_between_rounds(console, deaths, 2, "service network: .*the link is up", is_reached)
         listed = ask(console, "net list")
         assert f"nat: router 10.77.0.1/24, outside 10.0.2.15/24, gateway 10.0.2.2, name server {RESOLVER}" in listed, listed
         assert "vm one, nic 0, running, 10.77.0.2" in listed, listed

@@ -31,6 +31,21 @@ def nic(name, **keys):
     return f"[[vm.{name}.nic]]\n" + "".join(f'{key} = "{value}"\n' for key, value in keys.items())
 
 
+def kill_between_rounds(console, deaths, rounds, last_line, after_each=lambda: None):
+    """Kills the network service from the open monitor again and again, while work in the guest counts its rounds in /tmp/round: a death
+    meets another moment of a round only if so many rounds go by between deaths. last_line: of what an instance logs at its start."""
+    for number in range(2, deaths + 2):
+        console.send("service kill network\r")
+        console.expect(f"service network: instance {number} starts", 60)
+        console.expect(last_line, 60)  # else the log would come between what is typed
+        console.send(SWITCH)
+        console.send(f"n=$(cat /tmp/round); until [ $(cat /tmp/round) -ge $((n+{rounds})) ]; do sleep 1; done; echo ne''xt\n")
+        console.expect(r"\r\nnext\r?\n", SECONDS)
+        after_each()
+        open_monitor(console)
+    assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+
+
 @contextlib.contextmanager
 def boot_two(command=None, **options):
     """Two VMs with Linux on one network. `one` has the serial line; with a command, it runs that and powers off. `two` has a NIC on another
@@ -82,16 +97,7 @@ def tcp_goes_on_while_the_service_dies():
         assert f"lan: internal\r\n  {MAC}  vm one, nic 0, running".replace("\r", "") in listed, listed
         assert "vm two, nic 1, running" in listed.partition("other: internal")[2], listed
         assert f"nic 0: network lan, mac {MAC}" in ask(console, "vm show one")
-        for number in range(2, deaths + 2):
-            console.send("service kill network\r")
-            console.expect(f"service network: instance {number} starts", 60)
-            console.expect("service network: NIC 2: .* in network 1", 60)  # its last line: the log would come between what is typed
-            console.send(SWITCH)
-            # A death meets another moment of a round only if time goes by between deaths.
-            console.send("n=$(cat /tmp/round); until [ $(cat /tmp/round) -gt $n ]; do sleep 1; done; echo ne''xt\n")
-            console.expect(r"\r\nnext\r?\n", SECONDS)
-            open_monitor(console)
-        assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+        kill_between_rounds(console, deaths, 1, "service network: NIC 2: .* in network 1")
         console.send(SWITCH)
         console.send("touch /tmp/end; wait; cat /tmp/out\n")
         assert int(console.expect(r"rounds (\d+)\r?\n", SECONDS).group(1)) > 0

@@ -9,7 +9,7 @@ import outside
 from framework import PROMPT, boot, check_power_off, description, guest, linux_command_line, linux_files, project, system_test, usual_options
 from test_disks import SECONDS, output_of
 from test_monitor import SWITCH, ask, row
-from test_networks import nic
+from test_networks import kill_between_rounds, nic
 from test_vms import open_monitor
 
 DATA = b"".join(b"%d\n" % i for i in range(1, 400001))[:2 << 20]
@@ -121,16 +121,7 @@ def tcp_to_the_outside_goes_on_while_the_service_dies():
         console.send(f"echo 0 >/tmp/round; ({work}) </dev/null >/tmp/out 2>&1 & echo goes on\n")
         console.expect(r"\r\ngoes on\r?\n", SECONDS)
         open_monitor(console)
-        for number in range(2, deaths + 2):
-            console.send("service kill network\r")
-            console.expect(f"service network: instance {number} starts", 60)
-            console.expect("service network: .*the link is up", 60)  # its last line: the log would come between what is typed
-            console.send(SWITCH)
-            # A death meets another moment of a round only if rounds go by between deaths.
-            console.send("n=$(cat /tmp/round); until [ $(cat /tmp/round) -gt $((n+1)) ]; do sleep 1; done; echo ne''xt\n")
-            console.expect(r"\r\nnext\r?\n", SECONDS)
-            open_monitor(console)
-        assert row(ask(console, "service list"), "network")[1:4] == ["runs", str(deaths + 1), "0"]
+        kill_between_rounds(console, deaths, 2, "service network: .*the link is up")
         assert "lan: uplink first, link up" in ask(console, "net list")
         shown = ask(console, "net show lan")
         _, from_outside, kib_in, to_outside, kib_out, dropped = row(shown, "outside")
