@@ -211,8 +211,8 @@ void VirtualMachine::mmio_update(u64 address, u8 size, vm::MmioChange change) {
 
 // Without the platform's lock: each vCPU 0 asks before it takes an interrupt. set_lint0() writes the line's level and
 // then posts a request, both with the lock; a vCPU that takes that request (read-modify-write on both sides) reads the
-// level that was written before it, or a later one. One that still reads a level which has fallen meanwhile asks the
-// pair for a vector, with the lock, and gets that of a spurious interrupt, as a CPU does. [intel/8259a]
+// level that was written before it, or a later one. If the line falls just after that look, the vCPU asks the pair for
+// a vector, with the lock, and gets that of a spurious interrupt, as a CPU does. [intel/8259a]
 bool VirtualMachine::has_pic_interrupt() { return pic_level_.load(std::memory_order_acquire); }
 
 u8 VirtualMachine::acknowledge_pic() {

@@ -324,7 +324,7 @@ void Vcpu::put_off_event() {
         break;
     case exit_code::READ_CR0:
         if (describe_register_access(code, exit)) break;
-        // QEMU 10's read of CR2, or an instruction that changed meanwhile: until the next write CD and NW read as
+        // QEMU 10's read of CR2, or another CPU has changed the instruction. Until the next write CD and NW read as
         // clear.
         intercept_cr0(false, true);
         return After::Enter;

@@ -81,7 +81,7 @@ public:
     virtual ControlResult pause(u32 vm) = 0;
     virtual ControlResult resume(u32 vm) = 0;
     virtual ControlResult kill(u32 vm) = 0;
-    // A snapshot of a paused VM. It takes a while: the phase is Saving meanwhile.
+    // A snapshot of a paused VM. It takes a while, and the phase is Saving until it is done.
     virtual ControlResult save(u32 vm) = 0;
     virtual ControlResult restore(u32 vm) = 0; // starts it from the snapshot, which stays; it is paused then
     virtual ControlResult discard(u32 vm) = 0; // the snapshot

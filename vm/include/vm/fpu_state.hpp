@@ -30,7 +30,7 @@ public:
     Vector vector_in_cpu(lib::u64 xcr0, unsigned number);
     void set_vector_in_cpu(lib::u64 xcr0, unsigned number, Vector const& value);
 
-    // While nothing of it is in the CPU: what XSAVE or FXSAVE wrote last.
+    // What XSAVE or FXSAVE wrote last. Right as long as no CPU has loaded this state.
     std::span<lib::u8 const> area() const { return {area_, size_}; }
     // Takes such bytes. BadFormat: the CPU would refuse to load them; bits of MXCSR outside of `mxcsr_mask` are such.
     lib::Result<void> restore(std::span<lib::u8 const> area, lib::u32 mxcsr_mask);

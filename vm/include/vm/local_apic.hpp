@@ -90,8 +90,8 @@ public:
         return !pending_.is_empty() || (descriptor_ != nullptr && !descriptor_->is_empty());
     }
 
-    // --- saved and restored by the owner, who has merged what was posted. Only bits that have a meaning are kept, so
-    // that all others are refused: BadFormat, after which the APIC must be reset.
+    // --- saved and restored by the owner, which merges what was posted before it saves. A saved state has bits that
+    // have a meaning, and no others. One with others is refused (BadFormat), and then the APIC must be reset.
     struct State {
         u64 base;                      // IA32_APIC_BASE
         std::array<u32, 64> registers; // of the page, one for each 16 bytes
