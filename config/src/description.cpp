@@ -299,13 +299,17 @@ void DescriptionParser::set_modules(Value const& value) {
     if (value.type != ValueType::Array)
         return at(value, "modules: expected a list such as [\"dom0.gz console=hvc0\"], found {}: write it in brackets",
                   short_of(value.source));
-    TomlReader inside = value.inside;
+    for_each_item(value, &DescriptionParser::add_module);
+}
+
+void DescriptionParser::for_each_item(Value const& list, void (DescriptionParser::*add)(Value const&)) {
+    TomlReader inside = list.inside;
     for (;;) {
         inside.skip_spaces_and_lines();
         if (inside.accept(']')) return;
         Value item;
         if (inside.read_value(item) != nullptr) return; // read_value went through it once: it is well formed
-        add_module(item);
+        (this->*add)(item);
         inside.skip_spaces_and_lines();
         inside.accept(',');
     }

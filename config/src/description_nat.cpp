@@ -11,12 +11,6 @@ constexpr u32 shortest_prefix = 8, longest_prefix = 30;
 constexpr u32 default_subnet = 10U << 24 | 77U << 16; // 10.77.N.0/24, for network N
 constexpr u32 default_prefix = 24;
 
-u32 byte_of(u32 address, u32 number) { return address >> (24 - number * 8) & 0xff; }
-bool is_of_a_station(u32 address) {
-    u32 const first = byte_of(address, 0);
-    return first != 0 && first != 127 && first < 224; // [rfc/6890] 2.2.2
-}
-
 } // namespace
 
 void DescriptionParser::set_of_nat(NetworkKey key, Value const& value) {
@@ -44,7 +38,7 @@ void DescriptionParser::set_mode(Value const& value) {
 void DescriptionParser::set_subnet(std::string_view key, Value const& value, SubnetDescription& target) {
     auto const subnet = value.type == ValueType::String ? parse_subnet(value.string) : std::nullopt;
     if (!subnet || subnet->prefix_length < shortest_prefix || subnet->prefix_length > longest_prefix ||
-        !is_of_a_station(subnet->address))
+        !lib::is_ipv4_of_a_station(subnet->address))
         return at(value,
                   "{}: expected an IPv4 address and a length of {} to {}, such as \"10.77.1.{}/24\", found {}: {}", key,
                   shortest_prefix, longest_prefix, key == "subnet" ? 0 : 2, short_of(value.source), "correct it");
@@ -53,7 +47,7 @@ void DescriptionParser::set_subnet(std::string_view key, Value const& value, Sub
 
 void DescriptionParser::set_address(std::string_view key, Value const& value, u32& target) {
     auto const address = value.type == ValueType::String ? parse_ipv4(value.string) : std::nullopt;
-    if (!address || !is_of_a_station(*address))
+    if (!address || !lib::is_ipv4_of_a_station(*address))
         return at(value, "{}: expected an IPv4 address such as \"192.0.2.1\", found {}: correct it", key,
                   short_of(value.source));
     target = *address;
@@ -63,16 +57,7 @@ void DescriptionParser::set_forwards(Value const& value) {
     if (value.type != ValueType::Array)
         return at(value, "forward: expected a list such as [\"tcp 8080 -> web:80\"], found {}: write it in brackets",
                   short_of(value.source));
-    TomlReader inside = value.inside;
-    for (;;) {
-        inside.skip_spaces_and_lines();
-        if (inside.accept(']')) return;
-        Value item;
-        if (inside.read_value(item) != nullptr) return; // read_value went through it once: it is well formed
-        add_forward(item);
-        inside.skip_spaces_and_lines();
-        inside.accept(',');
-    }
+    for_each_item(value, &DescriptionParser::add_forward);
 }
 
 void DescriptionParser::add_forward(Value const& item) {
@@ -140,9 +125,8 @@ void DescriptionParser::check_addresses() {
                          "gateway: expected another address in the network of address = ..., found none such: {}",
                          "correct it");
     if (nat.subnet.contains(nat.outside.address) || nat.outside.contains(nat.subnet.address))
-        diagnostics_.add(address_line, 1, "address: expected one outside of the subnet of the VMs, {}.{}.{}.{}/{}, {}",
-                         byte_of(nat.router(), 0), byte_of(nat.router(), 1), byte_of(nat.router(), 2),
-                         byte_of(nat.router() - 1, 3), nat.subnet.prefix_length,
+        diagnostics_.add(address_line, 1, "address: expected one outside of the subnet of the VMs, {}/{}, {}",
+                         lib::Ipv4Text(nat.subnet.address & nat.subnet.mask()).view(), nat.subnet.prefix_length,
                          "found one inside: choose another subnet");
 }
 

@@ -80,6 +80,8 @@ private:
     void set_memory(Value const& value);
     void set_cpus(Value const& value);
     void set_modules(Value const& value);
+    // Of an array.
+    void for_each_item(Value const& list, void (DescriptionParser::*add)(Value const&));
     void add_module(Value const& item);
     bool take_text(std::string_view key, Value const& value, std::string_view& target);
     void set_share(Value const& value);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "description_values.hpp"
 #include <algorithm>
+#include <lib/checksum.hpp>
 
 namespace config {
 namespace {
@@ -189,14 +190,13 @@ std::optional<ForwardDescription> parse_forward(std::string_view text) {
 }
 
 MacAddress default_mac(std::string_view vm, u32 nic) {
-    u64 hash = 0xcbf2'9ce4'8422'2325; // [fnv]
-    auto const add = [&](u64 byte) { hash = (hash ^ byte) * 0x100'0000'01b3; };
+    lib::Checksum hash;
     for (char const c : vm)
-        add(static_cast<lib::u8>(c));
-    add(nic);
+        hash.add(static_cast<lib::u8>(c));
+    hash.add(static_cast<lib::u8>(nic));
     MacAddress mac{0x02}; // administered locally, of one station
     for (std::size_t i = 1; i < mac.size(); i++)
-        mac[i] = static_cast<lib::u8>(hash >> i * 8);
+        mac[i] = static_cast<lib::u8>(hash.value() >> i * 8);
     return mac;
 }
 

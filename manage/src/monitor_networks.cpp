@@ -42,8 +42,7 @@ void Monitor::net_list(Words const&) {
                 terminal_.write("  ");
                 print_mac(nic.mac);
                 lib::format(terminal_, "  vm {}, nic {}, {}", vm.name, &nic - vm.nics.data(), name_of(vm.phase));
-                if (nic.address != 0) terminal_.write(", ");
-                if (nic.address != 0) print_address(terminal_, nic.address);
+                if (nic.address != 0) lib::format(terminal_, ", {}", lib::Ipv4Text(nic.address).view());
                 terminal_.write("\n");
             }
         }

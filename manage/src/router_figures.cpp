@@ -14,15 +14,10 @@ constexpr std::array<std::string_view, service::router_drops> drop_names{
     "no route",  "no ARP answer", "time to live over", "not TCP, UDP or ICMP"};
 
 void print_subnet(lib::TextSink& sink, u32 address, u32 prefix_length) {
-    print_address(sink, address);
-    lib::format(sink, "/{}", prefix_length <= 32 ? prefix_length : 0);
+    lib::format(sink, "{}/{}", lib::Ipv4Text(address).view(), prefix_length <= 32 ? prefix_length : 0);
 }
 
 } // namespace
-
-void print_address(lib::TextSink& sink, u32 address) {
-    lib::format(sink, "{}.{}.{}.{}", address >> 24, address >> 16 & 0xff, address >> 8 & 0xff, address & 0xff);
-}
 
 void print_router(lib::TextSink& sink, config::NetworkDescription const& network, RouterFigures const& router) {
     sink.write("  nat: router ");
@@ -32,11 +27,8 @@ void print_router(lib::TextSink& sink, config::NetworkDescription const& network
     if (said.address == 0) return sink.write(", no address outside yet\n");
     sink.write(", outside ");
     print_subnet(sink, said.address, said.prefix_length);
-    sink.write(", gateway ");
-    print_address(sink, said.gateway);
-    sink.write(", name server ");
-    print_address(sink, said.name_server);
-    sink.write("\n");
+    lib::format(sink, ", gateway {}, name server {}\n", lib::Ipv4Text(said.gateway).view(),
+                lib::Ipv4Text(said.name_server).view());
 }
 
 void print_routed(lib::TextSink& sink, RouterFigures const& router) {

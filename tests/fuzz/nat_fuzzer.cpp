@@ -149,7 +149,7 @@ Bytes dhcp(Input& input) {
     message.your = address(input);
     message.requested = address(input);
     message.server = address(input);
-    message.mask = network::mask_of(input.take<u8>() % 33);
+    message.mask = lib::ipv4_mask(input.take<u8>() % 33);
     message.router = address(input);
     message.lease_seconds = input.take<u32>();
     auto const made =

@@ -8,6 +8,7 @@
 #include <lib/boot_kind.hpp>
 #include <lib/cpu_set.hpp>
 #include <lib/format.hpp>
+#include <lib/ipv4.hpp>
 #include <lib/types.hpp>
 #include <span>
 #include <string_view>
@@ -105,7 +106,6 @@ struct UplinkDescription {
     bool operator==(UplinkDescription const&) const = default;
 };
 
-// IPv4 addresses are numbers, their first byte the highest.
 inline constexpr u32 max_forwards = 16; // of one network
 enum class ForwardProtocol : u8 { Tcp, Udp };
 
@@ -122,7 +122,7 @@ struct ForwardDescription {
 struct SubnetDescription {
     u32 address = 0, prefix_length = 0; // 0, 0: not given
 
-    u32 mask() const { return prefix_length == 0 ? 0 : ~u32{0} << (32 - prefix_length); }
+    u32 mask() const { return lib::ipv4_mask(prefix_length); }
     bool contains(u32 other) const { return ((address ^ other) & mask()) == 0; }
 };
 

@@ -18,6 +18,5 @@ void print_port(lib::TextSink& sink, std::string_view owner, u32 nic, PortFigure
 // two if packets were dropped.
 void print_router(lib::TextSink& sink, config::NetworkDescription const& network, RouterFigures const& router);
 void print_routed(lib::TextSink& sink, RouterFigures const& router);
-void print_address(lib::TextSink& sink, u32 address); // of IPv4
 
 } // namespace manage

@@ -44,7 +44,7 @@ std::optional<DhcpFrame> answer_dhcp(DhcpMessage const& asked, DhcpOffer const& 
         route.destination = ipv4_broadcast;
     }
     answer.client = asked.client;
-    answer.mask = mask_of(offer.prefix_length);
+    answer.mask = lib::ipv4_mask(offer.prefix_length);
     answer.router = answer.name_server = offer.router;
     if (asked.kind != Kind::Inform) {
         answer.your = offer.address;

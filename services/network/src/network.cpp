@@ -184,7 +184,10 @@ void Network::send_inside(u32 device, std::span<u8 const> frame) {
 }
 
 void Network::send_outside(u32 network, std::span<u8 const> frame, Frame const* original) {
-    if (original == nullptr ? !routed_.begin(frame) : (routed_.begin(frame, *original), false)) return;
+    if (original != nullptr)
+        routed_.begin(frame, *original);
+    else if (!routed_.begin(frame))
+        return;
     Uplink* const uplink = uplink_of(network);
     if (uplink != nullptr) routed_cost_ += uplink->send(routed_, now_) * frame_cost + frame.size();
 }

@@ -6,19 +6,6 @@
 #include <network/router.hpp>
 
 namespace network {
-namespace {
-
-struct Dotted {
-    std::array<char, 16> text{};
-    std::string_view view{};
-    explicit Dotted(Ipv4Address address) {
-        view = lib::format_to(text, "{}.{}.{}.{}", address >> 24, address >> 16 & 0xff, address >> 8 & 0xff,
-                              address & 0xff);
-    }
-};
-
-} // namespace
-
 void Router::start(u32 network, Parts const& parts, u64 now) {
     parts_ = parts;
     network_ = network;
@@ -62,7 +49,7 @@ Router::Address Router::outside() const {
 }
 
 bool Router::is_inside(Ipv4Address address) const {
-    return ((address ^ parts_.entry->address) & mask_of(parts_.entry->prefix_length)) == 0;
+    return ((address ^ parts_.entry->address) & lib::ipv4_mask(parts_.entry->prefix_length)) == 0;
 }
 
 // What the monitor shows.
@@ -75,8 +62,8 @@ void Router::take_address() {
     if (known_.address == 0) return;
     char text[160];
     parts_.host->log(lib::format_to(text, "the router of network {} is {}/{} outside, gateway {}, name server {}",
-                                    network_, Dotted(known_.address).view, known_.prefix_length,
-                                    Dotted(known_.gateway).view, Dotted(known_.name_server).view));
+                                    network_, lib::Ipv4Text(known_.address).view(), known_.prefix_length,
+                                    lib::Ipv4Text(known_.gateway).view(), lib::Ipv4Text(known_.name_server).view()));
 }
 
 u64 Router::deadline() const {
@@ -113,7 +100,7 @@ bool Router::take_dhcp(Packet& packet) {
     if (!message || !dhcp_->take(*message, outside_mac_, now_)) return true;
     Address const now = outside();
     // Packets to such a network could not be told from those to the guests.
-    u32 const mask = mask_of(std::min(now.prefix_length, parts_.entry->prefix_length));
+    u32 const mask = lib::ipv4_mask(std::min(now.prefix_length, parts_.entry->prefix_length));
     if (now.address != 0 && ((now.address ^ parts_.entry->address) & mask) == 0) {
         parts_.host->log("the DHCP server outside gives an address of the network inside: choose another subnet");
         dhcp_->reject(now_);

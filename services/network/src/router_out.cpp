@@ -11,11 +11,6 @@ constexpr u16 name_port = 53; // [rfc/1035] 4.2
 constexpr u8 net_unreachable = 0;
 
 bool is_icmp_error(u8 type) { return type == icmp_unreachable || type == icmp_time_exceeded || type == icmp_parameter; }
-// Whether a packet to it may be routed: not to this network, this machine, or a group. [rfc/6890] 2.2.2
-bool is_of_a_station(Ipv4Address address) {
-    u32 const first = address >> 24;
-    return first != 0 && first != 127 && first < 224;
-}
 
 // Whether what the virtio header says fits what the copy has: the guest may have changed it in between.
 bool is_consistent(Frame const& original, Ipv4 const& ip, std::span<u8 const> payload) {
@@ -104,7 +99,7 @@ void Router::dhcp_inside(u32 device, std::span<u8 const> udp) {
 void Router::route_out(u32 device, Packet& packet, Frame const& original) {
     Ipv4 const& ip = packet.ip();
     if (ip.source != inside_[device].address) return drop(RouterDrop::Spoofed);
-    if (is_inside(ip.destination) || !is_of_a_station(ip.destination) || is_ours(ip.destination))
+    if (is_inside(ip.destination) || !lib::is_ipv4_of_a_station(ip.destination) || is_ours(ip.destination))
         return drop(RouterDrop::NoRoute);
     if (ip.is_fragment) return drop(RouterDrop::Fragment);
     if (ip.ttl <= 1) {
@@ -202,7 +197,7 @@ void Router::refuse(u32 device, Packet& packet, u8 type, u8 code) {
 
 void Router::send_out(Packet& packet, Frame const* original) {
     Ipv4Address const to = load_big32(packet.header().data() + 16);
-    bool const is_near = ((to ^ known_.address) & mask_of(known_.prefix_length)) == 0;
+    bool const is_near = ((to ^ known_.address) & lib::ipv4_mask(known_.prefix_length)) == 0;
     Ipv4Address const next = is_near ? to : known_.gateway;
     if (next == 0) return drop(RouterDrop::NoRoute);
     auto const [mac, must_ask] = arp_->find(next, now_);

@@ -55,7 +55,7 @@ struct DhcpTest : NatTest {
         message.mac = number_of(uplink_mac);
         message.your = your;
         message.server = server;
-        message.mask = network::mask_of(24);
+        message.mask = lib::ipv4_mask(24);
         message.router = gateway;
         message.name_server = name_server;
         message.lease_seconds = lease;
@@ -96,7 +96,7 @@ TEST_F(DhcpTest, EachGuestGetsItsOwnAddressEachTime) {
             ASSERT_TRUE(bound);
             EXPECT_EQ(bound->kind, Kind::Ack);
             EXPECT_EQ(bound->your, address_of(guest));
-            EXPECT_EQ(bound->mask, network::mask_of(24));
+            EXPECT_EQ(bound->mask, lib::ipv4_mask(24));
             EXPECT_EQ(bound->router, router_inside);
             EXPECT_EQ(bound->name_server, router_inside);
             EXPECT_EQ(bound->server, router_inside);

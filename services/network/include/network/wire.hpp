@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Headers of ARP, IPv4, ICMP, UDP and TCP as they stand in a frame. Addresses of IPv4 are numbers, their first byte the
-// highest. Nothing here reads beyond what was checked before: the comment of each function says what that is.
+// Headers of ARP, IPv4, ICMP, UDP and TCP as they stand in a frame. Nothing here reads beyond what was checked before:
+// the comment of each function says what that is.
+#include <lib/ipv4.hpp>
 #include <lib/memory.hpp>
 #include <network/frame.hpp>
 #include <optional>
@@ -21,7 +22,6 @@ inline constexpr Ipv4Address ipv4_broadcast = 0xffff'ffff;
 inline constexpr u16 type_ipv4 = 0x0800, type_arp = 0x0806; // [ieee/802.1q] 9.6
 inline constexpr u32 ip_at = Frame::ethernet_size;          // in a frame without a tag
 inline constexpr u32 smallest_ipv4_header = 20, udp_header = 8, smallest_tcp_header = 20, icmp_header = 8;
-constexpr u32 mask_of(u32 prefix_length) { return prefix_length == 0 ? 0 : ~u32{0} << (32 - prefix_length); }
 
 void store_address(u8* to, EthernetAddress address); // 6 bytes
 void put_ethernet(u8* frame, EthernetAddress to, EthernetAddress from, u16 type);
